@@ -1,0 +1,146 @@
+"""How a run can end, what follows from it, and what its user reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+#: Attempts a job has before a failure that might pass by itself ends it.
+MAX_ATTEMPTS = 3
+#: Interruptions in a row without a new checkpoint before the job is taken for the cause of them.
+MAX_FRUITLESS_RUNS = 8
+
+#: Exit codes of the trainer hook (workers/run/trainer.py); 75 is EX_TEMPFAIL of sysexits.h.
+EXIT_SAVED_AND_STOPPED = 75
+EXIT_NON_FINITE = 76
+
+
+class Reason(str, Enum):
+    """Why a job is where it is, when that needs a reason."""
+
+    FINISHED = "finished"
+    CANCELLED_BY_USER = "cancelled_by_user"
+    # The user's to mend: never tried again by itself.
+    SPEC_REFUSED = "spec_refused"
+    NEEDS_ACCESS = "needs_access"
+    NOT_ON_HUB = "not_on_hub"
+    CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
+    NON_FINITE_LOSS = "non_finite_loss"
+    TRAINER_BROKEN = "trainer_broken"
+    CRASH_LOOP = "crash_loop"
+    # May pass by themselves: tried again, MAX_ATTEMPTS in all.
+    TRAINER_FAILED = "trainer_failed"
+    TRAINER_KILLED = "trainer_killed"
+    NETWORK = "network"
+    DISK_FULL = "disk_full"
+    # Interruptions: not the job's doing, no attempt is used up.
+    RUNNER_LOST = "runner_lost"
+    BOX_RESTARTED = "box_restarted"
+    LEASE_EXPIRED = "lease_expired"
+    STOPPED_BY_BOX = "stopped_by_box"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Next(str, Enum):
+    """What pi0q does after a run that ended for some reason."""
+
+    DONE = "done"
+    FAIL = "fail"
+    RETRY = "retry"
+    GO_ON = "go_on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What follows from a reason."""
+
+    next: Next
+    #: One sentence for the user: what it means and what cures it.
+    cure: str
+
+
+OUTCOMES: dict[Reason, Outcome] = {
+    Reason.FINISHED: Outcome(next=Next.DONE, cure="The training reached its last step."),
+    Reason.CANCELLED_BY_USER: Outcome(next=Next.DONE, cure="Someone cancelled it."),
+    Reason.SPEC_REFUSED: Outcome(
+        next=Next.FAIL, cure="The trainer refuses these flags: mend the file and submit it again."
+    ),
+    Reason.NEEDS_ACCESS: Outcome(
+        next=Next.FAIL,
+        cure="The Hub refuses this box's token: accept the repository's terms on its page, "
+        "run `hf auth login` on the box, then submit again.",
+    ),
+    Reason.NOT_ON_HUB: Outcome(
+        next=Next.FAIL, cure="The Hub has no such repository or revision: check the name in the file."
+    ),
+    Reason.CUDA_OUT_OF_MEMORY: Outcome(
+        next=Next.FAIL,
+        cure="The GPU's memory did not suffice: lower batch_size, set policy.gradient_checkpointing: true, "
+        "or ask for more with resources.vram.",
+    ),
+    Reason.NON_FINITE_LOSS: Outcome(
+        next=Next.FAIL,
+        cure="The loss became NaN or infinite; the last good checkpoint is kept: lower the learning rate "
+        "or look at the data.",
+    ),
+    Reason.TRAINER_BROKEN: Outcome(
+        next=Next.FAIL,
+        cure="LeRobot can't run in the box's trainer environment: see the log, then mend that environment.",
+    ),
+    Reason.CRASH_LOOP: Outcome(
+        next=Next.FAIL,
+        cure=f"{MAX_FRUITLESS_RUNS} runs in a row died without a new checkpoint: see the log.",
+    ),
+    Reason.TRAINER_FAILED: Outcome(
+        next=Next.RETRY, cure="The trainer ended with an error: see the last lines of its log."
+    ),
+    Reason.TRAINER_KILLED: Outcome(
+        next=Next.RETRY, cure="Something on the box killed the trainer (memory limit, a person, the platform)."
+    ),
+    Reason.NETWORK: Outcome(next=Next.RETRY, cure="The Hub could not be reached from the box."),
+    Reason.DISK_FULL: Outcome(
+        next=Next.RETRY, cure="The box's data disk is full: free some space or ask for more with resources.disk."
+    ),
+    Reason.RUNNER_LOST: Outcome(next=Next.GO_ON, cure="The runner died; the job goes on from its checkpoint."),
+    Reason.BOX_RESTARTED: Outcome(next=Next.GO_ON, cure="The box restarted; the job goes on from its checkpoint."),
+    Reason.LEASE_EXPIRED: Outcome(
+        next=Next.GO_ON, cure="The box was not heard of for the length of a lease; any box may go on."
+    ),
+    Reason.STOPPED_BY_BOX: Outcome(next=Next.GO_ON, cure="The box stopped it after a save; it goes on from there."),
+}
+
+#: Exception names of the trainer, as the hook reports them, and what they mean. Checked in this order.
+ERRORS: tuple[tuple[str, Reason], ...] = (
+    ("OutOfMemoryError", Reason.CUDA_OUT_OF_MEMORY),
+    ("GatedRepoError", Reason.NEEDS_ACCESS),
+    ("RepositoryNotFoundError", Reason.NOT_ON_HUB),
+    ("RevisionNotFoundError", Reason.NOT_ON_HUB),
+    ("BackwardCompatibilityError", Reason.SPEC_REFUSED),
+    ("ModuleNotFoundError", Reason.TRAINER_BROKEN),
+    ("ImportError", Reason.TRAINER_BROKEN),
+    ("DecodingError", Reason.SPEC_REFUSED),
+    ("ParsingError", Reason.SPEC_REFUSED),
+)
+
+
+def classify(exit_code: int, error: str | None = None, message: str = "") -> Reason:
+    """The reason that a trainer ended for, from its exit code and the exception its hook reported.
+
+    `exit_code` is negative for a signal, as subprocess has it; 2 is argparse's for a refused flag.
+    """
+    if exit_code == 0:
+        return Reason.FINISHED
+    if exit_code == EXIT_SAVED_AND_STOPPED:
+        return Reason.STOPPED_BY_BOX
+    if exit_code == EXIT_NON_FINITE:
+        return Reason.NON_FINITE_LOSS
+    if error is None and exit_code < 0:
+        return Reason.TRAINER_KILLED
+    if "No space left on device" in message:
+        return Reason.DISK_FULL
+    for name, reason in ERRORS:
+        if error and error.rpartition(".")[2] == name:
+            return reason
+    return Reason.SPEC_REFUSED if exit_code == 2 else Reason.TRAINER_FAILED

@@ -1,0 +1,167 @@
+"""What is known of a job: its record, as it lies in Redis and as the commands show it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pi0q.jobs.outcome import OUTCOMES, Reason
+from pi0q.jobs.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint on a box whose manifest is written."""
+
+    step: int
+    #: Directory on the box, `…/checkpoints/000010`.
+    path: str
+    #: SHA-256 of its `pi0q.manifest.json`.
+    manifest: str
+    #: Bytes of all its files.
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of a job's history."""
+
+    #: Milliseconds since 1970 on the server's clock.
+    at_ms: int
+    state: State
+    epoch: int
+    box: str | None
+    reason: Reason | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A job as the queue knows it. Times are milliseconds since 1970 on the server's clock."""
+
+    id: str
+    name: str
+    state: State
+    #: low, normal, high or urgent.
+    priority: str
+    #: Who submitted it, user@host.
+    submitter: str
+    #: The validated job file, `Spec.to_json()`.
+    spec: Mapping[str, Any]
+    #: gpus, vram_mib (per GPU), disk_mib.
+    needs: Mapping[str, int]
+    created_ms: int
+    updated_ms: int
+    #: When the trainer first started.
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    #: When it last came into the queue.
+    queued_ms: int | None = None
+    reason: Reason | None = None
+    #: What happened in the words of whoever saw it.
+    detail: str = ""
+    #: Grows by one with each claim; only its holder may write.
+    epoch: int = 0
+    #: Tries that counted, the present one included.
+    attempt: int = 0
+    #: Runs in a row that ended without a new checkpoint.
+    fruitless: int = 0
+    #: Its owner, or the last one: the box that has its checkpoints.
+    box: str | None = None
+    #: Start of that box when it claimed the job, see workers/identity.py.
+    boot: str = ""
+    #: UUIDs of the GPUs promised to it.
+    gpus: tuple[str, ...] = ()
+    #: What a running job does now, in words: `downloading 3.1/14 GB`, `compiling`, `saving`.
+    phase: str = ""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    lr: float | None = None
+    #: Seconds a step, over the last steps.
+    step_seconds: float | None = None
+    eta_seconds: float | None = None
+    vram_peak_mib: int | None = None
+    #: VRAM that its trainer holds now: the part of the promise that is already in the measured use.
+    vram_now_mib: int = 0
+    #: Data-disk space that it already took.
+    disk_now_mib: int = 0
+    checkpoint: Saved | None = None
+    wandb_run_id: str | None = None
+    wandb_url: str | None = None
+    #: Where an offline WandB run lies on the box.
+    wandb_dir: str | None = None
+    #: Hub repositories and the commits they were pinned to at the first claim.
+    pins: Mapping[str, str] = field(default_factory=dict)
+    #: What a user asked of its owner: `cancel` or nothing.
+    wish: str = ""
+    #: Where the runner keeps everything of it.
+    run_dir: str | None = None
+    history: tuple[Event, ...] = ()
+
+    @property
+    def cure(self) -> str:
+        """One sentence on the reason, empty where there is none."""
+        return OUTCOMES[self.reason].cure if self.reason else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pi0q show --json` prints."""
+        shown = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        shown["checkpoint"] = vars(self.checkpoint) if self.checkpoint else None
+        shown["gpus"] = list(self.gpus)
+        shown["history"] = [vars(event) for event in self.history]
+        return shown
+
+
+_INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless", "step", "steps",
+         "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
+_FLOATS = ("loss", "lr", "step_seconds", "eta_seconds")
+_JSON = ("spec", "needs", "pins", "gpus")
+_TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
+          "wandb_dir", "wish", "run_dir", "boot")  # fmt: skip
+
+
+def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:
+    """The record in a Redis hash; a field that is absent or empty takes its default."""
+    values: dict[str, Any] = {name: fields[name] for name in _TEXTS if fields.get(name)}
+    values |= {name: int(float(fields[name])) for name in _INTS if fields.get(name)}
+    values |= {name: float(fields[name]) for name in _FLOATS if fields.get(name)}
+    values |= {name: json.loads(fields[name]) for name in _JSON if fields.get(name)}
+    values["state"] = State(fields["state"])
+    values["gpus"] = tuple(values.get("gpus", ()))
+    if fields.get("reason"):
+        values["reason"] = Reason(fields["reason"])
+    if fields.get("checkpoint"):
+        values["checkpoint"] = Saved(**json.loads(fields["checkpoint"]))
+    values["history"] = tuple(event_from(line) for line in history or ())
+    return Record(**{"submitter": "", "spec": {}, "needs": {}, "priority": "normal", "updated_ms": 0, **values})
+
+
+def event_from(line: str) -> Event:
+    """One history entry as the Lua scripts write it."""
+    raw = json.loads(line)
+    return Event(
+        at_ms=int(raw["at_ms"]),
+        state=State(raw["state"]),
+        epoch=int(raw["epoch"]),
+        box=raw.get("box") or None,
+        reason=Reason(raw["reason"]) if raw.get("reason") else None,
+        text=raw.get("text", ""),
+    )
+
+
+def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
+    """The inverse for a few fields at a time: what a report or a transition writes."""
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Saved):
+        return json.dumps(vars(value))
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,79 @@
+"""The named ways in which a job moves. Callers never put fields together themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import State, sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One move, carried out by `Store.move` only if state and epoch are still as expected."""
+
+    to: State
+    #: States it may start from.
+    source: frozenset[State]
+    #: The epoch whose holder makes it; None where no one owns the job.
+    epoch: int | None
+    #: One line for the history.
+    text: str
+    reason: Reason | None = None
+    #: Fields of the record that change with it.
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def preparing(epoch: int, *, attempt: int, run_dir: str) -> Transition:
+    """A runner took the job in hand."""
+    fields = {"attempt": attempt, "run_dir": run_dir, "phase": "preparing"}
+    return Transition(
+        to=State.PREPARING, source=frozenset({State.CLAIMED}), epoch=epoch, text=f"attempt {attempt}", fields=fields
+    )
+
+
+def running(epoch: int, *, text: str, started_ms: int | None) -> Transition:
+    """Its trainer lives."""
+    fields: dict[str, Any] = {"phase": "starting"} | ({"started_ms": started_ms} if started_ms else {})
+    return Transition(
+        to=State.RUNNING, source=frozenset({State.PREPARING}), epoch=epoch, text=text, fields=fields
+    )
+
+
+def cancelled(epoch: int | None, *, text: str) -> Transition:
+    """Ended for good because a user wished so."""
+    return Transition(
+        to=State.CANCELLED,
+        source=sources(State.CANCELLED),
+        epoch=epoch,
+        text=text,
+        reason=Reason.CANCELLED_BY_USER,
+        fields={"phase": "", "detail": text},
+    )
+
+
+def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition:
+    """The one decision after a run: done, failed, tried again, or simply to go on.
+
+    `record` is read afresh: its runner sets `fruitless` to 0 with each new checkpoint.
+    """
+    fruitless = record.fruitless + 1
+    then = OUTCOMES[reason].next
+    if then is Next.RETRY and record.attempt >= MAX_ATTEMPTS:
+        then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {MAX_ATTEMPTS})"
+    if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
+        then, detail, reason = Next.FAIL, f"{detail} ({fruitless} times without a new checkpoint)", Reason.CRASH_LOOP
+    to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
+    # The attempt is counted when a runner starts; an interruption gives it back.
+    attempt = record.attempt - 1 if then is Next.GO_ON else record.attempt
+    return Transition(
+        to=to,
+        source=frozenset({State.CLAIMED, State.PREPARING, State.RUNNING}) & sources(to),
+        epoch=epoch,
+        text=detail,
+        reason=reason,
+        fields={"phase": "", "detail": detail, "attempt": max(0, attempt), "fruitless": fruitless},
+    )

@@ -1,0 +1,17 @@
+-- report(id, epoch, lease in ms, fields as JSON, log text) -> {1, wish} | {0}
+-- The owner says how far it is and renews its lease; a former owner is told that it is one.
+local id, epoch, lease, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
+if epoch ~= get(id, 'epoch') or not OWNED[get(id, 'state')] then return { 0 } end
+local at = now()
+set(id, cjson.decode(ARGV[4]))
+set(id, { updated_ms = at })
+redis.call('ZADD', P .. 'leases', at + lease, id)
+if text ~= '' then
+  local length = redis.call('APPEND', P .. 'tail:' .. id, text)
+  redis.call('HINCRBY', P .. 'job:' .. id, 'log_bytes', #text)
+  if length > TAIL_BYTES then
+    redis.call('SET', P .. 'tail:' .. id, redis.call('GETRANGE', P .. 'tail:' .. id, -TAIL_BYTES, -1))
+  end
+end
+if text ~= '' or ARGV[4] ~= '{}' then announce(id) end
+return { 1, get(id, 'wish') }

@@ -1,0 +1,176 @@
+"""How jobs look on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import OWNED, State
+from pi0q.queue.store import Page
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+#: Columns of a pipe or file, where no terminal sets the width.
+PIPE_WIDTH = 200
+COLOURS = {
+    State.WAITING: "yellow",
+    State.QUEUED: "yellow",
+    State.CLAIMED: "cyan",
+    State.PREPARING: "cyan",
+    State.RUNNING: "green",
+    State.SUCCEEDED: "bold green",
+    State.FAILED: "bold red",
+    State.CANCELLED: "magenta",
+}
+
+
+def console() -> Console:
+    """Standard output; wide and without colour where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, as `--json` promises."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def span(seconds: float | None) -> str:
+    """A duration in its two largest units: `1d 3h`, `12m 5s`, `0.7s`."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    units = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]
+    parts, rest = [], int(seconds)
+    for unit, size in units:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def mib(amount: int | float) -> str:
+    """An amount of memory or disk."""
+    return f"{amount / 1024:.0f} GiB" if amount >= 10240 else f"{amount / 1024:.1f} GiB"
+
+
+def progress(job: Record) -> str:
+    """`1200/50000 2%`, or what is known of it."""
+    if job.step is None or not job.steps:
+        return f"0/{job.steps}" if job.steps else ""
+    return f"{job.step}/{job.steps} {100 * job.step // job.steps}%"
+
+
+def note(job: Record) -> str:
+    """The one thing a person would ask next about this job."""
+    if job.state is State.QUEUED and not job.reason:
+        return wanted(job.needs)
+    if job.state in OWNED:
+        parts = ["cancelling" if job.wish == "cancel" else job.phase, job.wandb_url or ("WandB offline" if job.wandb_dir else "")]
+        return " · ".join(part for part in parts if part)
+    reason = f"{job.reason}: {job.detail}" if job.reason and job.state is not State.SUCCEEDED else ""
+    return reason or job.wandb_url or ("WandB offline" if job.wandb_dir else "")
+
+
+def wanted(needs: Any) -> str:
+    """`needs 1 GPU with 90 GiB, disk 120 GiB`."""
+    gpus = needs.get("gpus", 0)
+    vram = f"{gpus} GPU{'s' * (gpus > 1)} with {mib(needs.get('vram_mib', 0))}, " if gpus else "no GPU, "
+    return f"needs {vram}disk {mib(needs.get('disk_mib', 0))}"
+
+
+def when(job: Record, now_ms: int) -> str:
+    """How much longer it takes, or how long ago it ended or came."""
+    if job.state is State.RUNNING and job.eta_seconds is not None:
+        return f"{span(job.eta_seconds)} left"
+    return f"{span((now_ms - (job.ended_ms or job.created_ms)) / 1000)} ago"
+
+
+def table(page: Page) -> RenderableType:
+    """One line a job."""
+    columns = ("ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE")
+    shown = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    for column in columns:
+        shown.add_column(column, no_wrap=True, overflow="ellipsis", min_width=5 if column in ("NAME", "NOTE") else None)
+    for job in page.jobs:
+        shown.add_row(
+            job.id,
+            job.name,
+            Text(job.state.value, COLOURS[job.state]),
+            progress(job),
+            "" if job.loss is None else f"{job.loss:.3f}",
+            "" if job.step_seconds is None else f"{job.step_seconds:.2f}",
+            when(job, page.now_ms),
+            job.box or "",
+            f"{job.checkpoint.step}" if job.checkpoint else "",
+            note(job),
+        )
+    hidden = page.live + page.ended - len(page.jobs)
+    if not page.jobs:
+        return Text("No jobs yet. `pi0q submit FILE` puts one into the queue.")
+    return Group(shown, Text(f"… and {hidden} more: `pi0q ls --all`", "dim")) if hidden > 0 else shown
+
+
+def details(job: Record, now_ms: int, tail: Sequence[str] = ()) -> RenderableType:
+    """All that is known of one job."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in rows(job, now_ms):
+        if value:
+            grid.add_row(label, value)
+    parts: list[RenderableType] = [grid]
+    if tail:
+        parts += [Text("\nlog", "dim"), *(Text("  " + line, overflow="ellipsis", no_wrap=True) for line in tail)]
+    return Group(*parts)
+
+
+def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
+    """Label and value of everything that a person would want to know of a job."""
+    saved = job.checkpoint
+    speed = f"{job.step_seconds:.3f} s a step" if job.step_seconds else ""
+    return [
+        ("job", Text.assemble((job.name, "bold"), f"  {job.id}")),
+        ("state", Text.assemble((job.state.value, COLOURS[job.state]), f"  {job.phase}" if job.phase else "",
+                                "  cancelling" if job.wish == "cancel" else "")),
+        ("reason", f"{job.reason}: {job.detail}" if job.reason else ""),
+        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED) else ""),
+        ("progress", bar(job)),
+        ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
+        ("speed", " ".join(part for part in (speed, f"   {span(job.eta_seconds)} left" if job.eta_seconds else "") if part)),
+        ("box", f"{job.box}  epoch {job.epoch}, attempt {job.attempt}" if job.box else ""),
+        ("needs", wanted(job.needs).removeprefix("needs ")),
+        ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
+        ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
+        ("WandB", job.wandb_url or (f"offline: {job.wandb_dir}" if job.wandb_dir else "")),
+        ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),
+    ]  # fmt: skip
+
+
+def bar(job: Record, width: int = 30) -> RenderableType:
+    """A progress bar that never runs backwards on a resume: it shows the training's own step."""
+    if not job.steps:
+        return ""
+    share = min(1.0, (job.step or 0) / job.steps)
+    full = round(width * share)
+    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "dim"), f" {job.step or 0}/{job.steps}  {share:.0%}")
+
+
+def history(job: Record) -> RenderableType:
+    """What happened, oldest first, in seconds since the submit."""
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("AFTER", "STATE", "EPOCH", "BOX", "WHAT"):
+        shown.add_column(column, no_wrap=column != "WHAT", overflow="fold")
+    for event in job.history:
+        text = f"{event.reason}: {event.text}" if event.reason else event.text
+        after = (event.at_ms - job.created_ms) / 1000
+        shown.add_row(span(after), Text(event.state.value, COLOURS[event.state]), str(event.epoch), event.box or "", text)
+    return shown

@@ -1,0 +1,174 @@
+"""Settings: environment variables `PI0Q_*` over `~/.config/pi0q/config.toml` over the defaults.
+
+The same names serve both: `PI0Q_REDIS_URL=…` in the environment is `redis_url = "…"` in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pi0q.jobs.errors import UsageError
+
+#: AutoDL's data disk; everything of pi0q lives there where it exists.
+AUTODL_DATA = Path("/root/autodl-tmp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. A user must know `redis_url`; the rest has defaults."""
+
+    #: Where the queue lives: redis://[user:password@]host:port/db, rediss:// for TLS, unix:// for a socket.
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Keys of one installation start with this.
+    prefix: str = "pi0q:"
+    #: Where a box keeps its runs and caches.
+    home: Path = Path()
+    #: This box's name; its host name when left out.
+    box: str = ""
+    #: Seconds that a claim holds without being renewed.
+    lease_seconds: float = 600.0
+    #: Part of the lease after which a runner that can't renew it saves and stops.
+    fence: float = 0.8
+    #: Seconds that a job waits for the box that has its checkpoint before another may take it.
+    wait_for_box: float = 600.0
+    #: Python that has LeRobot; else conda's env `lerobot`, else the worker's own.
+    trainer_python: str = ""
+    #: Directories on this box whose datasets a job may name by `train.dataset.root`, colon-separated.
+    dataset_roots: tuple[Path, ...] = ()
+    #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
+    fake_gpus: tuple[Mapping[str, Any], ...] | None = None
+    #: Free space that a claim leaves on the system disk.
+    system_disk_reserve_mib: int = 2048
+    #: Whether names were given by the user, for messages: setting -> "PI0Q_X" or the file.
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> Path:
+        """One directory per job: `runs/<job id>/`."""
+        return self.home / "runs"
+
+    @property
+    def hf_home(self) -> Path:
+        """The Hugging Face cache on the data disk."""
+        return self.home / "huggingface"
+
+    def safe_url(self) -> str:
+        """The server's address as it may be shown: without user and password."""
+        return re.sub(r"//[^@/]*@", "//", self.redis_url)
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(part).expanduser().resolve() for part in text.split(":") if part)
+
+
+def _gpus(text: str) -> tuple[Mapping[str, Any], ...]:
+    gpus = json.loads(text)
+    if not isinstance(gpus, list) or not all(isinstance(gpu, dict) and "total_gib" in gpu for gpu in gpus):
+        raise ValueError('it must look like [{"name": "H100", "total_gib": 80, "used_gib": 0}]')
+    return tuple(gpus)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise ValueError("it must be a number above 0")
+    return number
+
+
+def _part(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise ValueError("it must lie between 0 and 1")
+    return number
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("it must start with redis://, rediss:// or unix://")
+    return text
+
+
+def _box_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise ValueError("it may hold letters, digits, '.', '_' and '-', 63 at the most")
+    return text
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "redis_url": _url,
+    "prefix": str,
+    "home": lambda text: Path(text).expanduser().absolute(),
+    "box": _box_name,
+    "lease_seconds": _positive,
+    "fence": _part,
+    "wait_for_box": lambda text: float(text) if text == "0" else _positive(text),
+    "trainer_python": str,
+    "dataset_roots": _paths,
+    "fake_gpus": _gpus,
+    "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
+}
+
+
+def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) -> Settings:
+    """The settings of this process. Raises UsageError naming every setting that can't be read."""
+    env = os.environ if env is None else env
+    path = config if config is not None else config_path(env)
+    texts, sources, faults = _from_file(path)
+    for name in READERS:
+        variable = f"PI0Q_{name.upper()}"
+        if env.get(variable):
+            texts[name], sources[name] = env[variable], variable
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        try:
+            values[name] = READERS[name](text)
+        except ValueError as error:
+            faults.append(f"  {sources[name]}: can't read {name}: {error}")
+    if faults:
+        raise UsageError("\n".join(["pi0q's settings have faults; nothing was done.", *faults]))
+    values.setdefault("home", default_home(env))
+    values.setdefault("dataset_roots", (values["home"] / "datasets",))
+    return Settings(**values, sources=sources)
+
+
+def config_path(env: Mapping[str, str]) -> Path:
+    """`~/.config/pi0q/config.toml`, or wherever XDG_CONFIG_HOME says."""
+    base = env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~")).expanduser() / ".config"
+    return Path(base) / "pi0q" / "config.toml"
+
+
+def default_home(env: Mapping[str, str]) -> Path:
+    """`/root/autodl-tmp/pi0q` on AutoDL, else the platform's user data directory."""
+    if AUTODL_DATA.is_dir():
+        return AUTODL_DATA / "pi0q"
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("pi0q"))
+
+
+def _from_file(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    if not path.is_file():
+        return {}, {}, []
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {}, {}, [f"  {path}: {error}"]
+    known = {f.name for f in fields(Settings)} & set(READERS)
+    faults = [f"  {path}: unknown setting {name}; known are {', '.join(sorted(known))}" for name in raw.keys() - known]
+    texts = {
+        name: value if isinstance(value, str) else ":".join(value) if name == "dataset_roots" else json.dumps(value)
+        for name, value in raw.items()
+        if name in known
+    }
+    return texts, dict.fromkeys(texts, str(path)), faults

@@ -1,0 +1,54 @@
+"""`pi0q boxes`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.table import Table
+
+from pi0q.queue import render
+from pi0q.queue.verbs.common import open_store
+
+#: Seconds without a word after which a box is shown as unreachable.
+UNREACHABLE_SECONDS = 60.0
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def boxes(as_json: bool) -> None:
+    """The GPU boxes: what each has free, what it runs, and why it may take nothing."""
+    found = open_store().boxes()
+    for box in found:
+        silent = float(box["seen_seconds"]) > UNREACHABLE_SECONDS
+        box["status"] = "unreachable" if silent and box.get("status") != "stopped" else box.get("status", "")
+    if as_json:
+        render.print_json([_plain(box) for box in found])
+        return
+    if not found:
+        click.echo("No box yet. `pi0q worker` on a GPU machine makes it one; `pi0q up` makes this machine one.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("BOX", "STATUS", "SEEN", "JOBS", "GPUS (free/total VRAM)", "DATA DISK FREE", "LEROBOT", "NOTE"):
+        table.add_column(column, no_wrap=column != "NOTE", overflow="ellipsis")
+    for box in found:
+        gpus = ", ".join(
+            f"{gpu['name']} {gpu['free_mib'] / 1024:.1f}/{gpu['total_mib'] / 1024:.0f} GiB"
+            + (" (simulated)" if gpu.get("simulated") else "")
+            for gpu in json.loads(box.get("gpus") or "[]")
+        )
+        table.add_row(
+            box["name"],
+            box["status"],
+            f"{render.span(float(box['seen_seconds']))} ago",
+            f"{box.get('running', '0')}/{box.get('slots', '?')}",
+            gpus or "none",
+            render.mib(int(box.get("disk_free_mib") or 0)),
+            box.get("lerobot", ""),
+            box.get("note", ""),
+        )
+    render.console().print(table)
+
+
+def _plain(box: dict[str, str]) -> dict[str, object]:
+    return {**box, "gpus": json.loads(box.get("gpus") or "[]"), "seen_seconds": float(box["seen_seconds"])}

@@ -1,0 +1,13 @@
+"""What the reading verbs share."""
+
+from __future__ import annotations
+
+from pi0q.queue import settings
+from pi0q.queue.connection import connect
+from pi0q.queue.store import Store
+
+
+def open_store() -> Store:
+    """The store that the settings name."""
+    chosen = settings.load()
+    return Store(connect(chosen), chosen.prefix)

@@ -1,0 +1,136 @@
+"""`pi0q submit`: from a YAML file to a record and its message."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import secrets
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pi0q.jobs import command, needs
+from pi0q.jobs.errors import UsageError
+from pi0q.jobs.spec import Spec, parse
+from pi0q.queue import message, settings
+
+#: The LeRobot whose argv a dry run shows; the box builds its own for the version it has.
+DRY_RUN_LEROBOT = "0.6.1"
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option("--rehearsal", is_flag=True, help="The same job with the model shrunk and a handful of steps: minutes.")
+@click.option("--dry-run", is_flag=True, help="Check the file and show needs and command; queue nothing.")
+@click.option("--watch", is_flag=True, help="Then watch it; Ctrl-C only stops looking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, watch: bool, as_json: bool) -> None:
+    """Put a training into the queue.
+
+    FILE is a job's YAML; `-` reads it from standard input. If any of several files has a fault, none is queued.
+
+    \b
+      pi0q submit grab_box.yaml --dry-run      what would run, and what it needs
+      pi0q submit grab_box.yaml --rehearsal    prove it in minutes first
+      pi0q submit grab_box.yaml --watch
+    """
+    specs = [load(file, rehearsal=rehearsal) for file in files]
+    if watch and len(specs) > 1:
+        raise UsageError("--watch watches one job: submit one file with it, or use `pi0q watch` afterwards.")
+    if dry_run:
+        show(specs, as_json=as_json)
+        return
+    from pi0q.queue.connection import connect
+    from pi0q.queue.store import Store
+
+    chosen = settings.load()
+    store = Store(connect(chosen), chosen.prefix)
+    submitted = [put(store, spec) for spec in specs]
+    if as_json:
+        click.echo(json.dumps(submitted if len(submitted) > 1 else submitted[0], indent=2))
+    else:
+        for job in submitted:
+            click.echo(f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}")
+    if watch:
+        from pi0q.queue.verbs.watch import follow
+
+        follow(store, submitted[0]["id"])
+
+
+def load(file: str, *, rehearsal: bool = False) -> Spec:
+    """The spec in a file. Raises SpecError with all its faults, UsageError if there is no such file."""
+    try:
+        raw = click.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
+    spec = parse(raw, filename="standard input" if file == "-" else file)
+    return replace(spec, rehearsal=True) if rehearsal else spec
+
+
+def put(store: Any, spec: Spec) -> dict[str, Any]:
+    """Queues one job; returns what a caller wants to know of it."""
+    job_id = secrets.token_hex(6)
+    submitter = f"{getpass.getuser()}@{socket.gethostname()}"
+    fields = fields_of(spec, job_id, submitter=submitter)
+    store.submit(job_id, fields, text=f"submitted by {submitter}" + (", a rehearsal" if spec.rehearsal else ""))
+    return {"id": job_id, "name": spec.name, "state": "queued", "wandb_url": fields["wandb_url"], "needs": fields["needs"]}
+
+
+def fields_of(spec: Spec, job_id: str, *, submitter: str) -> dict[str, Any]:
+    """The record of a new job. The WandB run's id, and so its link, is fixed before the first step."""
+    estimate = needs.estimate(spec)
+    wanted = {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib}
+    priority = spec.priority.value
+    return {
+        "id": job_id,
+        "name": spec.name,
+        "priority": priority,
+        "submitter": submitter,
+        "spec": spec.to_json(),
+        "needs": wanted,
+        "steps": command.steps(spec),
+        "wandb_run_id": f"pi0q-{job_id}",
+        "wandb_url": wandb_url(spec, f"pi0q-{job_id}"),
+        "queue": message.queue_key(message.STEPS[priority]),
+        "message": message.build(job_id, name=spec.name, needs=wanted, priority=priority, origin=submitter),
+    }
+
+
+def wandb_url(spec: Spec, run_id: str) -> str | None:
+    """The link of the run where it can be known: entity and project are given and it is not offline."""
+    train = spec.train
+    known = train.get("wandb.enable") and train.get("wandb.entity") and train.get("wandb.project")
+    if not known or spec.rehearsal or train.get("wandb.mode") in ("offline", "disabled"):
+        return None
+    return f"https://wandb.ai/{train['wandb.entity']}/{train['wandb.project']}/runs/{run_id}"
+
+
+def show(specs: list[Spec], *, as_json: bool) -> None:
+    """What a dry run prints."""
+    plans = [plan(spec) for spec in specs]
+    if as_json:
+        click.echo(json.dumps(plans if len(plans) > 1 else plans[0], indent=2, ensure_ascii=False))
+        return
+    for shown in plans:
+        click.echo(f"{shown['name']}: the file is good; nothing was queued.\n\nneeds")
+        click.echo("".join(f"  {line}\n" for line in shown["why"]))
+        click.echo("environment\n" + "".join(f"  {name}={value}\n" for name, value in shown["env"].items()))
+        click.echo("command\n  " + " \\\n    ".join(shown["argv"]) + "\n")
+
+
+def plan(spec: Spec) -> dict[str, Any]:
+    """Needs, environment and argv of a job that is not queued; `JOB` stands for its id."""
+    estimate = needs.estimate(spec)
+    built = command.fresh(
+        spec, lerobot=DRY_RUN_LEROBOT, output_dir="PI0Q_HOME/runs/JOB/output", run_id="pi0q-JOB"
+    )
+    return {
+        "name": spec.name,
+        "argv": list(built.argv),
+        "env": built.env,
+        "needs": {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib},
+        "why": list(estimate.why),
+    }
