@@ -1,0 +1,87 @@
+"""FAKE: failures on demand, by FAKE_FAULT="kind@step,kind@step".
+
+At the beginning of that step (counted from 1):
+    oom       raises OutOfMemoryError("CUDA out of memory. …"), exit code 1
+    error     raises RuntimeError, exit code 1
+    nan, inf  that step's loss
+    hang      sleeps for ever (SIGTERM does not end it: no step boundary comes)
+    exitN     exits with code N
+    kill      SIGKILLs itself
+    flood     prints 20,000 long lines
+    enospc    from that step on, a save raises OSError(ENOSPC) half-way
+    killsave  from that step on, a save SIGKILLs the process half-way
+With FAKE_FAULT_ONCE=PATH a fault comes only while PATH does not exist, and makes it.
+"""
+
+import errno
+import math
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def at(step: int) -> str | None:
+    """The fault due at `step`; a save's faults stay due."""
+    for fault in filter(None, os.environ.get("FAKE_FAULT", "").split(",")):
+        kind, _, when = fault.partition("@")
+        due = step >= int(when) if kind in ("enospc", "killsave") else step == int(when)
+        if due and not already():
+            return kind
+    return None
+
+
+def already() -> bool:
+    once = os.environ.get("FAKE_FAULT_ONCE")
+    return bool(once) and Path(once or "").exists()
+
+
+def remember() -> None:
+    if once := os.environ.get("FAKE_FAULT_ONCE"):
+        Path(once).touch()
+
+
+def before_step(step: int) -> None:
+    kind = at(step)
+    if kind is None or kind in ("nan", "inf", "enospc", "killsave"):
+        return
+    remember()
+    if kind == "oom":
+        raise OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB "
+            "of which 1.12 GiB is free."
+        )
+    if kind == "error":
+        raise RuntimeError("a fault on demand")
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while kind == "hang":
+        time.sleep(3600)
+    if kind == "flood":
+        sys.stderr.write(("flood " * 40 + "\n") * 20_000)
+    if code := re.fullmatch(r"exit(\d+)", kind):
+        raise SystemExit(int(code[1]))
+
+
+def loss_at(step: int, loss: float) -> float:
+    kind = at(step)
+    if kind in ("nan", "inf"):
+        remember()
+        return math.nan if kind == "nan" else math.inf
+    return loss
+
+
+def inside_save(step: int) -> None:
+    kind = at(step)
+    if kind in ("enospc", "killsave"):
+        remember()
+    if kind == "enospc":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if kind == "killsave":
+        os.kill(os.getpid(), signal.SIGKILL)

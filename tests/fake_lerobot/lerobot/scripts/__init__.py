@@ -1,0 +1,1 @@
+"""FAKE, see lerobot/__init__.py."""
