@@ -1,0 +1,324 @@
+"""What a value in a job file may be: each kind reads one YAML node, or tells what is wrong and what would be right.
+
+PyYAML resolves scalars by YAML 1.1, which holds surprises (`on` is true, `1e-5` is text, `010` is 8). Kinds look at
+the text as written: what can mean only one thing is taken, the rest is explained.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import yaml
+
+#: What a flag of the trainer may hold. Mappings hold text only (`rename_map`).
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
+#: Called with the node at fault and a sentence that follows its key: ("must be …").
+Tell: TypeAlias = Callable[[yaml.Node, str], None]
+
+_TAG = "tag:yaml.org,2002:"
+_TRUE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bwandb_v1_\w{20,}|://[^/\s]*:[^/\s]*@")
+
+
+def tag(node: yaml.Node) -> str:
+    """The short name of a node's YAML type: "str", "int", "bool", "map" …"""
+    return str(node.tag).removeprefix(_TAG)
+
+
+def shown(node: yaml.Node) -> str:
+    """A value as the user wrote it, fit to stand in a sentence."""
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    text = str(node.value)
+    text = text if len(text) <= 40 else text[:37] + "…"
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return f"`{text}`" if text else "nothing"
+
+
+def unprintable(text: str) -> str | None:
+    """The first character that can't be seen (control, direction mark, lone surrogate), as U+XXXX; None if all can."""
+    return next((f"U+{ord(char):04X}" for char in text if not char.isprintable()), None)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Reads one node; the fallback for what isn't a scalar or is empty."""
+
+    #: null is taken, and means "none".
+    nullable: bool = False
+
+    @property
+    def wants(self) -> str:
+        """What would be right, to stand after "must be"."""
+        return "a value"
+
+    def read(self, node: yaml.Node, tell: Tell) -> Value:
+        """The node's value; what is wrong goes to `tell`, and the value returned then means nothing."""
+        if tag(node) == "null":
+            if not self.nullable:
+                tell(node, f"is empty; it must be {self.wants} (or leave the key out)")
+            return None
+        if not isinstance(node, yaml.ScalarNode):
+            tell(node, f"must be {self.wants}, not {shown(node)}")
+            return None
+        return self.scalar(node, tell)
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Bool(Kind):
+    @property
+    def wants(self) -> str:
+        return "true or false"
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        if tag(node) == "bool":
+            return _TRUE[node.value.lower()]
+        cure = ", without quotes" if node.value.lower() in _TRUE else ""
+        tell(node, f"must be true or false{cure}, not {shown(node)}")
+        return None
+
+
+@dataclass(frozen=True)
+class Int(Kind):
+    low: int = 0
+    high: int = 1_000_000_000
+
+    @property
+    def wants(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        number = _whole(node.value) if tag(node) in ("int", "float", "str") else None
+        if number is not None and self.low <= number <= self.high:
+            return number
+        why = ""
+        if re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            why = ": YAML reads a leading 0 as octal; write it without"
+        elif tag(node) == "int" and ":" in node.value:
+            why = ": YAML reads digits with colons as base 60"
+        tell(node, f"must be {self.wants}, not {shown(node)}{why}")
+        return None
+
+
+def _whole(text: str) -> int | None:
+    if _INT.fullmatch(text):
+        return int(text)
+    number = _finite(text)
+    return int(number) if number is not None and number == int(number) and not text.startswith("0") else None
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class Float(Kind):
+    low: float = 0.0
+    high: float = 1e9
+
+    @property
+    def wants(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        number = _finite(node.value) if tag(node) in ("int", "float", "str") else None
+        if number is not None and self.low <= number <= self.high:
+            return number
+        tell(node, f"must be {self.wants}, not {shown(node)}")
+        return None
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    limit: int = 500
+
+    @property
+    def wants(self) -> str:
+        return "text"
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        if tag(node) == "bool":
+            tell(node, self.not_bool(node.value, "true" if _TRUE[node.value.lower()] else "false"))
+            return None
+        text = unicodedata.normalize("NFC", node.value).strip()
+        fault = self.fault(text)
+        if fault:
+            tell(node, fault)
+        return text
+
+    def not_bool(self, word: str, truth: str) -> str:
+        """What to say of a word that YAML 1.1 takes for a truth value."""
+        return f'must be {self.wants}; YAML reads `{word}` as {truth}: write "{word}"'
+
+    def fault(self, text: str) -> str | None:
+        """What is wrong with this text, or None."""
+        if not text:
+            return f"is empty; it must be {self.wants} (or leave the key out)"
+        if len(text) > self.limit:
+            return f"has {len(text)} characters; at most {self.limit} are taken"
+        bad = unprintable(text)
+        if bad:
+            return (
+                f"holds the character {bad}, which can't be seen or printed; write it on one line, without it"
+            )
+        if _TOKEN.search(text):
+            return "holds a token or password; take it out (and replace it: it may be known): tokens live on the box"
+        # LeRobot's argument parser opens a file named after this word and puts its contents in place of the value.
+        if text.startswith("include"):
+            return "must not start with `include`: LeRobot would read a file of that name instead of taking it as text"
+        # LeRobot 0.4 imports a package named by any argument that holds this word, even inside a value.
+        if "discover_packages_path" in text:
+            return "must not hold `discover_packages_path`: LeRobot would import code of that name"
+        return None
+
+
+@dataclass(frozen=True)
+class Choice(Text):
+    options: tuple[str, ...] = ()
+
+    @property
+    def wants(self) -> str:
+        return (
+            self.options[0]
+            if len(self.options) == 1
+            else f"{', '.join(self.options[:-1])} or {self.options[-1]}"
+        )
+
+    def not_bool(self, word: str, truth: str) -> str:
+        return f"must be {self.wants}, not `{word}`, which YAML reads as {truth}"
+
+    def fault(self, text: str) -> str | None:
+        if text in self.options:
+            return None
+        hint = next((option for option in self.options if option == text.lower()), None)
+        return f"must be {self.wants}, not `{text[:40]}`" + (f": write {hint}" if hint else "")
+
+
+def one_of(*options: str, nullable: bool = False) -> Choice:
+    return Choice(options=options, nullable=nullable)
+
+
+@dataclass(frozen=True)
+class Repo(Text):
+    """A Hugging Face repository, and with `path` also a directory on the box."""
+
+    path: bool = False
+
+    @property
+    def wants(self) -> str:
+        return "a Hugging Face repository (owner/name)" + (
+            " or an absolute path on the box" if self.path else ""
+        )
+
+    def fault(self, text: str) -> str | None:
+        if _REPO.fullmatch(text) and ".." not in text:
+            return super().fault(text)
+        if self.path and text.startswith("/"):
+            return super().fault(text) or _path_fault(text)
+        return super().fault(text) or f"must be {self.wants}, not `{text[:60]}`"
+
+
+@dataclass(frozen=True)
+class Place(Text):
+    """A directory on the box: absolute, or below the box's PI0Q_HOME; with `hub` also hf://owner/name."""
+
+    hub: bool = False
+    relative: bool = True
+
+    @property
+    def wants(self) -> str:
+        base = "a directory on the box" + (
+            " (absolute, or below its PI0Q_HOME)" if self.relative else ", absolute"
+        )
+        return base + (" or hf://owner/name" if self.hub else "")
+
+    def fault(self, text: str) -> str | None:
+        fault = super().fault(text)
+        if fault:
+            return fault
+        if self.hub and text.startswith("hf://"):
+            return None if _REPO.fullmatch(text[5:]) else f"must be {self.wants}, not `{text[:60]}`"
+        if not self.relative and not text.startswith("/"):
+            return f"must be {self.wants}, not `{text[:60]}`"
+        return _path_fault(text)
+
+
+def _path_fault(text: str) -> str | None:
+    if ".." in text.split("/") or text.startswith("~"):
+        return f"must not hold `..` or start with `~`: write the whole path, not `{text[:60]}`"
+    return None
+
+
+@dataclass(frozen=True)
+class Name(Text):
+    """What people call a job."""
+
+    limit: int = 100
+
+    @property
+    def wants(self) -> str:
+        return "a name of at most 100 characters"
+
+    def fault(self, text: str) -> str | None:
+        if text.startswith("-"):
+            return f"must not start with `-`: commands would take {text[:20]} for an option"
+        return super().fault(text)
+
+
+@dataclass(frozen=True)
+class Many(Kind):
+    """A list; with `size`, of exactly so many."""
+
+    of: Kind = Kind()
+    size: int | None = None
+
+    @property
+    def wants(self) -> str:
+        return f"a list{f' of {self.size}' if self.size else ''}, like [a, b]; each {self.of.wants}"
+
+    def read(self, node: yaml.Node, tell: Tell) -> Value:
+        if not isinstance(node, yaml.SequenceNode):
+            return super().read(node, tell)
+        if self.size is not None and len(node.value) != self.size:
+            tell(node, f"must have {self.size} values, not {len(node.value)}")
+        return [self.of.read(item, tell) for item in node.value]
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        tell(node, f"must be a list: write [{node.value[:40]}]")
+        return None
+
+
+@dataclass(frozen=True)
+class Names(Kind):
+    """A mapping of text to text."""
+
+    of: Kind = Text()
+
+    @property
+    def wants(self) -> str:
+        return "a mapping, like {from: to}"
+
+    def read(self, node: yaml.Node, tell: Tell) -> Value:
+        if not isinstance(node, yaml.MappingNode):
+            return super().read(node, tell)
+        return {str(Text().read(key, tell)): self.of.read(value, tell) for key, value in node.value}
+
+    def scalar(self, node: yaml.ScalarNode, tell: Tell) -> Value:
+        tell(node, f"must be {self.wants}, not {shown(node)}")
+        return None
