@@ -86,8 +86,8 @@ def resumed(
 ) -> Command:
     """The command that goes on from `checkpoint` (…/checkpoints/000010); other arguments as for `fresh`.
 
-    The policy's shape, optimizer and schedule come from the checkpoint; steps, batch, data, reporting and where it
-    runs from the file. LeRobot would otherwise write to the old output directory, even that of another box.
+    The policy's shape, optimizer and schedule come from the checkpoint; steps, batch, data, reporting and device
+    from the file. LeRobot would otherwise write to the old output directory, even that of another box.
     """
     train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, pins=pins)
     _place(train, device, dataset_root)
@@ -179,7 +179,7 @@ def _argv(train: Mapping[str, Value]) -> tuple[str, ...]:
 
 
 def _text(name: str, value: Value) -> str:
-    """A value as LeRobot's parser reads back the same: it takes bare text for YAML, or for JSON on a resume."""
+    """A value as LeRobot's parser reads it back the same: it takes text for YAML, or for JSON on a resume."""
     if isinstance(value, str) and (name in _RAW or (_PLAIN.fullmatch(value) and value.lower() not in _WORDS)):
         return value
     return _json(value)

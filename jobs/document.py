@@ -1,7 +1,7 @@
 """A job file as YAML nodes that know their lines, and every fault of its structure.
 
-Only plain YAML is taken: what can make a small file huge, run code or mean two things (aliases, tags, merge keys,
-several documents, duplicate keys) is refused with its line.
+Only plain YAML is taken: what can make a small file huge, run code or mean two things (aliases, tags, merge
+keys, several documents, duplicate keys) is refused with its line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def line_of(node: yaml.Node | None) -> int:
 
 
 def compose(text: str | bytes) -> tuple[yaml.MappingNode | None, list[Fault]]:
-    """The file's one mapping, or None if there is none to go on with, and what is wrong with its structure."""
+    """The file's one mapping, or None if there is none to go on with, and what its structure has wrong."""
     if len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text) > MAX_BYTES:
         return None, [
             Fault(1, "the file is over 64 KiB; a job file is a page or two: is this the right file?")
@@ -112,7 +112,7 @@ class _Composer(yaml.SafeLoader):
         self.faults.append(Fault(mark.line + 1 if mark is not None else 1, text))
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self.tell(
@@ -123,9 +123,9 @@ class _Composer(yaml.SafeLoader):
             self.tell(event.start_mark, f"is nested deeper than {MAX_DEPTH} levels; no key of a job is")
             raise _Enough
         if isinstance(event, yaml.AliasEvent):
-            self.get_event()
+            self.get_event()  # type: ignore[no-untyped-call]
             self.tell(event.start_mark, f"uses an alias (*{event.anchor}); write the value out")
-            return yaml.ScalarNode("tag:yaml.org,2002:null", "", event.start_mark, event.end_mark)
+            return yaml.ScalarNode("tag:yaml.org,2002:null", "")
         if event.anchor:
             self.tell(event.start_mark, f"sets an anchor (&{event.anchor}); remove it and write values out")
             event.anchor = None

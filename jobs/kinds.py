@@ -1,7 +1,7 @@
-"""What a value in a job file may be: each kind reads one YAML node, or tells what is wrong and what would be right.
+"""What a value in a job file may be: each kind reads one YAML node, or says what would be right.
 
-PyYAML resolves scalars by YAML 1.1, which holds surprises (`on` is true, `1e-5` is text, `010` is 8). Kinds look at
-the text as written: what can mean only one thing is taken, the rest is explained.
+PyYAML resolves scalars by YAML 1.1, which holds surprises (`on` is true, `1e-5` is text, `010` is 8). Kinds look
+at the text as written: what can mean only one thing is taken, the rest is explained.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def shown(node: yaml.Node) -> str:
 
 
 def unprintable(text: str) -> str | None:
-    """The first character that can't be seen (control, direction mark, lone surrogate), as U+XXXX; None if all can."""
+    """The first character that can't be seen (control, direction mark, lone surrogate), as U+XXXX, or None."""
     return next((f"U+{ord(char):04X}" for char in text if not char.isprintable()), None)
 
 
@@ -178,10 +178,10 @@ class Text(Kind):
                 f"holds the character {bad}, which can't be seen or printed; write it on one line, without it"
             )
         if _TOKEN.search(text):
-            return "holds a token or password; take it out (and replace it: it may be known): tokens live on the box"
-        # LeRobot's argument parser opens a file named after this word and puts its contents in place of the value.
+            return "holds a token or password; take it out (and replace it, it may be known): tokens live on the box"
+        # LeRobot's argument parser opens the file named after this word and puts its contents in its place.
         if text.startswith("include"):
-            return "must not start with `include`: LeRobot would read a file of that name instead of taking it as text"
+            return "must not start with `include`: LeRobot would read a file of that name instead"
         # LeRobot 0.4 imports a package named by any argument that holds this word, even inside a value.
         if "discover_packages_path" in text:
             return "must not hold `discover_packages_path`: LeRobot would import code of that name"

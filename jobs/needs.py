@@ -36,34 +36,70 @@ class Needs:
 class _Model:
     """Sizes of a policy."""
 
-    #: Parameters, in billions, all of them trained unless said otherwise.
+    #: Parameters held, in billions.
     params: float
-    #: Of these the action expert with its projections: all that `train_expert_only` trains.
+    #: Of these get gradients when everything is trained (pi0's two language heads are held but never used).
+    trained: float
+    #: Of these get gradients under `train_expert_only`.
     expert: float
-    #: Of these the vision encoder, which `freeze_vision_encoder` leaves alone.
+    #: The vision encoder's share, which `freeze_vision_encoder` leaves alone.
     vision: float
-    #: Billions that a checkpoint holds (tied weights once).
-    saved: float
-    #: GiB of activations a sample in bfloat16, for one camera; the second number with gradient checkpointing.
+    #: GiB of activations a sample with one camera, in 16 bits: without and with gradient checkpointing.
     sample: tuple[float, float]
+    #: Tokens a camera adds, and tokens besides (text, state, actions).
+    tokens: tuple[int, int]
     #: GB of weights to download before the first step.
     download: float
-    #: Bytes a parameter takes when `dtype` says nothing.
-    width: int = 4
 
 
-# pi0 on an H100 80 GB: 4.03 B parameters counted, 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient
-# checkpointing (one 224x224 camera, bfloat16): 30.0 GiB static, the rest divided by the batch. A checkpoint: 22 GB.
-_PI0 = _Model(params=4.03, expert=0.58, vision=0.41, saved=3.67, sample=(0.61, 0.22), download=14.0)
-#: ACT counted at its defaults; the rest of the small ones and smolvla by their papers. Their activations are guesses
-#: on the high side (480x640 images).
+# Parameters: counted by building each model (LeRobot 0.6.1). Activations of pi0: one H100 80 GB, bfloat16,
+# one 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient checkpointing, less 25.6 GiB static.
+# The others of the family are pi0 by their count of tokens. smolvla and the small ones: by their papers, the
+# activations guessed on the high side.
+_PI0 = _Model(
+    params=4.03, trained=3.24, expert=0.32, vision=0.41, sample=(1.17, 0.36), tokens=(256, 99), download=14.0
+)
 _MODELS: dict[str, _Model] = {
     "pi0": _PI0,
-    "pi05": _PI0,
-    "pi0_fast": _Model(params=3.45, expert=3.45, vision=0.41, saved=2.95, sample=(0.61, 0.22), download=12.0),
-    "smolvla": _Model(params=0.45, expert=0.10, vision=0.09, saved=0.45, sample=(0.25, 0.25), download=1.0),
-    "act": _Model(params=0.052, expert=0.052, vision=0.0, saved=0.052, sample=(0.25, 0.25), download=0.1),
-    "diffusion": _Model(params=0.28, expert=0.28, vision=0.0, saved=0.28, sample=(0.25, 0.25), download=0.1),
+    "pi05": _Model(
+        params=4.14,
+        trained=3.35,
+        expert=0.43,
+        vision=0.41,
+        sample=(1.67, 0.51),
+        tokens=(256, 250),
+        download=14.0,
+    ),
+    "pi0_fast": _Model(
+        params=3.45,
+        trained=3.45,
+        expert=3.45,
+        vision=0.41,
+        sample=(2.35, 0.72),
+        tokens=(256, 456),
+        download=12.0,
+    ),
+    "smolvla": _Model(
+        params=0.45,
+        trained=0.45,
+        expert=0.10,
+        vision=0.09,
+        sample=(0.15, 0.15),
+        tokens=(64, 99),
+        download=1.0,
+    ),
+    "act": _Model(
+        params=0.052,
+        trained=0.052,
+        expert=0.052,
+        vision=0.0,
+        sample=(0.15, 0.15),
+        tokens=(1, 0),
+        download=0.1,
+    ),
+    "diffusion": _Model(
+        params=0.28, trained=0.28, expert=0.28, vision=0.0, sample=(0.15, 0.15), tokens=(1, 0), download=0.1
+    ),
 }
 #: Cameras assumed while nobody has looked into the dataset.
 CAMERAS = 2
@@ -102,14 +138,19 @@ def _vram(spec: Spec, cameras: int) -> tuple[int, str]:
     trained = _trained(spec, model)
     # Weights, then gradients and Adam's two moments for what is trained, all in the model's own format.
     static = 1e9 * width * (model.params + 3 * trained) / _GIB
-    sample = model.sample[bool(spec.train.get("policy.gradient_checkpointing"))] * width / 2 * _more(cameras)
+    sample = model.sample[bool(spec.train.get("policy.gradient_checkpointing"))] * width / 2
+    sample *= _more(model.tokens, cameras)
+    if trained < model.trained / 2:
+        # Without gradients through the large model most activations go at once; how many is a guess on the high side.
+        sample *= 0.4
     batch = _int(spec.train, "batch_size", 8)
-    gib = math.ceil(static + batch * sample)
+    gib = static + batch * sample
     why = (
-        f"vram {gib} GiB: {model.params:g} B parameters, {trained:g} B of them trained, in {8 * width} bits "
-        f"= {static:.1f} GiB, + {batch} x {sample:.2f} GiB of activations ({cameras} cameras{_advice(spec, width)})"
+        f"vram {gib:.1f} GiB: {model.params:g} B parameters, {trained:g} B of them trained, "
+        f"in {8 * width} bits: {static:.1f} GiB; {batch} samples x {sample:.2f} GiB of activations "
+        f"({cameras} camera{'s' if cameras > 1 else ''}{_advice(spec, width)})"
     )
-    return gib * 1024, why
+    return math.ceil(gib * 1024), why
 
 
 def _advice(spec: Spec, width: int) -> str:
@@ -126,9 +167,8 @@ def _disk(spec: Spec, dataset_gib: float | None) -> tuple[int, str]:
     if stated is not None:
         return stated, f"disk {stated / 1024:.3g} GiB: stated"
     model, width = _model(spec), _width(spec)
-    # A checkpoint holds the weights and Adam's two moments of what is trained.
-    share = _trained(spec, model) / model.params
-    checkpoint = 1e9 * width * model.saved * (1 + 2 * share) / _GIB
+    # The weights and Adam's two moments of what is trained; 21 GB for pi0, of which 22 GB were measured.
+    checkpoint = 1.05 * 1e9 * width * (model.params + 2 * _trained(spec, model)) / _GIB
     dataset = (0.0 if "dataset.root" in spec.train else DATASET_GIB) if dataset_gib is None else dataset_gib
     base = model.download * 1e9 / _GIB
     count = spec.checkpoints.keep + 1
@@ -146,25 +186,25 @@ def _model(spec: Spec) -> _Model:
 
 
 def _width(spec: Spec) -> int:
-    return 2 if spec.train.get("policy.dtype") == "bfloat16" else _model(spec).width
+    return 2 if spec.train.get("policy.dtype") == "bfloat16" else 4
 
 
 def _trained(spec: Spec, model: _Model) -> float:
-    """Parameters with gradients and moments, in billions. SmolVLA trains only its expert unless told otherwise."""
+    """Parameters with gradients and moments, in billions. SmolVLA by default trains only its expert."""
     train = spec.train
     if any(name.startswith("peft.") for name in train):
-        return round(model.params / 50, 3)
+        return round(model.trained / 50, 3)
     small = train.get("policy.type") == "smolvla"
     if train.get("policy.train_expert_only", small):
         return model.expert
-    return round(
-        model.params - (model.vision if train.get("policy.freeze_vision_encoder", small) else 0.0), 3
-    )
+    frozen = model.vision if train.get("policy.freeze_vision_encoder", small) else 0.0
+    return round(model.trained - frozen, 3)
 
 
-def _more(cameras: int) -> float:
-    """How many times the tokens of one camera: 256 a camera, some 100 of text and actions."""
-    return (256 * cameras + 99) / (256 + 99)
+def _more(tokens: tuple[int, int], cameras: int) -> float:
+    """How many times the tokens of one camera there are."""
+    each, besides = tokens
+    return (each * cameras + besides) / (each + besides)
 
 
 def _int(train: Mapping[str, Value], name: str, default: int) -> int:

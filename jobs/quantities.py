@@ -31,7 +31,7 @@ class Size(Kind):
             return None
         import humanfriendly  # costs 15 ms or more, and most files name no size
 
-        mib = math.ceil(humanfriendly.parse_size(node.value) / 2**20)
+        mib: int = math.ceil(humanfriendly.parse_size(node.value) / 2**20)
         if not 1 <= mib <= 2**30:
             tell(node, f"must be from 1MiB to 1024TiB, not {shown(node)}")
         return mib

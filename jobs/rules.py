@@ -46,7 +46,7 @@ class Found:
 def walk(root: yaml.MappingNode, rules: Mapping[str, Rule], unknown: Callable[[str], str]) -> Found:
     """Reads every key under `root` by its rule. `unknown` words the fault of a key that has none.
 
-    Sections may be nested or dotted (`policy: {type: pi0}` or `policy.type: pi0`), as the trainer writes its flags.
+    Sections may be nested or dotted (`policy: {type: pi0}` or `policy.type: pi0`), as on a command line.
     """
     found = Found()
     sections = {section for key in rules for section in _sections(key)}
@@ -106,7 +106,7 @@ def _teller(key: str, found: Found) -> Callable[[yaml.Node, str], None]:
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key or section most likely meant: a sibling spelt alike, else one of the same last word elsewhere."""
+    """The known key or section most likely meant: a sibling spelt alike, else the same last word elsewhere."""
     every = {part for name in known for part in (name, *_sections(name))}
     section, _, last = key.rpartition(".")
     words: dict[str, list[str]] = {}

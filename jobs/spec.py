@@ -13,6 +13,7 @@ import yaml
 from pi0q.jobs import flags
 from pi0q.jobs.document import compose, node_of
 from pi0q.jobs.errors import Fault, SpecError
+from pi0q.jobs.flag import POLICIES
 from pi0q.jobs.kinds import Bool, Int, Name, Place, Value, one_of
 from pi0q.jobs.quantities import Size, Span
 from pi0q.jobs.rules import Found, Rule, nearest, walk
@@ -185,8 +186,9 @@ def _unknown(key: str) -> str:
     if section == "train" and name:
         return flags.unknown(name).replace("did you mean ", "did you mean train.")
     near = nearest(key, _ALL)
-    if flags.denial(key):
-        return str(flags.denial(key))
+    denied = flags.denial(key)
+    if denied:
+        return denied
     if f"train.{key}" in _ALL:
         return f"belongs under `train`: it is a flag of lerobot-train (train.{key})"
     return "is not a key of a job file" + (f"; did you mean {near}?" if near else "")
@@ -226,9 +228,7 @@ def _check_policy(train: Mapping[str, Value], found: Found) -> None:
     policy = train.get("policy.type")
     given = [key for key in ("policy.type", "policy.path") if f"train.{key}" in found.lines]
     if not given:
-        found.tell(
-            "train.policy.type", f"is missing; write one of {', '.join(flags.POLICIES)}, or policy.path"
-        )
+        found.tell("train.policy.type", f"is missing; write one of {', '.join(POLICIES)}, or policy.path")
     if len(given) == 2:
         found.tell("train.policy.path", "brings its own type; leave train.policy.type out")
     if "policy.path" in train and found.values.get("rehearsal"):
@@ -246,11 +246,9 @@ def _check_policy(train: Mapping[str, Value], found: Found) -> None:
         found.tell(
             "train.policy.n_action_steps", f"is {actions}, more than the {chunk} of train.policy.chunk_size"
         )
-    if any(name.startswith("peft.") for name in train) and not (
-        train.get("policy.pretrained_path") or len(given) == 2
-    ):
-        if "policy.path" not in train:
-            found.tell("train.peft", "needs weights to adapt: set train.policy.pretrained_path")
+    adapted = any(name.startswith("peft.") for name in train)
+    if adapted and not (train.get("policy.pretrained_path") or train.get("policy.path")):
+        found.tell("train.peft", "needs weights to adapt: set train.policy.pretrained_path")
 
 
 def _check_device(train: Mapping[str, Value], found: Found) -> None:
