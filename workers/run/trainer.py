@@ -43,10 +43,10 @@ LINE_BYTES = 4095
 PATIENCE_S = 2.0
 #: how long WandB may take to finish its run before an early exit, seconds
 WANDB_S = 20.0
-#: our name of a number: LeRobot's name of its meter
+#: our name of a number -> LeRobot's meter
 METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
 #: what LeRobot's pi0 prints before it goes on with random weights as if nothing had happened
-UNLOADED = ("Could not load state dict", "without loading pretrained weights")
+UNLOADED = "Returning model without loading pretrained weights"
 
 
 class Events:
@@ -135,10 +135,9 @@ class Hook:
     # Before the loop.
 
     def make_policy(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        heard: list[str] = []
-        model = pi0_module(cfg.type)
+        model, said = pi0_module(cfg.type), [""]
         if model is not None:
-            model.print = listener(heard)
+            model.print = recorder(said)
         if os.environ.get("PI0Q_REHEARSAL") == "1":
             if model is not None:
                 shrink(model)
@@ -146,10 +145,10 @@ class Hook:
                 cfg.pretrained_path = None
         with fast_init(cfg):
             policy = self.original["make_policy"](cfg, *args, **kwargs)
-        if heard:
+        if UNLOADED in said:
             raise RuntimeError(
                 f"LeRobot did not load the weights of {cfg.pretrained_path} and would train random ones "
-                f"({heard[0]}). pi0q stops here: check that they fit this LeRobot and the policy's settings."
+                f"({said[said.index(UNLOADED) - 1]}). pi0q stops here: is model.safetensors there, and whole?"
             )
         return policy
 
@@ -256,19 +255,18 @@ def pi0_module(policy_type: str) -> Any:
     return None
 
 
-def listener(heard: list[str]) -> Any:
-    def say(*words: object, **kwargs: Any) -> None:
-        if any(phrase in str(word) for phrase in UNLOADED for word in words):
-            heard.append(" ".join(map(str, words))[:1000])
-        print(*words, **kwargs)
+def recorder(said: list[str]) -> Any:
+    def say(*words: object, **how: Any) -> None:
+        said.append(" ".join(map(str, words)))
+        print(*words, **how)
 
     return say
 
 
 def shrink(model: Any) -> None:
     """Let this module of LeRobot's build a model of 17 M parameters where it would build one of 4 B."""
-    vlm = getattr(model, "PaliGemmaForConditionalGenerationWithPiGemma", None)
-    vlm = vlm or model.PaliGemmaForConditionalGeneration
+    name = "PaliGemmaForConditionalGeneration"
+    vlm = getattr(model, f"{name}WithPiGemma", None) or getattr(model, name)
     build = vlm.__init__
 
     def init(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -311,16 +309,8 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before that line
-        os._exit(INTERRUPTED)
-
-
 def version(package: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
+    return next((found.version for found in importlib.metadata.distributions(name=package)), None)
 
 
 def load(hook: Hook) -> tuple[Any, bool]:
@@ -340,7 +330,9 @@ def load(hook: Hook) -> tuple[Any, bool]:
 
 def main() -> None:
     if parent := os.environ.get("PI0Q_PARENT"):
-        die_with(int(parent))
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != int(parent):  # it died before that line
+            os._exit(INTERRUPTED)
     events = Events(os.environ.get("PI0Q_EVENTS"))
     hook = Hook(events)
     signal.signal(signal.SIGUSR1, hook.on_usr1)
@@ -349,7 +341,7 @@ def main() -> None:
     sys.path[:] = [place for place in sys.path if place != here]  # our neighbours must not shadow imports
     try:
         run, hooked = load(hook)
-        versions = {"lerobot": version("lerobot"), "torch": version("torch")}
+        versions = {name: version(name) for name in ("lerobot", "torch")}
         events.send("start", **versions, python=platform.python_version(), pid=os.getpid(), hooked=hooked)
         run()
     except SystemExit as error:
