@@ -1,6 +1,7 @@
 """Settings: environment variables `PI0Q_*` over `~/.config/pi0q/config.toml` over the defaults.
 
-The same names serve both: `PI0Q_REDIS_URL=…` in the environment is `redis_url = "…"` in the file.
+Where nothing names a server, that of a `pi0q up` on this machine is meant. The same
+names serve both: `PI0Q_REDIS_URL=…` in the environment is `redis_url = "…"` in the file.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Settings:
     prefix: str = "pi0q:"
     #: Where a box keeps its runs and caches.
     home: Path = Path()
+    #: The Hugging Face cache on the data disk; $HF_HOME where that is set, else below `home`.
+    hf_home: Path = Path()
     #: This box's name; its host name when left out.
     box: str = ""
     #: Seconds that a claim holds without being renewed.
@@ -53,11 +56,6 @@ class Settings:
     def runs(self) -> Path:
         """One directory per job: `runs/<job id>/`."""
         return self.home / "runs"
-
-    @property
-    def hf_home(self) -> Path:
-        """The Hugging Face cache on the data disk."""
-        return self.home / "huggingface"
 
     def safe_url(self) -> str:
         """The server's address as it may be shown: without user and password."""
@@ -105,6 +103,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "redis_url": _url,
     "prefix": str,
     "home": lambda text: Path(text).expanduser().absolute(),
+    "hf_home": lambda text: Path(text).expanduser().absolute(),
     "box": _box_name,
     "lease_seconds": _positive,
     "fence": _part,
@@ -134,6 +133,9 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
     if faults:
         raise UsageError("\n".join(["pi0q's settings have faults; nothing was done.", *faults]))
     values.setdefault("home", default_home(env))
+    if "redis_url" not in values and (url := _from_up(values["home"])):
+        values["redis_url"], sources["redis_url"] = url, str(values["home"] / "up.json")
+    values.setdefault("hf_home", Path(env.get("HF_HOME") or values["home"] / "huggingface"))
     values.setdefault("dataset_roots", (values["home"] / "datasets",))
     return Settings(**values, sources=sources)
 
@@ -151,6 +153,14 @@ def default_home(env: Mapping[str, str]) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("pi0q"))
+
+
+def _from_up(home: Path) -> str | None:
+    """Where `pi0q up` on this machine put its queue (ops/stack.py writes the file and removes it)."""
+    try:
+        return str(json.loads((home / "up.json").read_text(encoding="utf-8"))["redis_url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _from_file(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:

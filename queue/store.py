@@ -127,8 +127,14 @@ class Store:
         return str(answer[1])
 
     def cancel(self, job_id: str, *, text: str) -> State:
-        """Ends a waiting job, or asks the owner of a running one to; returns the state it is in now."""
-        return State(self._run("cancel", job_id, text))
+        """Ends a waiting job, or asks the owner of a running one to; returns the state it is in now.
+
+        Raises NotFound.
+        """
+        state = self._run("cancel", job_id, text)
+        if not state:
+            raise NotFound(f"There is no job {job_id}. `pi0q ls --all` lists every job.")
+        return State(state)
 
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
         """Returns jobs of dead leases to the queue and lost messages to their place; the ids it mended."""
