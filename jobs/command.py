@@ -86,8 +86,8 @@ def resumed(
 ) -> Command:
     """The command that goes on from `checkpoint` (…/checkpoints/000010); other arguments as for `fresh`.
 
-    The policy's shape, optimizer and schedule come from the checkpoint; steps, batch, data, reporting and device
-    from the file. LeRobot would otherwise write to the old output directory, even that of another box.
+    The policy's shape, optimizer and schedule come from the checkpoint; steps, batch, data, reporting and
+    device from the file. LeRobot would otherwise write to the old output directory, even that of another box.
     """
     train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, pins=pins)
     _place(train, device, dataset_root)

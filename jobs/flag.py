@@ -21,9 +21,9 @@ ALL: Policies = frozenset(POLICIES)
 COUNT = Int(low=1)
 RATE = Float(low=0.0, high=10.0)
 UNIT = Float(low=0.0, high=1.0)
-PAIR = Many(of=UNIT, size=2)
-PIXELS = Many(of=Int(low=1, high=8192), size=2)
-WORDS = Many(of=Text())
+PAIR = Many(UNIT, size=2)
+PIXELS = Many(Int(low=1, high=8192), size=2)
+WORDS = Many(Text())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from pi0q.jobs.flag import COUNT, PAIR, POLICIES, RATE, UNIT, VERSIONS, WORDS, Flag, Policies, both, new
-from pi0q.jobs.kinds import Bool, Float, Int, Many, Name, Names, Place, Repo, Text, Value, one_of
+from pi0q.jobs.kinds import Bool, Choice, Float, Int, Many, Name, Names, Place, Repo, Text, Value
 from pi0q.jobs.policy_flags import POLICY_FLAGS
 from pi0q.jobs.rules import nearest
 
@@ -42,7 +42,7 @@ _TOP = (
     new("persistent_workers", Bool(), "Keep data processes between epochs."),
     new(
         "dataloader_multiprocessing_context",
-        one_of("spawn", "fork", "forkserver", nullable=True),
+        Choice("spawn", "fork", "forkserver", nullable=True),
         "How data processes start.",
     ),
     new(
@@ -61,7 +61,7 @@ _DATASET = (
     both(
         "dataset.root", Place(), "Directory of a dataset already on the box; the box's owner must allow it."
     ),
-    both("dataset.episodes", Many(of=Int(), nullable=True), "Use only these episodes."),
+    both("dataset.episodes", Many(Int(), nullable=True), "Use only these episodes."),
     both(
         "dataset.revision",
         Text(limit=100),
@@ -69,12 +69,12 @@ _DATASET = (
     ),
     both("dataset.streaming", Bool(), "Read the dataset over the network instead of downloading it."),
     both("dataset.use_imagenet_stats", Bool(), "Normalise images by ImageNet's statistics."),
-    both("dataset.video_backend", one_of("torchcodec", "pyav", "video_reader"), "What decodes videos."),
+    both("dataset.video_backend", Choice("torchcodec", "pyav", "video_reader"), "What decodes videos."),
     both("dataset.image_transforms.enable", Bool(), "Vary brightness, contrast, hue … of training images."),
     both("dataset.image_transforms.max_num_transforms", Int(low=0, high=20), "Most transforms on one image."),
     both("dataset.image_transforms.random_order", Bool(), "Apply transforms in random order."),
     new("dataset.return_uint8", Bool(), "Hand video frames over as bytes: less memory."),
-    new("dataset.depth_output_unit", one_of("mm", "m"), "Unit of depth images."),
+    new("dataset.depth_output_unit", Choice("mm", "m"), "Unit of depth images."),
     new(
         "dataset.eval_split",
         Float(low=0.0, high=0.99),
@@ -88,7 +88,7 @@ _WANDB = (
     both("wandb.notes", Text(), "A note shown with the run."),
     both(
         "wandb.mode",
-        one_of("online", "offline", "disabled"),
+        Choice("online", "offline", "disabled"),
         "`offline` keeps the run on the box, to sync later.",
     ),
     both("wandb.disable_artifact", Bool(), "Don't upload each checkpoint; pi0q says true if left out."),
@@ -97,7 +97,7 @@ _WANDB = (
 _TRAINING = (
     both(
         "optimizer.type",
-        one_of("adam", "adamw", "sgd"),
+        Choice("adam", "adamw", "sgd"),
         "Your own optimizer (use_policy_training_preset: false).",
     ),
     both("optimizer.lr", RATE, "Its learning rate."),
@@ -105,7 +105,7 @@ _TRAINING = (
     both("optimizer.grad_clip_norm", Float(high=1e6), "Gradients longer than this are shortened."),
     both("optimizer.betas", PAIR, "Adam's two betas."),
     both("optimizer.eps", UNIT, "Adam's epsilon."),
-    both("scheduler.type", one_of("cosine_decay_with_warmup", "diffuser"), "Your own scheduler."),
+    both("scheduler.type", Choice("cosine_decay_with_warmup", "diffuser"), "Your own scheduler."),
     both("scheduler.num_warmup_steps", Int(), "Steps in which the learning rate rises."),
     both("scheduler.num_decay_steps", COUNT, "Steps in which it falls."),
     both("scheduler.peak_lr", RATE, "Its highest value."),

@@ -1,7 +1,7 @@
 """What a value in a job file may be: each kind reads one YAML node, or says what would be right.
 
-PyYAML resolves scalars by YAML 1.1, which holds surprises (`on` is true, `1e-5` is text, `010` is 8). Kinds look
-at the text as written: what can mean only one thing is taken, the rest is explained.
+PyYAML resolves scalars by YAML 1.1, which holds surprises (`on` is true, `1e-5` is text, `010` is 8). Kinds
+look at the text as written: what can mean only one thing is taken, the rest is explained.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import yaml
@@ -45,16 +44,19 @@ def shown(node: yaml.Node) -> str:
 
 
 def unprintable(text: str) -> str | None:
-    """The first character that can't be seen (control, direction mark, lone surrogate), as U+XXXX, or None."""
+    """The first character that can't be seen (control, direction mark, half a surrogate), or None."""
     return next((f"U+{ord(char):04X}" for char in text if not char.isprintable()), None)
 
 
-@dataclass(frozen=True)
 class Kind:
-    """Reads one node; the fallback for what isn't a scalar or is empty."""
+    """Reads one node; the fallback for what isn't a scalar or is empty.
 
-    #: null is taken, and means "none".
-    nullable: bool = False
+    Plain classes: a dozen frozen dataclasses would double the time this module takes to import.
+    """
+
+    def __init__(self, *, nullable: bool = False) -> None:
+        #: null is taken, and means "none".
+        self.nullable = nullable
 
     @property
     def wants(self) -> str:
@@ -76,7 +78,6 @@ class Kind:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class Bool(Kind):
     @property
     def wants(self) -> str:
@@ -90,10 +91,10 @@ class Bool(Kind):
         return None
 
 
-@dataclass(frozen=True)
 class Int(Kind):
-    low: int = 0
-    high: int = 1_000_000_000
+    def __init__(self, *, low: int = 0, high: int = 1_000_000_000, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.low, self.high = low, high
 
     @property
     def wants(self) -> str:
@@ -127,10 +128,10 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-@dataclass(frozen=True)
 class Float(Kind):
-    low: float = 0.0
-    high: float = 1e9
+    def __init__(self, *, low: float = 0.0, high: float = 1e9, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.low, self.high = low, high
 
     @property
     def wants(self) -> str:
@@ -144,9 +145,11 @@ class Float(Kind):
         return None
 
 
-@dataclass(frozen=True)
 class Text(Kind):
-    limit: int = 500
+    def __init__(self, *, limit: int = 500, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        #: Most characters taken.
+        self.limit = limit
 
     @property
     def wants(self) -> str:
@@ -178,7 +181,7 @@ class Text(Kind):
                 f"holds the character {bad}, which can't be seen or printed; write it on one line, without it"
             )
         if _TOKEN.search(text):
-            return "holds a token or password; take it out (and replace it, it may be known): tokens live on the box"
+            return "holds a token or password; take it out and renew it: tokens live on the box"
         # LeRobot's argument parser opens the file named after this word and puts its contents in its place.
         if text.startswith("include"):
             return "must not start with `include`: LeRobot would read a file of that name instead"
@@ -188,9 +191,10 @@ class Text(Kind):
         return None
 
 
-@dataclass(frozen=True)
 class Choice(Text):
-    options: tuple[str, ...] = ()
+    def __init__(self, *options: str, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.options = options
 
     @property
     def wants(self) -> str:
@@ -210,15 +214,12 @@ class Choice(Text):
         return f"must be {self.wants}, not `{text[:40]}`" + (f": write {hint}" if hint else "")
 
 
-def one_of(*options: str, nullable: bool = False) -> Choice:
-    return Choice(options=options, nullable=nullable)
-
-
-@dataclass(frozen=True)
 class Repo(Text):
     """A Hugging Face repository, and with `path` also a directory on the box."""
 
-    path: bool = False
+    def __init__(self, *, path: bool = False, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.path = path
 
     @property
     def wants(self) -> str:
@@ -234,12 +235,12 @@ class Repo(Text):
         return super().fault(text) or f"must be {self.wants}, not `{text[:60]}`"
 
 
-@dataclass(frozen=True)
 class Place(Text):
     """A directory on the box: absolute, or below the box's PI0Q_HOME; with `hub` also hf://owner/name."""
 
-    hub: bool = False
-    relative: bool = True
+    def __init__(self, *, hub: bool = False, relative: bool = True, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.hub, self.relative = hub, relative
 
     @property
     def wants(self) -> str:
@@ -265,11 +266,11 @@ def _path_fault(text: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
 class Name(Text):
     """What people call a job."""
 
-    limit: int = 100
+    def __init__(self) -> None:
+        super().__init__(limit=100)
 
     @property
     def wants(self) -> str:
@@ -281,12 +282,12 @@ class Name(Text):
         return super().fault(text)
 
 
-@dataclass(frozen=True)
 class Many(Kind):
     """A list; with `size`, of exactly so many."""
 
-    of: Kind = Kind()
-    size: int | None = None
+    def __init__(self, of: Kind, *, size: int | None = None, nullable: bool = False) -> None:
+        super().__init__(nullable=nullable)
+        self.of, self.size = of, size
 
     @property
     def wants(self) -> str:
@@ -304,11 +305,12 @@ class Many(Kind):
         return None
 
 
-@dataclass(frozen=True)
 class Names(Kind):
     """A mapping of text to text."""
 
-    of: Kind = Text()
+    def __init__(self, of: Kind | None = None) -> None:
+        super().__init__()
+        self.of = of or Text()
 
     @property
     def wants(self) -> str:

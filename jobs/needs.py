@@ -52,8 +52,8 @@ class _Model:
     download: float
 
 
-# Parameters: counted by building each model (LeRobot 0.6.1). Activations of pi0: one H100 80 GB, bfloat16,
-# one 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient checkpointing, less 25.6 GiB static.
+# Parameters: counted by building each model (LeRobot 0.6.1). Activations of pi0: one H100, bfloat16, one
+# 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient checkpointing, less 25.6 GiB static.
 # The others of the family are pi0 by their count of tokens. smolvla and the small ones: by their papers, the
 # activations guessed on the high side.
 _PI0 = _Model(
@@ -141,7 +141,7 @@ def _vram(spec: Spec, cameras: int) -> tuple[int, str]:
     sample = model.sample[bool(spec.train.get("policy.gradient_checkpointing"))] * width / 2
     sample *= _more(model.tokens, cameras)
     if trained < model.trained / 2:
-        # Without gradients through the large model most activations go at once; how many is a guess on the high side.
+        # Without gradients through the large model most activations go at once; the share kept is a guess.
         sample *= 0.4
     batch = _int(spec.train, "batch_size", 8)
     gib = static + batch * sample

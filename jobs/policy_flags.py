@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pi0q.jobs.flag import COUNT, PAIR, PIXELS, POLICIES, RATE, UNIT, WORDS, Policies, both, new
-from pi0q.jobs.kinds import Bool, Float, Int, Many, Names, Repo, Text, one_of
+from pi0q.jobs.kinds import Bool, Choice, Float, Int, Many, Names, Repo, Text
 
 _PI: Policies = frozenset({"pi0", "pi05", "pi0_fast"})
 _FLOW: Policies = frozenset({"pi0", "pi05"})
@@ -14,11 +14,11 @@ _ACT: Policies = frozenset({"act"})
 _DIFF: Policies = frozenset({"diffusion"})
 _RESNET: Policies = _ACT | _DIFF
 
-_GEMMA = one_of("gemma_2b", "gemma_300m")
-_MODES = Names(of=one_of("MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"))
+_GEMMA = Choice("gemma_2b", "gemma_300m")
+_MODES = Names(Choice("MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"))
 
 _POLICY = (
-    both("policy.type", one_of(*POLICIES), "What to train."),
+    both("policy.type", Choice(*POLICIES), "What to train."),
     both(
         "policy.path",
         Repo(path=True),
@@ -32,7 +32,7 @@ _POLICY = (
         Text(limit=100),
         "Branch, tag or commit of those weights; pinned if left out.",
     ),
-    both("policy.device", one_of("cuda", "cpu"), "Where to train. pi0q chooses which GPU."),
+    both("policy.device", Choice("cuda", "cpu"), "Where to train. pi0q chooses which GPU."),
     both("policy.use_amp", Bool(), "Automatic mixed precision."),
     both("policy.use_peft", Bool(), "The weights to start from are a PEFT adapter."),
     both(
@@ -42,7 +42,7 @@ _POLICY = (
     ),
     both("policy.repo_id", Repo(nullable=True), "Repository to push to."),
     both("policy.private", Bool(nullable=True), "Make that repository private."),
-    both("policy.tags", Many(of=Text(limit=100), nullable=True), "Tags of the model card."),
+    both("policy.tags", Many(Text(limit=100), nullable=True), "Tags of the model card."),
     both("policy.license", Text(limit=100, nullable=True), "License of the model card."),
     both("policy.n_obs_steps", Int(low=1, high=100), "Observations a prediction sees."),
     both("policy.n_action_steps", Int(low=1, high=10_000), "Actions carried out of each predicted chunk."),
@@ -67,7 +67,7 @@ _POLICY = (
 _VLAS = (
     both(
         "policy.dtype",
-        one_of("float32", "bfloat16"),
+        Choice("float32", "bfloat16"),
         "Number format; float32 if left out, twice the memory.",
         _PI,
     ),
@@ -83,7 +83,7 @@ _VLAS = (
     ),
     both(
         "policy.compile_mode",
-        one_of("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        Choice("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
         "How hard torch.compile tries.",
         _VLA | _DIFF,
     ),
@@ -118,7 +118,7 @@ _VLAS = (
     both("policy.train_state_proj", Bool(), "Train the layer that reads the state.", _SMOL),
     both("policy.vlm_model_name", Repo(), "The vision-language model underneath.", _SMOL),
     both("policy.load_vlm_weights", Bool(), "Start from that model's own weights.", _SMOL),
-    both("policy.attention_mode", one_of("cross_attn", "self_attn"), "How the expert attends.", _SMOL),
+    both("policy.attention_mode", Choice("cross_attn", "self_attn"), "How the expert attends.", _SMOL),
     both(
         "policy.num_expert_layers",
         Int(low=-1, high=200),
@@ -141,7 +141,7 @@ _VLAS = (
     both("policy.adapt_to_pi_aloha", Bool(), "Aloha: convert joints to the pi convention.", _SMOL),
 )
 _SMALL = (
-    both("policy.vision_backbone", one_of("resnet18", "resnet34", "resnet50"), "Vision network.", _RESNET),
+    both("policy.vision_backbone", Choice("resnet18", "resnet34", "resnet50"), "Vision network.", _RESNET),
     both(
         "policy.pretrained_backbone_weights",
         Text(limit=100, nullable=True),
@@ -155,7 +155,7 @@ _SMALL = (
     both("policy.dim_model", Int(low=8, high=65_536), "Width of the transformer.", _ACT),
     both("policy.n_heads", Int(low=1, high=1024), "Attention heads.", _ACT),
     both("policy.dim_feedforward", Int(low=1, high=1_000_000), "Width of its feed-forward layers.", _ACT),
-    both("policy.feedforward_activation", one_of("relu", "gelu", "glu"), "Their activation.", _ACT),
+    both("policy.feedforward_activation", Choice("relu", "gelu", "glu"), "Their activation.", _ACT),
     both("policy.n_encoder_layers", Int(low=1, high=1000), "Encoder layers.", _ACT),
     both("policy.n_decoder_layers", Int(low=1, high=1000), "Decoder layers.", _ACT),
     both("policy.use_vae", Bool(), "Train with a variational objective.", _ACT),
@@ -172,11 +172,9 @@ _SMALL = (
     both("policy.optimizer_lr_backbone", RATE, "Learning rate of the vision network.", _ACT),
     both("policy.horizon", Int(low=1, high=10_000), "Actions predicted at once.", _DIFF),
     both("policy.drop_n_last_frames", Int(high=10_000), "Frames left out at an episode's end.", _DIFF),
-    both(
-        "policy.resize_shape", Many(of=COUNT, size=2, nullable=True), "Height, width after resizing.", _DIFF
-    ),
+    both("policy.resize_shape", Many(COUNT, size=2, nullable=True), "Height, width after resizing.", _DIFF),
     both("policy.crop_ratio", UNIT, "Share of an image kept by the crop.", _DIFF),
-    both("policy.crop_shape", Many(of=COUNT, size=2, nullable=True), "Height and width of the crop.", _DIFF),
+    both("policy.crop_shape", Many(COUNT, size=2, nullable=True), "Height and width of the crop.", _DIFF),
     both("policy.crop_is_random", Bool(), "Crop at random places in training.", _DIFF),
     both("policy.use_group_norm", Bool(), "Group normalisation in the vision network.", _DIFF),
     both(
@@ -186,17 +184,17 @@ _SMALL = (
         _DIFF,
     ),
     both("policy.use_separate_rgb_encoder_per_camera", Bool(), "A vision network a camera.", _DIFF),
-    both("policy.down_dims", Many(of=COUNT), "Widths of the U-Net.", _DIFF),
+    both("policy.down_dims", Many(COUNT), "Widths of the U-Net.", _DIFF),
     both("policy.kernel_size", Int(low=1, high=99), "Kernel of the U-Net.", _DIFF),
     both("policy.n_groups", Int(low=1, high=4096), "Groups of its normalisation.", _DIFF),
     both("policy.diffusion_step_embed_dim", Int(low=1, high=65_536), "Width of the step embedding.", _DIFF),
     both("policy.use_film_scale_modulation", Bool(), "Scale as well as shift by the condition.", _DIFF),
-    both("policy.noise_scheduler_type", one_of("DDPM", "DDIM"), "Noise scheduler.", _DIFF),
+    both("policy.noise_scheduler_type", Choice("DDPM", "DDIM"), "Noise scheduler.", _DIFF),
     both("policy.num_train_timesteps", Int(low=1, high=100_000), "Diffusion steps in training.", _DIFF),
     both("policy.beta_schedule", Text(limit=60), "Schedule of the noise.", _DIFF),
     both("policy.beta_start", UNIT, "First noise.", _DIFF),
     both("policy.beta_end", UNIT, "Last noise.", _DIFF),
-    both("policy.prediction_type", one_of("epsilon", "sample"), "What the U-Net predicts.", _DIFF),
+    both("policy.prediction_type", Choice("epsilon", "sample"), "What the U-Net predicts.", _DIFF),
     both("policy.clip_sample", Bool(), "Clip samples in use.", _DIFF),
     both("policy.clip_sample_range", Float(high=1e6), "To this range.", _DIFF),
     both("policy.do_mask_loss_for_padding", Bool(), "Leave padded actions out of the loss.", _DIFF),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 import yaml
 
@@ -14,7 +13,6 @@ _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)")
 _SPAN = re.compile(r"[0-9]+(\.[0-9]+)? ?(s|sec|m|min|h|d|seconds?|minutes?|hours?|days?)")
 
 
-@dataclass(frozen=True)
 class Size(Kind):
     """An amount of memory or disk, in MiB (rounded up)."""
 
@@ -37,12 +35,8 @@ class Size(Kind):
         return mib
 
 
-@dataclass(frozen=True)
 class Span(Kind):
     """A duration, in seconds."""
-
-    low: float = 1.0
-    high: float = 7 * 86400.0
 
     @property
     def wants(self) -> str:
@@ -59,6 +53,6 @@ class Span(Kind):
         import humanfriendly
 
         seconds = float(humanfriendly.parse_timespan(node.value))
-        if not self.low <= seconds <= self.high:
+        if not 1 <= seconds <= 7 * 86400:
             tell(node, f"must be from 1 second to 7 days, not {shown(node)}")
         return seconds

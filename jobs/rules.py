@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -106,7 +105,9 @@ def _teller(key: str, found: Found) -> Callable[[yaml.Node, str], None]:
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key or section most likely meant: a sibling spelt alike, else the same last word elsewhere."""
+    """The known key or section most likely meant: a sibling spelt alike, or the same word elsewhere."""
+    import difflib  # only a file with faults needs it
+
     every = {part for name in known for part in (name, *_sections(name))}
     section, _, last = key.rpartition(".")
     words: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ from pi0q.jobs import flags
 from pi0q.jobs.document import compose, node_of
 from pi0q.jobs.errors import Fault, SpecError
 from pi0q.jobs.flag import POLICIES
-from pi0q.jobs.kinds import Bool, Int, Name, Place, Value, one_of
+from pi0q.jobs.kinds import Bool, Choice, Int, Name, Place, Value
 from pi0q.jobs.quantities import Size, Span
 from pi0q.jobs.rules import Found, Rule, nearest, walk
 
@@ -111,7 +111,7 @@ RULES: tuple[Rule, ...] = (
     Rule("name", Name(), "What people call the job; train.job_name or the file's name if left out."),
     Rule(
         "priority",
-        one_of(*(priority.value for priority in Priority)),
+        Choice(*(priority.value for priority in Priority)),
         "How soon its turn comes; normal if left out.",
     ),
     Rule("rehearsal", Bool(), "A few steps of a shrunk model with everything else real; false if left out."),
