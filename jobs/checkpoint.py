@@ -1,9 +1,9 @@
 """LeRobot's checkpoint layout, the manifest that vouches for one, and which to keep.
 
-    output/checkpoints/000010/pretrained_model/{config.json, model.safetensors, train_config.json, …}
-    output/checkpoints/000010/training_state/{training_step.json, optimizer_state.safetensors, …}
-    output/checkpoints/000010/pi0q.manifest.json        written last, after everything is on the disk
-    output/checkpoints/last -> 000010
+output/checkpoints/000010/pretrained_model/{config.json, model.safetensors, train_config.json, …}
+output/checkpoints/000010/training_state/{training_step.json, optimizer_state.safetensors, …}
+output/checkpoints/000010/pi0q.manifest.json        written last, after everything is on the disk
+output/checkpoints/last -> 000010
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Manifest:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Manifest:
         """Raises KeyError, TypeError or ValueError on anything that is not a manifest."""
-        files = {path: File(bytes=int(file["bytes"]), sha256=str(file["sha256"])) for path, file in raw["files"].items()}
+        files = {
+            path: File(bytes=int(file["bytes"]), sha256=str(file["sha256"])) for path, file in raw["files"].items()
+        }
         return cls(step=int(raw["step"]), epoch=int(raw["epoch"]), files=files)
 
 

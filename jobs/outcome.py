@@ -97,11 +97,13 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.RETRY, cure="The trainer ended with an error: see the last lines of its log."
     ),
     Reason.TRAINER_KILLED: Outcome(
-        next=Next.RETRY, cure="Something on the box killed the trainer (memory limit, a person, the platform)."
+        next=Next.RETRY,
+        cure="Something on the box killed the trainer (memory limit, a person, the platform).",
     ),
     Reason.NETWORK: Outcome(next=Next.RETRY, cure="The Hub could not be reached from the box."),
     Reason.DISK_FULL: Outcome(
-        next=Next.RETRY, cure="The box's data disk is full: free some space or ask for more with resources.disk."
+        next=Next.RETRY,
+        cure="The box's data disk is full: free some space or ask for more with resources.disk.",
     ),
     Reason.RUNNER_LOST: Outcome(next=Next.GO_ON, cure="The runner died; the job goes on from its checkpoint."),
     Reason.BOX_RESTARTED: Outcome(next=Next.GO_ON, cure="The box restarted; the job goes on from its checkpoint."),

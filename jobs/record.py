@@ -115,8 +115,8 @@ class Record:
         return shown
 
 
-_INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless", "step", "steps",
-         "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
+_INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
+         "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds")
 _JSON = ("spec", "needs", "pins", "gpus")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",

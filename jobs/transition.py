@@ -31,16 +31,18 @@ def preparing(epoch: int, *, attempt: int, run_dir: str) -> Transition:
     """A runner took the job in hand."""
     fields = {"attempt": attempt, "run_dir": run_dir, "phase": "preparing"}
     return Transition(
-        to=State.PREPARING, source=frozenset({State.CLAIMED}), epoch=epoch, text=f"attempt {attempt}", fields=fields
+        to=State.PREPARING,
+        source=frozenset({State.CLAIMED}),
+        epoch=epoch,
+        text=f"attempt {attempt}",
+        fields=fields,
     )
 
 
 def running(epoch: int, *, text: str, started_ms: int | None) -> Transition:
     """Its trainer lives."""
-    fields: dict[str, Any] = {"phase": "starting"} | ({"started_ms": started_ms} if started_ms else {})
-    return Transition(
-        to=State.RUNNING, source=frozenset({State.PREPARING}), epoch=epoch, text=text, fields=fields
-    )
+    fields = {"started_ms": started_ms} if started_ms else {}
+    return Transition(to=State.RUNNING, source=frozenset({State.PREPARING}), epoch=epoch, text=text, fields=fields)
 
 
 def cancelled(epoch: int | None, *, text: str) -> Transition:
@@ -65,7 +67,11 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition
     if then is Next.RETRY and record.attempt >= MAX_ATTEMPTS:
         then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {MAX_ATTEMPTS})"
     if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
-        then, detail, reason = Next.FAIL, f"{detail} ({fruitless} times without a new checkpoint)", Reason.CRASH_LOOP
+        then, detail, reason = (
+            Next.FAIL,
+            f"{detail} ({fruitless} times without a new checkpoint)",
+            Reason.CRASH_LOOP,
+        )
     to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
     # The attempt is counted when a runner starts; an interruption gives it back.
     attempt = record.attempt - 1 if then is Next.GO_ON else record.attempt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery import Celery
-from kombu import Queue
+from kombu import Queue  # type: ignore[attr-defined]
 
 from pi0q.queue import message
 from pi0q.queue.connection import HEALTH_CHECK_INTERVAL, SOCKET_TIMEOUT
@@ -15,6 +15,7 @@ VISIBILITY_TIMEOUT = 14 * 86400
 
 def make(settings: Settings, *, box: str | None = None) -> Celery:
     """The app of a box's worker, which consumes only the box's own queue, or of Flower, which consumes none."""
+    own = message.box_key(box) if box else None
     app = Celery("pi0q", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
         # JSON only, and only tasks that we registered: a message can't bring code.
@@ -35,7 +36,7 @@ def make(settings: Settings, *, box: str | None = None) -> Celery:
         # Nothing but claim.lua puts messages into queues.
         task_default_queue=message.QUEUE,
         task_create_missing_queues=box is None,
-        task_queues=[Queue(message.box_key(box), routing_key=message.box_key(box))] if box else None,
+        task_queues=[Queue(own, routing_key=own)] if own else None,  # type: ignore[no-untyped-call]
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         broker_transport_options={

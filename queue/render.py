@@ -74,7 +74,10 @@ def note(job: Record) -> str:
     if job.state is State.QUEUED and not job.reason:
         return wanted(job.needs)
     if job.state in OWNED:
-        parts = ["cancelling" if job.wish == "cancel" else job.phase, job.wandb_url or ("WandB offline" if job.wandb_dir else "")]
+        parts = [
+            "cancelling" if job.wish == "cancel" else job.phase,
+            job.wandb_url or ("WandB offline" if job.wandb_dir else ""),
+        ]
         return " · ".join(part for part in parts if part)
     reason = f"{job.reason}: {job.detail}" if job.reason and job.state is not State.SUCCEEDED else ""
     return reason or job.wandb_url or ("WandB offline" if job.wandb_dir else "")
@@ -129,7 +132,10 @@ def details(job: Record, now_ms: int, tail: Sequence[str] = ()) -> RenderableTyp
             grid.add_row(label, value)
     parts: list[RenderableType] = [grid]
     if tail:
-        parts += [Text("\nlog", "dim"), *(Text("  " + line, overflow="ellipsis", no_wrap=True) for line in tail)]
+        parts += [
+            Text("\nlog", "dim"),
+            *(Text("  " + line, overflow="ellipsis", no_wrap=True) for line in tail),
+        ]
     return Group(*parts)
 
 
@@ -145,7 +151,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED) else ""),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
-        ("speed", " ".join(part for part in (speed, f"   {span(job.eta_seconds)} left" if job.eta_seconds else "") if part)),
+        ("speed", speed + (f"   {span(job.eta_seconds)} left" if job.eta_seconds else "")),
         ("box", f"{job.box}  epoch {job.epoch}, attempt {job.attempt}" if job.box else ""),
         ("needs", wanted(job.needs).removeprefix("needs ")),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
@@ -161,7 +167,9 @@ def bar(job: Record, width: int = 30) -> RenderableType:
         return ""
     share = min(1.0, (job.step or 0) / job.steps)
     full = round(width * share)
-    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "dim"), f" {job.step or 0}/{job.steps}  {share:.0%}")
+    return Text.assemble(
+        ("━" * full, "green"), ("━" * (width - full), "dim"), f" {job.step or 0}/{job.steps}  {share:.0%}"
+    )
 
 
 def history(job: Record) -> RenderableType:
@@ -172,5 +180,11 @@ def history(job: Record) -> RenderableType:
     for event in job.history:
         text = f"{event.reason}: {event.text}" if event.reason else event.text
         after = (event.at_ms - job.created_ms) / 1000
-        shown.add_row(span(after), Text(event.state.value, COLOURS[event.state]), str(event.epoch), event.box or "", text)
+        shown.add_row(
+            span(after),
+            Text(event.state.value, COLOURS[event.state]),
+            str(event.epoch),
+            event.box or "",
+            text,
+        )
     return shown

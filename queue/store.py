@@ -24,8 +24,8 @@ SCAN_DEPTH = 200
 #: Seconds after which a silent box no longer keeps its name from another.
 BOX_SILENT_SECONDS = 60
 #: Fields that `ls` needs; a spec can be long and is left out.
-LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms", "reason",
-          "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds", "eta_seconds",
+LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms",
+          "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds", "eta_seconds",
           "checkpoint", "wandb_url", "wandb_dir", "wish", "needs")  # fmt: skip
 
 
@@ -114,9 +114,7 @@ class Store:
         )
         return State(answer[1]) if answer[0] else None
 
-    def report(
-        self, job_id: str, epoch: int, *, lease_seconds: float, fields: Mapping[str, Any], log: str = ""
-    ) -> str:
+    def report(self, job_id: str, epoch: int, *, lease_seconds: float, fields: Mapping[str, Any], log: str = "") -> str:
         """Renews the lease, writes progress, appends to the log's tail; returns the wish of the user.
 
         Raises NotOwner if the epoch no longer counts.
@@ -184,8 +182,10 @@ class Store:
 
     def owned(self, box: str) -> list[Record]:
         """The jobs that a box owns."""
-        ids: Iterable[str] = self.client.smembers(self.prefix + f"owned:{box}")
-        return self._records(sorted(ids), extra=("fruitless", "vram_now_mib", "disk_now_mib", "gpus", "boot", "run_dir"))
+        ids = map(str, self.client.smembers(self.prefix + f"owned:{box}"))
+        return self._records(
+            sorted(ids), extra=("fruitless", "vram_now_mib", "disk_now_mib", "gpus", "boot", "run_dir")
+        )
 
     def promises(self, resources: Sequence[str]) -> dict[str, tuple[int, dict[str, int]]]:
         """What is promised of each resource: how often that changed, and job -> MiB."""
@@ -237,7 +237,9 @@ class Store:
             if len(living) <= 1:
                 return living[0].id if living else max(records, key=lambda record: record.created_ms).id
         if not ids or not reference:
-            raise NotFound(f"No job's id starts with {reference!r} and none has that name. `pi0q ls --all` lists every job.")
+            raise NotFound(
+                f"No job's id starts with {reference!r} and none has that name. `pi0q ls --all` lists every job."
+            )
         if len(ids) > 1:
             shown = ", ".join(sorted(ids)[:5])
             raise UsageError(f"{reference!r} could mean {len(ids)} jobs: {shown}… Give more of the id.")
@@ -251,7 +253,7 @@ class Store:
 
     def subscribe(self, *channels: str) -> PubSub:
         """Listens to `changes` or `wake`; `heard` reads from it."""
-        pubsub = self.client.pubsub(ignore_subscribe_messages=True)
+        pubsub: PubSub = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         pubsub.subscribe(*(self.prefix + channel for channel in channels))
         return pubsub
 
@@ -261,7 +263,9 @@ class Store:
         for job_id in ids:
             pipe.hmget(self.prefix + f"job:{job_id}", names)
         rows = (dict(zip(names, row, strict=True)) for row in pipe.execute())
-        return [from_hash({name: value for name, value in row.items() if value is not None}) for row in rows if row["id"]]
+        return [
+            from_hash({name: value for name, value in row.items() if value is not None}) for row in rows if row["id"]
+        ]
 
 
 def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:

@@ -8,5 +8,6 @@ if get(id, 'wish') ~= 'cancel' then
   set(id, { wish = 'cancel' })
   note(id, at, '', text)
   announce(id)
+  redis.call('PUBLISH', P .. 'wish:' .. id, 'cancel')
 end
 return state

@@ -15,6 +15,7 @@
 -- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next.
 -- box.<box>       list    Celery's queue of one box.
 -- changes         channel the id of a job, or `box:<box>`, whenever something of it changed.
+-- wish:<id>       channel for the owner of a job: its user wishes something.
 -- wake            channel for idle boxes: a job came into the queue, or an owner gave back what it held.
 local P = KEYS[1]
 local HISTORY, TAIL_BYTES = 200, 32768

@@ -29,7 +29,16 @@ def boxes(as_json: bool) -> None:
         click.echo("No box yet. `pi0q worker` on a GPU machine makes it one; `pi0q up` makes this machine one.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("BOX", "STATUS", "SEEN", "JOBS", "GPUS (free/total VRAM)", "DATA DISK FREE", "LEROBOT", "NOTE"):
+    for column in (
+        "BOX",
+        "STATUS",
+        "SEEN",
+        "JOBS",
+        "GPUS (free/total VRAM)",
+        "DATA DISK FREE",
+        "LEROBOT",
+        "NOTE",
+    ):
         table.add_column(column, no_wrap=column != "NOTE", overflow="ellipsis")
     for box in found:
         gpus = ", ".join(

@@ -36,7 +36,11 @@ def cancel(jobs: tuple[str, ...], as_json: bool) -> None:
         answers.append({"id": job_id, "state": state.value, "already_ended": ended_before})
         if not as_json:
             said = SAID.get(state, "{name} is told to stop; `pi0q watch {id}` shows it end.")
-            said = "{name} was cancelled before; nothing was changed." if ended_before and state is State.CANCELLED else said
+            said = (
+                "{name} was cancelled before; nothing was changed."
+                if ended_before and state is State.CANCELLED
+                else said
+            )
             click.echo(said.format(name=store.get(job_id).name, id=job_id))
     if as_json:
         click.echo(json.dumps(answers if len(answers) > 1 else answers[0], indent=2))

@@ -13,7 +13,12 @@ from pi0q.queue.verbs.common import open_store
 
 @click.command()
 @click.argument("job", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on showing new lines until the job ends; Ctrl-C only stops looking.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on showing new lines until the job ends; Ctrl-C only stops looking.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def logs(job: str, follow: bool, as_json: bool) -> None:
     """The last lines of a job's training log (the queue keeps 32 KiB; the box keeps it all)."""

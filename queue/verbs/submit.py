@@ -6,6 +6,7 @@ import getpass
 import json
 import secrets
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pi0q.queue import message, settings
 
 #: The LeRobot whose argv a dry run shows; the box builds its own for the version it has.
 DRY_RUN_LEROBOT = "0.6.1"
+#: LeRobot's own number of steps where the file gives none (configs/train.py).
+DEFAULT_STEPS = 100_000
 
 
 @click.command()
@@ -63,7 +66,7 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, watch: bool, 
 def load(file: str, *, rehearsal: bool = False) -> Spec:
     """The spec in a file. Raises SpecError with all its faults, UsageError if there is no such file."""
     try:
-        raw = click.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
     spec = parse(raw, filename="standard input" if file == "-" else file)
@@ -76,7 +79,13 @@ def put(store: Any, spec: Spec) -> dict[str, Any]:
     submitter = f"{getpass.getuser()}@{socket.gethostname()}"
     fields = fields_of(spec, job_id, submitter=submitter)
     store.submit(job_id, fields, text=f"submitted by {submitter}" + (", a rehearsal" if spec.rehearsal else ""))
-    return {"id": job_id, "name": spec.name, "state": "queued", "wandb_url": fields["wandb_url"], "needs": fields["needs"]}
+    return {
+        "id": job_id,
+        "name": spec.name,
+        "state": "queued",
+        "wandb_url": fields["wandb_url"],
+        "needs": fields["needs"],
+    }
 
 
 def fields_of(spec: Spec, job_id: str, *, submitter: str) -> dict[str, Any]:
@@ -91,12 +100,19 @@ def fields_of(spec: Spec, job_id: str, *, submitter: str) -> dict[str, Any]:
         "submitter": submitter,
         "spec": spec.to_json(),
         "needs": wanted,
-        "steps": command.steps(spec),
+        "steps": steps(spec),
         "wandb_run_id": f"pi0q-{job_id}",
         "wandb_url": wandb_url(spec, f"pi0q-{job_id}"),
         "queue": message.queue_key(message.STEPS[priority]),
         "message": message.build(job_id, name=spec.name, needs=wanted, priority=priority, origin=submitter),
     }
+
+
+def steps(spec: Spec) -> int:
+    """The step that the job ends with."""
+    given = spec.train.get("steps")
+    wanted = given if isinstance(given, int) else DEFAULT_STEPS
+    return min(wanted, command.REHEARSAL_STEPS) if spec.rehearsal else wanted
 
 
 def wandb_url(spec: Spec, run_id: str) -> str | None:
@@ -124,9 +140,7 @@ def show(specs: list[Spec], *, as_json: bool) -> None:
 def plan(spec: Spec) -> dict[str, Any]:
     """Needs, environment and argv of a job that is not queued; `JOB` stands for its id."""
     estimate = needs.estimate(spec)
-    built = command.fresh(
-        spec, lerobot=DRY_RUN_LEROBOT, output_dir="PI0Q_HOME/runs/JOB/output", run_id="pi0q-JOB"
-    )
+    built = command.fresh(spec, lerobot=DRY_RUN_LEROBOT, output_dir="PI0Q_HOME/runs/JOB/output", run_id="pi0q-JOB")
     return {
         "name": spec.name,
         "argv": list(built.argv),

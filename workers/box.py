@@ -1,0 +1,245 @@
+"""A box: takes jobs that it has room for and sees each of them through."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import subprocess
+import threading
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from pi0q.jobs import flags, transition
+from pi0q.jobs.errors import Pi0qError, UsageError
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Record
+from pi0q.jobs.spec import Spec
+from pi0q.jobs.state import OWNED, State
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import Claimed, Store
+from pi0q.workers import claims, datasets, identity, interpreter, probe
+from pi0q.workers.launcher import Launcher
+from pi0q.workers.run import process
+from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.runner import Order
+
+logger = logging.getLogger("pi0q")
+
+#: Seconds between two looks at whether the worker is told to stop while a run goes on.
+STOP_CHECK_SECONDS = 1.0
+#: Seconds after which a claimed job that nothing started is taken to have lost its message.
+CLAIM_STALLED_SECONDS = 30.0
+
+
+class Stopping(Exception):
+    """The worker stops; the run goes on under its runner."""
+
+
+class Box:
+    """This machine, as the queue sees it."""
+
+    def __init__(self, settings: Settings, store: Store, *, slots: int) -> None:
+        self.settings, self.store, self.slots = settings, store, slots
+        self.identity = identity.read(settings)
+        self.name = self.identity.name
+        self.launcher = Launcher()
+        self.trainer = interpreter.find(settings)
+        self.stopping = threading.Event()
+        #: Jobs that a thread of this worker sees through.
+        self.attended: set[str] = set()
+        self._attending = threading.Lock()
+        #: Why waiting jobs are not taken here: job -> shortfalls.
+        self.refusals: dict[str, str] = {}
+        self._specs: dict[str, Spec | str] = {}
+
+    # -- saying who we are --------------------------------------------------------------------------
+
+    def announce(self, *, status: str = "ready") -> None:
+        """Says that this box lives and what it has. Raises UsageError if its name is another's."""
+        host, owned = self.measure(), self.store.owned(self.name)
+        note = self.trainer.why if isinstance(self.trainer, interpreter.NoTrainer) else host.gpu_fault
+        fields = {
+            "status": status,
+            "boot": self.identity.boot,
+            "version": version("pi0q"),
+            "gpus": json.dumps([vars(gpu) for gpu in host.gpus]),
+            "disk_free_mib": host.data.free_mib,
+            "home": str(self.settings.home),
+            "slots": self.slots,
+            "running": len(owned),
+            "lerobot": "" if isinstance(self.trainer, interpreter.NoTrainer) else self.trainer.lerobot,
+            "note": note,
+            "refusals": json.dumps(self.refusals),
+        }
+        if not self.store.announce_box(self.name, self.identity.box_id, fields):
+            raise UsageError(
+                f"Another machine is the box {self.name}; this worker takes nothing.\n"
+                "Give it a name of its own: pi0q worker --name NAME."
+            )
+
+    def measure(self) -> probe.Host:
+        return probe.measure(self.settings, box=self.name)
+
+    # -- taking jobs --------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Takes waiting jobs while there are free slots and one that fits; the next in the queue first."""
+        while not self.stopping.is_set():
+            owned = self.store.owned(self.name)
+            if len(owned) >= self.slots:
+                return
+            waiting = self.store.waiting()
+            if not waiting or not self._claim_first(waiting, owned):
+                return
+
+    def _claim_first(self, waiting: list[Record], owned: list[Record]) -> bool:
+        """Claims the first job that fits; whether it is worth looking again."""
+        host, now = self.measure(), self.store.now_ms()
+        promises = self.store.promises(claims.resources(host))
+        self.refusals = {}
+        for job in waiting:
+            verdict = claims.judge(
+                job,
+                host,
+                promises,
+                owned,
+                box=self.name,
+                here_mib=RunDirectory(self.settings.runs / job.id).size_mib(),
+                waited_seconds=(now - (job.queued_ms or now)) / 1000,
+                wait_for_box=self.settings.wait_for_box,
+                system_reserve_mib=self.settings.system_disk_reserve_mib,
+                problems=self.problems(job),
+            )
+            if isinstance(verdict, claims.Misfit):
+                self.refusals[job.id] = "; ".join(verdict.shortfalls)
+                continue
+            answer = self.store.claim(
+                job.id,
+                box=self.name,
+                boot=self.identity.boot,
+                lease_seconds=self.settings.lease_seconds,
+                promises=verdict.promises,
+                gpus=[gpu.uuid for gpu in verdict.gpus],
+                text=_measured(verdict, host),
+            )
+            if isinstance(answer, Claimed):
+                logger.info("claimed %s %s under epoch %d", job.id, job.name, answer.epoch)
+            if answer != "gone":
+                return True
+        return False
+
+    def problems(self, job: Record) -> list[str]:
+        """Why this box could not run the job even if it had room."""
+        if isinstance(self.trainer, interpreter.NoTrainer):
+            return [f"trainer: {self.trainer.why}"]
+        spec = self._spec(job)
+        if isinstance(spec, str):
+            return [spec]
+        found = [
+            f"LeRobot {self.trainer.lerobot} here: {text}" for text in flags.problems(spec.train, self.trainer.lerobot)
+        ]
+        return found + [text for text in [datasets.problem(spec.train, self.settings)] if text]
+
+    def _spec(self, job: Record) -> Spec | str:
+        if job.id not in self._specs:
+            if len(self._specs) > 1000:
+                self._specs.clear()
+            try:
+                self._specs[job.id] = Spec.from_json(job.spec)
+            except (Pi0qError, KeyError, TypeError, ValueError) as error:
+                # Someone wrote it past `submit`: nothing of it may reach a command line.
+                self._specs[job.id] = f"its spec is not valid: {error}"
+        return self._specs[job.id]
+
+    # -- seeing jobs through ------------------------------------------------------------------------
+
+    def attend(self, job_id: str) -> Record | None:
+        """Starts the job's runner, or finds the one that lives, and waits for its end.
+
+        Returns the record as it is then; None if the job is not this box's or is attended already.
+        Raises Stopping when the worker is told to stop.
+        """
+        with self._attending:
+            if job_id in self.attended:
+                return None
+            self.attended.add(job_id)
+        try:
+            record = self.store.get(job_id)
+            if record.box != self.name or record.state not in OWNED:
+                return None
+            self._wait(self._runner(record))
+            return self.settle(job_id, record.epoch, Reason.RUNNER_LOST, "its runner died")
+        finally:
+            self.attended.discard(job_id)
+
+    def _runner(self, record: Record) -> subprocess.Popen[str] | psutil.Process | None:
+        if pid := RunDirectory(self.settings.runs / record.id).live_runner(record.epoch):
+            logger.info("found the live runner %d of %s", pid, record.id)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return psutil.Process(pid)
+        if record.state is not State.CLAIMED or isinstance(self.trainer, interpreter.NoTrainer):
+            return None
+        order = Order(job_id=record.id, epoch=record.epoch, python=self.trainer.python, lerobot=self.trainer.lerobot)
+        return self.launcher.launch(order)
+
+    def _wait(self, runner: subprocess.Popen[str] | psutil.Process | None) -> None:
+        while runner is not None:
+            try:
+                runner.wait(STOP_CHECK_SECONDS)
+                return
+            except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
+                if self.stopping.is_set():
+                    raise Stopping from None
+
+    def settle(self, job_id: str, epoch: int, reason: Reason, detail: str) -> Record:
+        """After a runner's end: a run that it did not end itself is interrupted, and nothing of it lives on."""
+        record = self.store.get(job_id)
+        if record.epoch == epoch and record.state in OWNED and record.box == self.name:
+            process.kill_all(job_id, epoch)
+            self.store.move(job_id, transition.ended(record, epoch, reason, detail))
+            record = self.store.get(job_id)
+        return record
+
+    def tend(self, *, at_start: bool = False) -> None:
+        """Looks after jobs of this box that no thread attends: after a restart, or when a message was lost."""
+        now = self.store.now_ms()
+        for record in self.store.owned(self.name):
+            if record.id in self.attended:
+                continue
+            live = RunDirectory(self.settings.runs / record.id).live_runner(record.epoch)
+            fresh = now - record.updated_ms < CLAIM_STALLED_SECONDS * 1000
+            if live is not None or record.state is State.CLAIMED:
+                if at_start or live is not None or not fresh:
+                    self.store.redeliver(record.id, self.name)
+            elif record.boot != self.identity.boot:
+                self.settle(record.id, record.epoch, Reason.BOX_RESTARTED, f"{self.name} restarted")
+            else:
+                self.settle(record.id, record.epoch, Reason.RUNNER_LOST, "runner and worker died")
+
+    def info(self) -> dict[str, Any]:
+        """What Flower shows on the worker's page."""
+        host = self.measure()
+        shown = {
+            f"gpu{index}": f"{gpu.name} | VRAM free {gpu.free_mib / 1024:.1f}/{gpu.total_mib / 1024:.1f} GiB"
+            + (" | simulated" if gpu.simulated else "")
+            for index, gpu in enumerate(host.gpus)
+        }
+        shown["gpus"] = str(len(host.gpus)) + (f" ({host.gpu_fault})" if host.gpu_fault else "")
+        shown["data disk"] = f"{host.data.path} | {host.data.free_mib / 1024:.1f} GiB free"
+        shown["system disk"] = f"{host.system.free_mib / 1024:.1f} GiB free"
+        shown["slots"] = f"{len(self.attended)} of {self.slots} in use"
+        lacking = isinstance(self.trainer, interpreter.NoTrainer)
+        shown["LeRobot"] = self.trainer.why if lacking else f"{self.trainer.lerobot} in {self.trainer.python}"  # type: ignore[union-attr]
+        return {"pi0q": shown}
+
+
+def _measured(fit: claims.Fit, host: probe.Host) -> str:
+    gpus = ", ".join(
+        f"{gpu.name} with {gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free"
+        + " (simulated)" * gpu.simulated
+        for gpu in fit.gpus
+    )
+    return f"measured {gpus or 'no GPU needed'}; disk {host.data.free_mib / 1024:.1f} GiB free"

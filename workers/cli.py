@@ -1,0 +1,82 @@
+"""`pi0q worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import replace
+
+import click
+from celery.signals import worker_shutting_down
+from filelock import FileLock, Timeout
+
+from pi0q.jobs.errors import UsageError
+from pi0q.queue import app as celery_app
+from pi0q.queue import settings as all_settings
+from pi0q.queue.connection import connect
+from pi0q.queue.store import Store
+from pi0q.workers import agent, control, tasks
+from pi0q.workers.box import Box
+
+
+@click.command()
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    help="Jobs at a time; the number of GPUs when left out, at least 1.",
+)
+@click.option("--name", metavar="BOX", help="This box's name; its host name when left out.")
+def worker(slots: int | None, name: str | None) -> None:
+    """Make this machine a box: claim jobs that fit its free VRAM and disk, and run them.
+
+    Stopping it (Ctrl-C, SIGTERM, even kill -9) stops no training: the next `pi0q worker` here finds it again.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = all_settings.load()
+    if name:
+        settings = replace(settings, box=all_settings.READERS["box"](name))
+    settings.home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.home / "worker.lock", timeout=0):
+            serve(settings, slots)
+    except Timeout:
+        raise UsageError(
+            f"A worker already runs with PI0Q_HOME={settings.home}; nothing was started.\n"
+            "One is enough: give it --slots for more jobs at a time."
+        ) from None
+
+
+def serve(settings: all_settings.Settings, slots: int | None) -> None:
+    """Runs the Celery worker of this box until it is stopped."""
+    store = Store(connect(settings), settings.prefix)
+    box = Box(settings, store, slots=1)
+    box.slots = slots or max(1, len(box.measure().gpus))
+    # Runners read their settings from the environment.
+    os.environ["PI0Q_HOME"] = str(settings.home)
+    os.environ["PI0Q_REDIS_URL"] = settings.redis_url
+    box.announce()
+    app = celery_app.make(settings, box=box.name)
+    tasks.register(app, box)
+    control.install(store)
+    app.steps["worker"].add(agent.step(box))
+    worker_shutting_down.connect(lambda **_: box.stopping.set(), weak=False)
+    click.echo(f"Box {box.name} takes jobs from {settings.safe_url()}, {box.slots} at a time; runs: {settings.runs}")
+    running = app.Worker(
+        hostname=f"pi0q@{box.name}",
+        pool="threads",
+        concurrency=box.slots,
+        task_events=True,
+        without_mingle=True,
+        without_gossip=True,
+        loglevel="INFO",
+        quiet=True,
+        redirect_stdouts=False,
+    )
+    try:
+        running.start()
+    finally:
+        box.stopping.set()
+        box.launcher.close()
+        box.announce(status="stopped")
+    sys.exit(running.exitcode or 0)

@@ -1,0 +1,29 @@
+"""Datasets that already lie on the box: only below directories that its owner allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pi0q.queue.settings import Settings
+
+
+def local_root(train: Mapping[str, Any], settings: Settings) -> Path | None:
+    """Where `train.dataset.root` is on this box; a relative one is taken below PI0Q_HOME. None if not given."""
+    root = train.get("dataset.root")
+    return (settings.home / Path(str(root)).expanduser()).resolve() if root else None
+
+
+def problem(train: Mapping[str, Any], settings: Settings) -> str | None:
+    """Why this box can't use the job's local dataset; None if it can, or if there is none."""
+    root = local_root(train, settings)
+    if root is None:
+        return None
+    allowed = [place.resolve() for place in settings.dataset_roots]
+    if not any(root == place or place in root.parents for place in allowed):
+        places = ":".join(map(str, allowed))
+        return f"dataset: {root} is outside of what this box allows ({places}; its owner may set PI0Q_DATASET_ROOTS)"
+    if not (root / "meta" / "info.json").is_file():
+        return f"dataset: {root} holds no LeRobot dataset on this box (no meta/info.json)"
+    return None

@@ -1,0 +1,125 @@
+"""What a box has free, measured: VRAM of each GPU through NVML, bytes and inodes of its disks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pi0q.queue.settings import Settings
+from pi0q.workers.identity import HOST_BOOT
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU as it is now."""
+
+    uuid: str
+    name: str
+    total_mib: int
+    free_mib: int
+    simulated: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The key of what is promised of it; the same from every container that sees this card."""
+        return f"gpu:{self.uuid}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """One file system as it is now."""
+
+    path: str
+    free_mib: int
+    #: Files that can still be made; None where the file system has no such limit.
+    free_inodes: int | None
+    #: The key of what is promised of it.
+    resource: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """All that a claim is judged by."""
+
+    gpus: tuple[Gpu, ...]
+    data: Disk
+    system: Disk
+    #: Why GPUs could not be measured, if so.
+    gpu_fault: str = ""
+
+
+def measure(settings: Settings, *, box: str) -> Host:
+    """The box as it is at this moment; takes about a millisecond once NVML is loaded."""
+    gpus, fault = fake_gpus(settings.fake_gpus, box), ""
+    if settings.fake_gpus is None:
+        gpus, fault = nvml_gpus()
+    return Host(gpus=gpus, gpu_fault=fault, data=disk(settings.home), system=disk(Path("/")))
+
+
+def fake_gpus(described: Sequence[Mapping[str, Any]] | None, box: str) -> tuple[Gpu, ...]:
+    """GPUs simulated by PI0Q_FAKE_GPUS."""
+    return tuple(
+        Gpu(
+            uuid=f"FAKE-{box}-{index}",
+            name=str(gpu.get("name", "simulated GPU")),
+            total_mib=int(gpu["total_gib"] * 1024),
+            free_mib=int((gpu["total_gib"] - gpu.get("used_gib", 0)) * 1024),
+            simulated=True,
+        )
+        for index, gpu in enumerate(described or ())
+    )
+
+
+@cache
+def _nvml() -> Any:
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml
+
+
+def nvml_gpus() -> tuple[tuple[Gpu, ...], str]:
+    """Every GPU that the driver shows, and what went wrong if it shows none."""
+    try:
+        nvml = _nvml()
+        return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())), ""
+    except ModuleNotFoundError:
+        return (), "nvidia-ml-py is not installed"
+    except Exception as error:  # pynvml makes a class an error code at run time; each means: no GPU to be had
+        return (), str(error)
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    # The first version of this call counts the driver's own reserve as used, so `free` is what can be had.
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        total_mib=memory.total // MIB,
+        free_mib=memory.free // MIB,
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def disk(path: Path) -> Disk:
+    """The file system that `path` is on, or will be once it is made."""
+    while not path.exists():
+        path = path.parent
+    stats = os.statvfs(path)
+    host = HOST_BOOT.read_text().strip()[:8] if HOST_BOOT.exists() else "unknown"
+    return Disk(
+        path=str(path),
+        free_mib=stats.f_bavail * stats.f_frsize // MIB,
+        free_inodes=stats.f_favail if stats.f_files else None,
+        resource=f"disk:{host}-{path.stat().st_dev}",
+    )

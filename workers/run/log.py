@@ -1,0 +1,80 @@
+"""The trainer's output: whole and rotated in a file, its last lines for the record. No secret passes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+#: Bytes of one log file, and how many are kept besides the newest.
+FILE_BYTES, OLD_FILES = 32 * 1024 * 1024, 2
+#: Bytes of one line that are kept.
+LINE_BYTES = 8192
+#: Bytes that go into one report; a flood loses its middle there, not in the file.
+REPORT_BYTES = 8192
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+SECRETS = re.compile(r"hf_[A-Za-z0-9]{20,}|wandb_v1_\w+|(?<=://)[^/@\s]+@(?=\S)")
+#: Variables whose values must never be seen.
+SECRET_NAMES = re.compile(r"TOKEN|API_KEY|PASSWORD|SECRET")
+
+
+class Log:
+    """Takes the trainer's bytes as they come."""
+
+    def __init__(self, path: Path, env: Mapping[str, str]) -> None:
+        self._file = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        values = sorted({value for name, value in env.items() if SECRET_NAMES.search(name) and len(value) >= 8})
+        self._known = [re.escape(value) for value in values]
+        self._secrets = re.compile("|".join([*self._known, SECRETS.pattern]))
+        self._partial = b""
+        self._pending: list[str] = []
+        self._pending_bytes = 0
+        self._left_out = 0
+        self._lock = threading.Lock()
+
+    def write(self, chunk: bytes) -> None:
+        """Adds output; lines become visible when they are complete."""
+        *lines, self._partial = (self._partial + chunk).split(b"\n")
+        if len(self._partial) > LINE_BYTES:
+            # A bar that redraws itself, or a line without end: its newest part is the one that counts.
+            self._partial = self._partial[-LINE_BYTES:]
+        self._add(clean(line, self._secrets) for line in lines)
+
+    def say(self, text: str) -> None:
+        """A line of pi0q's own among the trainer's."""
+        self._add([f"pi0q: {self._secrets.sub('***', text)}"])
+
+    def close(self) -> None:
+        """What has no line end yet is shown as well."""
+        if self._partial:
+            self.write(b"\n")
+        self._file.close()
+
+    def take(self) -> str:
+        """What came since the last call, cut to what one report may carry."""
+        with self._lock:
+            text, self._pending, self._pending_bytes = "".join(self._pending), [], 0
+            if self._left_out:
+                text = f"… {self._left_out} lines are only in the log on the box …\n{text}"
+            self._left_out = 0
+        return text
+
+    def _add(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._file.emit(logging.LogRecord("trainer", logging.INFO, "", 0, line, None, None))
+            with self._lock:
+                self._pending.append(line + "\n")
+                self._pending_bytes += len(line.encode()) + 1
+                while self._pending_bytes > REPORT_BYTES:
+                    self._pending_bytes -= len(self._pending.pop(0).encode())
+                    self._left_out += 1
+
+
+def clean(line: bytes, secrets: re.Pattern[str] = SECRETS) -> str:
+    """One line as a person should see it: the last state of a redrawn bar, no escapes, no secrets."""
+    text = line.rstrip(b"\r").rpartition(b"\r")[2][:LINE_BYTES].decode(errors="replace")
+    return secrets.sub("***", ANSI.sub("", text))

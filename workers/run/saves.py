@@ -1,0 +1,128 @@
+"""Checkpoints on the disk: vouched for by a manifest after fsync, verified before a resume, pruned with care."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pi0q.jobs.checkpoint import CONFIG, MANIFEST, File, Manifest, differences, missing, step_of, to_remove
+from pi0q.jobs.record import Saved
+
+CHUNK = 8 * 1024 * 1024
+
+
+def seal(directory: Path, *, step: int, epoch: int) -> Saved:
+    """Writes the manifest of a checkpoint that LeRobot has just finished.
+
+    Raises OSError, and ValueError if it is not whole.
+    """
+    files = {path: _settled(directory / path) for path in _files(directory)}
+    if lacking := missing(files):
+        raise ValueError(f"{directory.name} lacks {', '.join(lacking)}")
+    manifest = Manifest(step=step, epoch=epoch, files=files)
+    for folder in {directory, *(directory / path for path in map(os.path.dirname, files))}:
+        _fsync(folder)
+    text = json.dumps(manifest.to_json(), indent=1)
+    fresh = directory / (MANIFEST + ".new")
+    fresh.write_text(text)
+    _fsync(fresh)
+    fresh.replace(directory / MANIFEST)
+    _fsync(directory)
+    return _saved(directory, manifest, text)
+
+
+def newest(checkpoints: Path, say: Callable[[str], None]) -> Saved | None:
+    """The newest checkpoint that verifies, whatever `last` says; one that does not is moved aside as `.bad`."""
+    for step in sorted(_steps(checkpoints), reverse=True):
+        directory = checkpoints / _steps(checkpoints)[step]
+        if not (directory / MANIFEST).exists():
+            say(f"checkpoint {step} was never finished; it is moved aside")
+            _aside(directory)
+            continue
+        try:
+            text = (directory / MANIFEST).read_text()
+            manifest = Manifest.from_json(json.loads(text))
+            faults = differences(manifest, {path: _file(directory / path) for path in _files(directory)})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            faults = [f"its manifest can't be read: {error}"]
+        if not faults:
+            point_last_at(directory)
+            return _saved(directory, manifest, text)
+        say(f"checkpoint {step} is damaged ({'; '.join(faults)}); it is moved aside")
+        _aside(directory)
+    return None
+
+
+def prune(checkpoints: Path, keep: int) -> list[int]:
+    """Removes all sealed checkpoints but the newest `keep`, after a newer one was sealed; the steps that went."""
+    named = {step: name for step, name in _steps(checkpoints).items() if (checkpoints / name / MANIFEST).exists()}
+    gone = to_remove(named, keep)
+    for step in gone:
+        # Without its manifest a half-removed checkpoint counts as unfinished, never as good.
+        (checkpoints / named[step] / MANIFEST).unlink()
+        shutil.rmtree(checkpoints / named[step])
+    return gone
+
+
+def point_last_at(directory: Path) -> None:
+    """Repairs LeRobot's `last` link, which a kill between unlink and symlink can lose."""
+    link, fresh = directory.parent / "last", directory.parent / ".last.new"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(directory.name)
+    fresh.replace(link)
+
+
+def config_of(saved: Saved) -> Path:
+    """The file that a resume starts from."""
+    return Path(saved.path) / CONFIG
+
+
+def _steps(checkpoints: Path) -> dict[int, str]:
+    names = (entry.name for entry in checkpoints.iterdir()) if checkpoints.is_dir() else iter(())
+    return {step: name for name in names if (step := step_of(name)) is not None}
+
+
+def _files(directory: Path) -> Iterator[str]:
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and not path.name.startswith(MANIFEST):
+            yield str(path.relative_to(directory))
+
+
+def _file(path: Path) -> File:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        # A container's memory limit counts these pages; the trainer needs them more.
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return File(bytes=size, sha256=digest.hexdigest())
+
+
+def _settled(path: Path) -> File:
+    _fsync(path)
+    return _file(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _aside(directory: Path) -> None:
+    target = directory.with_name(directory.name + ".bad")
+    if target.exists():
+        shutil.rmtree(target)
+    directory.rename(target)
+
+
+def _saved(directory: Path, manifest: Manifest, text: str) -> Saved:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Saved(step=manifest.step, path=str(directory), manifest=digest, bytes=manifest.bytes)

@@ -1,0 +1,164 @@
+"""One life of the trainer's process: its output, its events, its saves, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pi0q.workers.run import process, saves
+from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.log import Log
+from pi0q.workers.run.progress import Progress
+
+READ_BYTES = 65536
+#: Seconds that a trainer may take to save when it is told to stop: 22 GB took 29 s on a local SSD.
+SAVE_SECONDS = 300.0
+
+
+class Training:
+    """Starts the trainer at once; `wait` sees it through."""
+
+    def __init__(
+        self,
+        *,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        directory: RunDirectory,
+        job_id: str,
+        epoch: int,
+        keep: int,
+        mib_before: int,
+        log: Log,
+        progress: Progress,
+        stop_after_save: bool,
+    ) -> None:
+        self.directory, self.job_id, self.epoch, self.keep = directory, job_id, epoch, keep
+        self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
+        #: What the run directory held when it was claimed: that much was not promised.
+        self.mib_before = mib_before
+        progress.error = None
+        # Read-write, so that it has no end when a writer leaves.
+        self._pipe = os.open(directory.pipe, os.O_RDWR | os.O_NONBLOCK)
+        self._events = directory.events.open("ab")
+        self._rest = b""
+        self._woken, self._wake = os.pipe()
+        self._wish = ""
+        self._open, self._open_lock = True, threading.Lock()
+        self._sealing: list[threading.Thread] = []
+        self._seal_lock = threading.Lock()
+        self.trainer = process.spawn(argv, env=env, cwd=directory.path)
+        self.pid = self.trainer.pid
+        self._exit, self._exited = os.pipe()
+        threading.Thread(target=self._await_exit, daemon=True).start()
+
+    def stop(self, why: str) -> None:
+        """From any thread: `cancel` and `lost` end it at once, anything else after a save."""
+        with self._open_lock:
+            self._wish = why
+            if self._open:
+                os.write(self._wake, b".")
+
+    def _await_exit(self) -> None:
+        self.trainer.wait()
+        os.close(self._exited)
+
+    def wait(self) -> int:
+        """Sees the trainer through to its end; its exit code, negative for a signal."""
+        assert self.trainer.stdout is not None
+        output = self.trainer.stdout.fileno()
+        os.set_blocking(output, False)
+        deadline: float | None = None
+        with selectors.DefaultSelector() as selector:
+            for source in (output, self._pipe, self._woken, self._exit):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                ready = {key.fd for key, _ in selector.select(left)}
+                if output in ready and not self._take_output(output):
+                    selector.unregister(output)
+                if self._pipe in ready:
+                    self._take_events()
+                if self._woken in ready:
+                    os.read(self._woken, READ_BYTES)
+                    deadline = self._obey() or deadline
+                if self._exit in ready:
+                    break
+                if deadline is not None and time.monotonic() > deadline:
+                    self.log.say(f"no save within {SAVE_SECONDS:.0f} s: it is ended")
+                    process.end(self.trainer, self.job_id, self.epoch)
+        return self._close(output)
+
+    def _obey(self) -> float | None:
+        if self._wish in ("cancel", "lost"):
+            process.end(self.trainer, self.job_id, self.epoch)
+            return None
+        process.send(self.pid, signal.SIGTERM)
+        return time.monotonic() + SAVE_SECONDS
+
+    def _close(self, output: int) -> int:
+        # Data loaders that the trainer left behind would keep the GPU and the pipe.
+        process.kill_all(self.job_id, self.epoch)
+        code = self.trainer.wait()
+        while self._take_output(output):
+            pass
+        self._take_events()
+        for thread in self._sealing:
+            thread.join()
+        with self._open_lock:
+            self._open = False
+            for handle in (self._pipe, self._woken, self._wake, self._exit):
+                os.close(handle)
+        self._events.close()
+        assert self.trainer.stdout is not None
+        self.trainer.stdout.close()
+        return code
+
+    def _take_output(self, output: int) -> bool:
+        """False when nothing more will come."""
+        try:
+            chunk = os.read(output, READ_BYTES)
+        except BlockingIOError:
+            return False
+        self.log.write(chunk)
+        return bool(chunk)
+
+    def _take_events(self) -> None:
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._pipe, READ_BYTES):
+                data += chunk
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._events.write(line + b"\n")
+            with contextlib.suppress(ValueError):
+                self._take(json.loads(line))
+        self._events.flush()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        self.progress.event(event)
+        if event.get("event") == "saved":
+            # Hashing 22 GB takes half a minute, which the training must not wait for.
+            thread = threading.Thread(target=self._seal, args=(int(event["step"]), str(event["path"])), daemon=True)
+            self._sealing.append(thread)
+            thread.start()
+
+    def _seal(self, step: int, path: str) -> None:
+        with self._seal_lock:
+            try:
+                saved = saves.seal(Path(path), step=step, epoch=self.epoch)
+                gone = saves.prune(self.directory.checkpoints, self.keep)
+            except (OSError, ValueError) as error:
+                self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
+                return
+        self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
+        self.progress.update(checkpoint=saved, fruitless=0, disk_now_mib=self.directory.size_mib() - self.mib_before)
+        if self.stop_after_save:
+            self.stop("rehearsed")

@@ -1,0 +1,42 @@
+"""The one Celery task: attend a job that the box has claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore
+
+from pi0q.jobs.state import State
+from pi0q.queue.message import TASK
+from pi0q.workers.box import Box, Stopping
+
+
+class JobFailed(Exception):
+    """What Celery and Flower show of a job that failed."""
+
+
+def register(app: Celery, box: Box) -> None:
+    """Registers `pi0q.train`; its id is the job's."""
+
+    @app.task(bind=True, name=TASK, throws=(JobFailed,))  # type: ignore[untyped-decorator]
+    def train(self: Any) -> dict[str, Any]:
+        try:
+            record = box.attend(self.request.id)
+        except Stopping:
+            raise Ignore from None
+        if record is None:
+            raise Ignore
+        if record.state is State.SUCCEEDED:
+            saved = record.checkpoint
+            return {
+                "step": record.step,
+                "checkpoint": saved and saved.path,
+                "wandb": record.wandb_url or record.wandb_dir,
+            }
+        if record.state is State.FAILED:
+            raise JobFailed(f"{record.reason}: {record.detail}")
+        if record.state is State.CANCELLED:
+            self.send_event("task-revoked", terminated=True, signum="SIGTERM", expired=False)
+        # Interrupted: it is in the queue again under the same id.
+        raise Ignore
