@@ -1,0 +1,139 @@
+"""What a run needs of the Hub, and how its trainer is told where it lies. Pure.
+
+Both LeRobots are told directories, not revisions: asked by name, 0.4.4 never looks into the Hub's cache for a
+dataset, and `from_pretrained` of pi0 drops its revision, then starts from random weights if it finds nothing.
+Only tokenizers are found by name, through `refs/main` of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pi0q.jobs.kinds import Value
+from pi0q.jobs.spec import Spec
+
+#: The gated repository whose tokenizer pi0 reads (processor_pi0.py); none of its 11 GB of weights.
+PALIGEMMA = "google/paligemma-3b-pt-224"
+TOKENIZER_FILES = ("added_tokens.json", "config.json", "special_tokens_map.json", "tokenizer*")
+#: Which flag names the tokenizer of a policy, and what it is if left out.
+TOKENIZERS = {
+    "pi0": ("", PALIGEMMA),
+    "pi05": ("", PALIGEMMA),
+    "pi0_fast": ("policy.text_tokenizer_name", PALIGEMMA),
+}
+#: Policies that read nothing from the Hub beyond what `wanted` names.
+CLOSED = frozenset({"pi0", "pi05", "act", "diffusion"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """One repository, or a part of it, that a run needs."""
+
+    #: "dataset", "base" or "tokenizer".
+    kind: str
+    #: owner/name.
+    repo_id: str
+    #: "dataset" or "model".
+    repo_type: str
+    #: Branch, tag or commit that the user asked for.
+    revision: str | None = None
+    #: Only files that match one of these; None: all.
+    patterns: tuple[str, ...] | None = None
+
+    @property
+    def pin(self) -> str:
+        """Its key among the pins, and its path on the Hub: a dataset and a model may share a repo_id."""
+        return f"datasets/{self.repo_id}" if self.repo_type == "dataset" else self.repo_id
+
+    def takes(self, name: str) -> bool:
+        """Whether a file of the repository is wanted; `*` crosses slashes, as in huggingface_hub."""
+        return self.patterns is None or any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    def folder(self, hf_home: Path) -> Path:
+        """Its directory in the cache, as huggingface_hub lays it out."""
+        return hf_home / "hub" / f"{self.repo_type}s--{self.repo_id.replace('/', '--')}"
+
+    def snapshot(self, hf_home: Path, sha: str) -> Path:
+        """Where its files of one commit lie."""
+        return self.folder(hf_home) / "snapshots" / sha
+
+
+def wanted(spec: Spec, *, resuming: bool) -> tuple[Fetch, ...]:
+    """What the trainer of this job will read from the Hub, in the order in which it is fetched."""
+    train, fetches = spec.train, []
+    if not train.get("dataset.root"):
+        patterns = ("meta/*",) if train.get("dataset.streaming") else None
+        revision = _text(train, "dataset.revision")
+        name = str(train["dataset.repo_id"])
+        fetches.append(
+            Fetch(kind="dataset", repo_id=name, repo_type="dataset", revision=revision, patterns=patterns)
+        )
+    base = _base(spec)
+    if base and not resuming and not _is_path(base):
+        revision = _text(train, "policy.pretrained_revision")
+        fetches.append(Fetch(kind="base", repo_id=base, repo_type="model", revision=revision))
+    flag, default = TOKENIZERS.get(str(train.get("policy.type")), ("", ""))
+    tokenizer = _text(train, flag) or default
+    if tokenizer and not _is_path(tokenizer):
+        fetches.append(
+            Fetch(kind="tokenizer", repo_id=tokenizer, repo_type="model", patterns=TOKENIZER_FILES)
+        )
+    return tuple(fetches)
+
+
+def at_home(spec: Spec, fetches: Iterable[Fetch], *, hf_home: Path, pins: Mapping[str, str]) -> Spec:
+    """The same job, reading dataset and base from this box's cache; for every run of it, resumed ones too."""
+    train = dict(spec.train)
+    for fetch in fetches:
+        place: Value = str(fetch.snapshot(hf_home, pins[fetch.pin]))
+        if fetch.kind == "base":
+            train["policy.path" if train.get("policy.path") else "policy.pretrained_path"] = place
+            train.pop("policy.pretrained_revision", None)
+        elif fetch.kind == "dataset" and fetch.patterns:
+            train["dataset.revision"] = pins[fetch.pin]
+        elif fetch.kind == "dataset":
+            train["dataset.root"] = place
+            train.pop("dataset.revision", None)
+    return replace(spec, train=train)
+
+
+def needs_network(spec: Spec) -> str | None:
+    """Why the trainer must reach the Hub itself; None if the caches are all it needs."""
+    train = spec.train
+    # LeRobot pushes unless told otherwise; jobs.command tells it otherwise where no repo_id is given.
+    if train.get("policy.push_to_hub", bool(train.get("policy.repo_id"))) and not spec.rehearsal:
+        return "policy.push_to_hub: the trained policy goes to the Hub at the end"
+    if train.get("dataset.streaming") and not train.get("dataset.root"):
+        return "dataset.streaming: the dataset is read over the network"
+    if train.get("policy.use_peft"):
+        return "policy.use_peft: the adapter names the model it belongs to"
+    if train.get("policy.type") not in CLOSED:
+        return f"policy.type {train.get('policy.type')}: it may read more from the Hub than pi0q knows of"
+    return None
+
+
+def offline_env(spec: Spec, *, hf_home: Path) -> dict[str, str]:
+    """What the trainer's environment needs to find the caches, and, where they are enough, nothing else."""
+    home = {
+        "HF_HOME": str(hf_home),
+        "HF_HUB_CACHE": str(hf_home / "hub"),
+        "HF_LEROBOT_HOME": str(hf_home / "lerobot"),
+    }
+    return home if needs_network(spec) else {**home, "HF_HUB_OFFLINE": "1"}
+
+
+def _base(spec: Spec) -> str | None:
+    path = _text(spec.train, "policy.path")
+    return path or (None if spec.rehearsal else _text(spec.train, "policy.pretrained_path"))
+
+
+def _text(train: Mapping[str, Value], key: str) -> str | None:
+    value = train.get(key)
+    return str(value) if value else None
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/")
