@@ -94,8 +94,7 @@ def resumed(
     kept = {
         name: value
         for name, value in train.items()
-        if name in _POLICY_ON_RESUME
-        or name.partition(".")[0] not in ("policy", "optimizer", "scheduler", "peft")
+        if name in _POLICY_ON_RESUME or name.partition(".")[0] not in ("policy", "optimizer", "scheduler", "peft")
     }
     kept.pop("use_policy_training_preset", None)
     start: dict[str, Value] = {
@@ -106,9 +105,7 @@ def resumed(
     return Command(argv=_argv(start | kept), env=_env(spec, train))
 
 
-def _settings(
-    spec: Spec, *, lerobot: str, output_dir: str, run_id: str, pins: Mapping[str, str]
-) -> dict[str, Value]:
+def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, pins: Mapping[str, str]) -> dict[str, Value]:
     """The file's flags in their order, then what pi0q adds."""
     train = _rehearsed(spec.train) if spec.rehearsal else dict(spec.train)
     train["output_dir"] = output_dir
@@ -144,9 +141,7 @@ def _place(train: dict[str, Value], device: str | None, dataset_root: str | None
 def _rehearsed(train: Mapping[str, Value]) -> dict[str, Value]:
     """The same job, small: caps are minima, and nothing is downloaded, compiled or pushed."""
     dropped = ("policy.pretrained_path", "policy.pretrained_revision", "policy.use_peft", "rename_map")
-    kept = {
-        name: value for name, value in train.items() if name not in dropped and not name.startswith("peft.")
-    }
+    kept = {name: value for name, value in train.items() if name not in dropped and not name.startswith("peft.")}
     steps = min(_int(train, "steps", 100_000), REHEARSAL_STEPS)
     kept |= {
         "steps": steps,
@@ -189,11 +184,7 @@ def _json(value: Value) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_json(item) for item in value)}]"
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_json(of)}" for key, of in value.items())
-            + "}"
-        )
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_json(of)}" for key, of in value.items()) + "}"
     text = json.dumps(value, ensure_ascii=False)
     # YAML 1.1 takes 1e-05 for text: it wants a point in the mantissa.
     return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text

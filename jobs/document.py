@@ -32,9 +32,7 @@ def line_of(node: yaml.Node | None) -> int:
 def compose(text: str | bytes) -> tuple[yaml.MappingNode | None, list[Fault]]:
     """The file's one mapping, or None if there is none to go on with, and what its structure has wrong."""
     if len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text) > MAX_BYTES:
-        return None, [
-            Fault(1, "the file is over 64 KiB; a job file is a page or two: is this the right file?")
-        ]
+        return None, [Fault(1, "the file is over 64 KiB; a job file is a page or two: is this the right file?")]
     decoded = _decode(text)
     if isinstance(decoded, Fault):
         return None, [decoded]
@@ -65,9 +63,7 @@ def _compose(text: str) -> tuple[yaml.MappingNode | None, list[Fault]]:
     try:
         root = composer.get_single_node()
     except yaml.composer.ComposerError as error:
-        composer.tell(
-            error.problem_mark, "a second document starts here (`---`); put each job in a file of its own"
-        )
+        composer.tell(error.problem_mark, "a second document starts here (`---`); put each job in a file of its own")
     except yaml.MarkedYAMLError as error:
         composer.tell(error.problem_mark or error.context_mark, _syntax(error))
     except _Enough:
@@ -115,9 +111,7 @@ class _Composer(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self.tell(
-                event.start_mark, f"the file holds more than {MAX_NODES} values; a job needs fewer than 100"
-            )
+            self.tell(event.start_mark, f"the file holds more than {MAX_NODES} values; a job needs fewer than 100")
             raise _Enough
         if self._depth >= MAX_DEPTH:
             self.tell(event.start_mark, f"is nested deeper than {MAX_DEPTH} levels; no key of a job is")
@@ -130,9 +124,7 @@ class _Composer(yaml.SafeLoader):
             self.tell(event.start_mark, f"sets an anchor (&{event.anchor}); remove it and write values out")
             event.anchor = None
         if event.tag:
-            self.tell(
-                event.start_mark, f"has a tag ({event.tag[:40]}); remove it: pi0q knows each key's type"
-            )
+            self.tell(event.start_mark, f"has a tag ({event.tag[:40]}); remove it: pi0q knows each key's type")
             event.tag = None
             if isinstance(event, yaml.ScalarEvent):
                 event.implicit = (True, False)

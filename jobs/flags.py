@@ -58,9 +58,7 @@ _DATASET = (
         Repo(),
         "The dataset, as owner/name (local/name for one that lives in dataset.root).",
     ),
-    both(
-        "dataset.root", Place(), "Directory of a dataset already on the box; the box's owner must allow it."
-    ),
+    both("dataset.root", Place(), "Directory of a dataset already on the box; the box's owner must allow it."),
     both("dataset.episodes", Many(Int(), nullable=True), "Use only these episodes."),
     both(
         "dataset.revision",
@@ -111,7 +109,7 @@ _TRAINING = (
     both("scheduler.peak_lr", RATE, "Its highest value."),
     both("scheduler.decay_lr", RATE, "Its last value."),
     both("scheduler.name", Text(limit=60), "Scheduler of the diffusers library (type: diffuser)."),
-    both("peft.method_type", Text(limit=40), "Train an adapter instead of all weights: LORA …"),
+    both("peft.method_type", Text(limit=40), "Train an adapter (LORA …) instead of all weights."),
     both("peft.r", Int(low=1, high=4096), "Rank of the adapter."),
     both("peft.target_modules", WORDS, "Layers that get an adapter."),
     both("peft.full_training_modules", WORDS, "Layers trained whole."),

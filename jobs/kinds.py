@@ -159,7 +159,7 @@ class Text(Kind):
         if tag(node) == "bool":
             tell(node, self.not_bool(node.value, "true" if _TRUE[node.value.lower()] else "false"))
             return None
-        text = unicodedata.normalize("NFC", node.value).strip()
+        text = unicodedata.normalize("NFC", _paired(node.value)).strip()
         fault = self.fault(text)
         if fault:
             tell(node, fault)
@@ -177,9 +177,7 @@ class Text(Kind):
             return f"has {len(text)} characters; at most {self.limit} are taken"
         bad = unprintable(text)
         if bad:
-            return (
-                f"holds the character {bad}, which can't be seen or printed; write it on one line, without it"
-            )
+            return f"holds the character {bad}, which can't be seen or printed; write it on one line, without it"
         if _TOKEN.search(text):
             return "holds a token or password; take it out and renew it: tokens live on the box"
         # LeRobot's argument parser opens the file named after this word and puts its contents in its place.
@@ -191,6 +189,16 @@ class Text(Kind):
         return None
 
 
+def _paired(text: str) -> str:
+    """Joins the halves in which JSON may write one character; a half alone stays, to be refused."""
+    if not any("\ud800" <= char <= "\udfff" for char in text):
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        return text
+
+
 class Choice(Text):
     def __init__(self, *options: str, nullable: bool = False) -> None:
         super().__init__(nullable=nullable)
@@ -198,11 +206,7 @@ class Choice(Text):
 
     @property
     def wants(self) -> str:
-        return (
-            self.options[0]
-            if len(self.options) == 1
-            else f"{', '.join(self.options[:-1])} or {self.options[-1]}"
-        )
+        return self.options[0] if len(self.options) == 1 else f"{', '.join(self.options[:-1])} or {self.options[-1]}"
 
     def not_bool(self, word: str, truth: str) -> str:
         return f"must be {self.wants}, not `{word}`, which YAML reads as {truth}"
@@ -223,9 +227,7 @@ class Repo(Text):
 
     @property
     def wants(self) -> str:
-        return "a Hugging Face repository (owner/name)" + (
-            " or an absolute path on the box" if self.path else ""
-        )
+        return "a Hugging Face repository (owner/name)" + (" or an absolute path on the box" if self.path else "")
 
     def fault(self, text: str) -> str | None:
         if _REPO.fullmatch(text) and ".." not in text:
@@ -244,9 +246,7 @@ class Place(Text):
 
     @property
     def wants(self) -> str:
-        base = "a directory on the box" + (
-            " (absolute, or below its PI0Q_HOME)" if self.relative else ", absolute"
-        )
+        base = "a directory on the box" + (" (absolute, or below its PI0Q_HOME)" if self.relative else ", absolute")
         return base + (" or hf://owner/name" if self.hub else "")
 
     def fault(self, text: str) -> str | None:

@@ -56,9 +56,7 @@ class _Model:
 # 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient checkpointing, less 25.6 GiB static.
 # The others of the family are pi0 by their count of tokens. smolvla and the small ones: by their papers, the
 # activations guessed on the high side.
-_PI0 = _Model(
-    params=4.03, trained=3.24, expert=0.32, vision=0.41, sample=(1.17, 0.36), tokens=(256, 99), download=14.0
-)
+_PI0 = _Model(params=4.03, trained=3.24, expert=0.32, vision=0.41, sample=(1.17, 0.36), tokens=(256, 99), download=14.0)
 _MODELS: dict[str, _Model] = {
     "pi0": _PI0,
     "pi05": _Model(

@@ -24,9 +24,7 @@ _POLICY = (
         Repo(path=True),
         "A policy to go on from, its type and settings included; instead of `type`.",
     ),
-    both(
-        "policy.pretrained_path", Repo(path=True, nullable=True), "Weights to start from, like lerobot/pi0."
-    ),
+    both("policy.pretrained_path", Repo(path=True, nullable=True), "Weights to start from, like lerobot/pi0."),
     new(
         "policy.pretrained_revision",
         Text(limit=100),
@@ -56,9 +54,7 @@ _POLICY = (
     both("policy.optimizer_weight_decay", RATE, "Weight decay."),
     both("policy.optimizer_betas", PAIR, "Adam's two betas.", _VLA | _DIFF),
     both("policy.optimizer_eps", UNIT, "Adam's epsilon.", _VLA | _DIFF),
-    both(
-        "policy.optimizer_grad_clip_norm", Float(high=1e6), "Gradients longer than this are shortened.", _VLA
-    ),
+    both("policy.optimizer_grad_clip_norm", Float(high=1e6), "Gradients longer than this are shortened.", _VLA),
     both("policy.scheduler_warmup_steps", Int(), "Steps in which the learning rate rises.", _VLA | _DIFF),
     both("policy.scheduler_decay_steps", COUNT, "Steps in which it falls again.", _VLA),
     both("policy.scheduler_decay_lr", RATE, "Where it ends.", _VLA),
@@ -78,9 +74,7 @@ _VLAS = (
         of=_PI | _DIFF,
         before=_PI,
     ),
-    both(
-        "policy.compile_model", Bool(), "torch.compile: faster steps, 10-30 minutes to start.", _VLA | _DIFF
-    ),
+    both("policy.compile_model", Bool(), "torch.compile: faster steps, 10-30 minutes to start.", _VLA | _DIFF),
     both(
         "policy.compile_mode",
         Choice("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
@@ -148,9 +142,7 @@ _SMALL = (
         "Its weights; null: new.",
         _RESNET,
     ),
-    both(
-        "policy.replace_final_stride_with_dilation", Bool(), "ResNet's last stage keeps its resolution.", _ACT
-    ),
+    both("policy.replace_final_stride_with_dilation", Bool(), "ResNet's last stage keeps its resolution.", _ACT),
     both("policy.pre_norm", Bool(), "Normalise before each block.", _ACT),
     both("policy.dim_model", Int(low=8, high=65_536), "Width of the transformer.", _ACT),
     both("policy.n_heads", Int(low=1, high=1024), "Attention heads.", _ACT),

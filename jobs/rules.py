@@ -67,9 +67,7 @@ def _walk(
         if key is None:
             continue
         if key in here or key in found.values:
-            found.faults.append(
-                Fault(line_of(key_node), f"{key} is given twice, first on line {found.lines[key]}")
-            )
+            found.faults.append(Fault(line_of(key_node), f"{key} is given twice, first on line {found.lines[key]}"))
             continue
         here.add(key)
         found.lines.setdefault(key, line_of(key_node))
@@ -80,9 +78,7 @@ def _walk(
         elif isinstance(value, yaml.MappingNode):
             _walk(value, f"{key}.", rules, sections, unknown, found)
         else:
-            inner = sorted(
-                {rule[len(key) + 1 :].partition(".")[0] for rule in rules if rule.startswith(f"{key}.")}
-            )
+            inner = sorted({rule[len(key) + 1 :].partition(".")[0] for rule in rules if rule.startswith(f"{key}.")})
             found.tell(key, f"must hold keys of its own ({', '.join(inner[:4])} …), not {shown(value)}")
 
 

@@ -115,18 +115,14 @@ RULES: tuple[Rule, ...] = (
         "How soon its turn comes; normal if left out.",
     ),
     Rule("rehearsal", Bool(), "A few steps of a shrunk model with everything else real; false if left out."),
-    Rule(
-        "resources.gpus", Int(low=0, high=16, nullable=True), "GPUs of one box, 0 for the CPU; 1 if left out."
-    ),
+    Rule("resources.gpus", Int(low=0, high=16, nullable=True), "GPUs of one box, 0 for the CPU; 1 if left out."),
     Rule(
         "resources.vram",
         Size(nullable=True),
         "Free memory a box must have on each GPU; estimated if left out.",
     ),
     Rule("resources.disk", Size(nullable=True), "Free disk a box must have; estimated if left out."),
-    Rule(
-        "checkpoints.every", Span(nullable=True), "Time between saves, besides save_freq; 30min if left out."
-    ),
+    Rule("checkpoints.every", Span(nullable=True), "Time between saves, besides save_freq; 30min if left out."),
     Rule("checkpoints.keep", Int(low=1, high=1000), "Verified checkpoints kept on the box; 2 if left out."),
     Rule("checkpoints.copy_to", Place(hub=True, relative=False, nullable=True), "Where a copy of each goes."),
 )
@@ -149,9 +145,7 @@ def parse(text: str | bytes, *, filename: str) -> Spec:
 
 def _read(root: yaml.MappingNode, *, filename: str) -> Spec:
     found = walk(root, _ALL, _unknown)
-    train = {
-        key.removeprefix("train."): value for key, value in found.values.items() if key.startswith("train.")
-    }
+    train = {key.removeprefix("train."): value for key, value in found.values.items() if key.startswith("train.")}
     name = found.values.get("name") or train.get("job_name") or _stem(filename, found)
     _check_train(train, found)
     _check_policy(train, found)
@@ -209,17 +203,13 @@ def _check_train(train: Mapping[str, Value], found: Found) -> None:
     if "train.dataset.repo_id" not in found.lines:
         found.tell("train.dataset.repo_id", "is missing; write the dataset as owner/name")
     if train.get("eval_steps") and not train.get("dataset.eval_split"):
-        found.tell(
-            "train.eval_steps", "needs train.dataset.eval_split above 0: there is nothing held out to look at"
-        )
+        found.tell("train.eval_steps", "needs train.dataset.eval_split above 0: there is nothing held out to look at")
     own = [name for name in train if name.startswith(("optimizer.", "scheduler."))]
     if train.get("use_policy_training_preset", True):
         for name in own:
             found.tell(f"train.{name}", "has no effect unless train.use_policy_training_preset is false")
     elif not {"optimizer.type", "scheduler.type"} <= set(own):
-        found.tell(
-            "train.use_policy_training_preset", "is false, so optimizer.type and scheduler.type are needed"
-        )
+        found.tell("train.use_policy_training_preset", "is false, so optimizer.type and scheduler.type are needed")
 
 
 def _check_policy(train: Mapping[str, Value], found: Found) -> None:
@@ -238,14 +228,10 @@ def _check_policy(train: Mapping[str, Value], found: Found) -> None:
         if wrong:
             found.tell(f"train.{name}", wrong)
     if train.get("policy.push_to_hub") and not train.get("policy.repo_id"):
-        found.tell(
-            "train.policy.push_to_hub", "is true but train.policy.repo_id doesn't say where to: owner/name"
-        )
+        found.tell("train.policy.push_to_hub", "is true but train.policy.repo_id doesn't say where to: owner/name")
     chunk, actions = train.get("policy.chunk_size"), train.get("policy.n_action_steps")
     if isinstance(chunk, int) and isinstance(actions, int) and actions > chunk:
-        found.tell(
-            "train.policy.n_action_steps", f"is {actions}, more than the {chunk} of train.policy.chunk_size"
-        )
+        found.tell("train.policy.n_action_steps", f"is {actions}, more than the {chunk} of train.policy.chunk_size")
     adapted = any(name.startswith("peft.") for name in train)
     if adapted and not (train.get("policy.pretrained_path") or train.get("policy.path")):
         found.tell("train.peft", "needs weights to adapt: set train.policy.pretrained_path")

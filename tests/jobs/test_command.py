@@ -1,0 +1,320 @@
+"""The trainer's command line, compared as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+import pytest
+import yaml
+
+from pi0q.jobs import spec
+from pi0q.jobs.command import Command, fresh, resumed
+from pi0q.jobs.spec import Spec
+
+#: Section 5.2 of the training guide that pi0q grew out of, word for word.
+GUIDE = [
+    "--dataset.repo_id=puheliang/lerobot_fmc3_grab_box_v2",
+    "--dataset.streaming=false",
+    "--policy.type=pi0",
+    "--output_dir=/root/output_lerobot_train/grab_box/pi0_fmc3",
+    "--job_name=grab_box_pi0_fmc3",
+    "--policy.pretrained_path=lerobot/pi0",
+    "--policy.compile_model=true",
+    "--policy.gradient_checkpointing=false",
+    "--policy.dtype=bfloat16",
+    "--policy.freeze_vision_encoder=false",
+    "--policy.train_expert_only=false",
+    "--steps=50000",
+    "--policy.device=cuda",
+    "--policy.push_to_hub=true",
+    "--policy.repo_id=puheliang/pi0_fmc3_grab_box_v2",
+    "--batch_size=32",
+    "--save_freq=20000",
+    "--wandb.enable=true",
+    "--wandb.project=Lerobot_Fmc_Project",
+]
+
+HERE: dict[str, Any] = {"lerobot": "0.6.1", "output_dir": "/d/runs/1/output", "run_id": "pi0q1"}
+
+
+def job(train: str, rest: str = "") -> Spec:
+    return spec.parse(f"name: x\n{rest}train: {{dataset.repo_id: me/d, {train}}}\n", filename="x.yaml")
+
+
+def example(name: str) -> Spec:
+    text = resources.files("pi0q.jobs").joinpath("examples", f"{name}.yaml").read_bytes()
+    return spec.parse(text, filename=f"{name}.yaml")
+
+
+def flags(command: Command) -> dict[str, str]:
+    assert command.argv[0] == "lerobot-train"
+    pairs = [item.partition("=")[::2] for item in command.argv[1:]]
+    assert len(dict(pairs)) == len(pairs), "a flag is given twice"
+    assert all(name.startswith("--") for name, _ in pairs)
+    return {name[2:]: value for name, value in pairs}
+
+
+def test_grab_box_is_the_guides_command() -> None:
+    argv = fresh(example("grab_box"), **HERE | {"output_dir": "/root/output_lerobot_train/grab_box/pi0_fmc3"}).argv
+
+    assert len(GUIDE) == 19
+    assert set(GUIDE) <= set(argv)
+
+
+def test_what_pi0q_adds_comes_last_and_is_little() -> None:
+    argv = fresh(example("grab_box"), **HERE).argv
+
+    assert argv[-4:] == (
+        "--output_dir=/d/runs/1/output",
+        "--wandb.run_id=pi0q1",
+        "--wandb.disable_artifact=true",
+        "--env_eval_freq=0",
+    )
+    assert len(argv) == 1 + 18 + 4
+
+
+def test_flags_keep_the_files_order() -> None:
+    argv = fresh(job("steps: 5, policy.type: act, batch_size: 2"), **HERE).argv
+
+    assert argv[1:5] == ("--dataset.repo_id=me/d", "--steps=5", "--policy.type=act", "--batch_size=2")
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "absent"),
+    [("0.4.4", "eval_freq", "env_eval_freq"), ("0.6.1", "env_eval_freq", "eval_freq")],
+)
+def test_evaluation_is_off_by_the_name_that_version_knows(version: str, given: str, absent: str) -> None:
+    told = flags(fresh(job("policy.type: act"), **HERE | {"lerobot": version}))
+
+    assert told[given] == "0"
+    assert absent not in told
+
+
+def test_without_wandb_nothing_is_said_of_it() -> None:
+    assert not [name for name in flags(fresh(job("policy.type: act"), **HERE)) if name.startswith("wandb.")]
+
+
+def test_who_asks_for_artifacts_gets_them() -> None:
+    told = flags(fresh(job("policy.type: act, wandb: {enable: true, disable_artifact: false}"), **HERE))
+
+    assert told["wandb.disable_artifact"] == "false"
+
+
+def test_nothing_is_pushed_unasked() -> None:
+    """LeRobot pushes by default, and without a repo_id fails before the first step."""
+    assert flags(fresh(job("policy.type: act"), **HERE))["policy.push_to_hub"] == "false"
+    assert "policy.push_to_hub" not in flags(fresh(job("policy.type: act, policy.repo_id: me/p"), **HERE))
+
+
+def test_the_job_names_its_wandb_run() -> None:
+    assert flags(fresh(job("policy.type: act"), **HERE))["job_name"] == "x"
+    assert flags(fresh(job("policy.type: act, job_name: other"), **HERE))["job_name"] == "other"
+
+
+def test_device_and_dataset_root_of_the_box_win() -> None:
+    told = flags(
+        fresh(job("policy: {type: act, device: cuda}, dataset.root: d/x"), device="cpu", dataset_root="/h/d/x", **HERE)
+    )
+
+    assert (told["policy.device"], told["dataset.root"]) == ("cpu", "/h/d/x")
+
+
+def test_pins_hold_unless_the_file_says_otherwise() -> None:
+    pins = {"dataset": "d" * 40, "base": "b" * 40}
+    pinned = flags(fresh(job("policy: {type: pi0, pretrained_path: lerobot/pi0}"), pins=pins, **HERE))
+    own = flags(
+        fresh(
+            job("dataset.revision: v1, policy: {type: pi0, pretrained_path: /m/pi0}"),
+            pins=pins,
+            **HERE,
+        )
+    )
+
+    assert pinned["dataset.revision"] == "d" * 40
+    assert pinned["policy.pretrained_revision"] == "b" * 40
+    assert own["dataset.revision"] == "v1"
+    assert "policy.pretrained_revision" not in own  # a directory has no revisions
+
+
+def test_the_base_cannot_be_pinned_in_the_old_lerobot() -> None:
+    told = flags(
+        fresh(
+            job("policy: {type: pi0, pretrained_path: lerobot/pi0}"),
+            pins={"base": "b" * 40},
+            **HERE | {"lerobot": "0.4.4"},
+        )
+    )
+
+    assert "policy.pretrained_revision" not in told
+
+
+# ---- resuming
+
+
+def test_resuming_names_the_config_file_and_the_new_place() -> None:
+    told = flags(resumed(example("grab_box"), checkpoint="/d/runs/1/output/checkpoints/020000/", **HERE))
+
+    assert list(told)[:2] == ["config_path", "resume"]
+    assert told["config_path"] == "/d/runs/1/output/checkpoints/020000/pretrained_model/train_config.json"
+    assert told["resume"] == "true"
+    assert told["output_dir"] == "/d/runs/1/output"
+    assert told["wandb.run_id"] == "pi0q1"
+    assert (told["steps"], told["batch_size"], told["save_freq"]) == ("50000", "32", "20000")
+
+
+def test_resuming_leaves_the_policys_shape_to_the_checkpoint() -> None:
+    """`policy.path` would even make LeRobot forget that it resumes."""
+    by_path = job("policy: {path: me/p, dtype: bfloat16}")
+    told = flags(resumed(by_path, checkpoint="/c", **HERE))
+    grab_box = flags(resumed(example("grab_box"), checkpoint="/c", **HERE))
+
+    assert not {"policy.path", "policy.dtype", "policy.type"} & set(told)
+    assert {name for name in grab_box if name.startswith("policy.")} == {
+        "policy.device",
+        "policy.compile_model",
+        "policy.gradient_checkpointing",
+        "policy.push_to_hub",
+        "policy.repo_id",
+    }
+
+
+def test_resuming_leaves_optimizer_and_adapter_to_the_checkpoint() -> None:
+    mine = job(
+        "policy: {type: pi0, pretrained_path: lerobot/pi0}, use_policy_training_preset: false, peft: {r: 8},"
+        "optimizer: {type: adamw, lr: 1e-4}, scheduler: {type: diffuser}"
+    )
+    told = flags(resumed(mine, checkpoint="/c", **HERE))
+
+    assert not [name for name in told if name.partition(".")[0] in ("optimizer", "scheduler", "peft")]
+    assert "use_policy_training_preset" not in told
+
+
+# ---- rehearsals
+
+
+def test_a_rehearsal_is_small_and_stays_at_home() -> None:
+    told = flags(fresh(replace(example("grab_box"), rehearsal=True), **HERE))
+
+    expected = {
+        "steps": "20",
+        "save_freq": "10",
+        "log_freq": "1",
+        "batch_size": "2",
+        "num_workers": "0",
+        "policy.push_to_hub": "false",
+        "policy.compile_model": "false",
+        "policy.gradient_checkpointing": "false",
+        "policy.dtype": "bfloat16",
+        "wandb.mode": "offline",
+    }
+    assert {name: told[name] for name in expected} == expected
+    assert "policy.pretrained_path" not in told
+
+
+def test_a_rehearsal_keeps_smaller_numbers() -> None:
+    told = flags(fresh(job("policy.type: act, steps: 7, save_freq: 2, batch_size: 1", "rehearsal: true\n"), **HERE))
+
+    assert (told["steps"], told["save_freq"], told["batch_size"]) == ("7", "2", "1")
+
+
+def test_a_rehearsal_drops_what_needs_the_weights() -> None:
+    """LeRobot 0.6 refuses rename_map, and adapters, without weights to start from."""
+    mine = job(
+        "policy: {type: pi0, pretrained_path: a/b, pretrained_revision: v1}, rename_map: {a: b}, peft: {r: 8}",
+        "rehearsal: true\n",
+    )
+    told = flags(fresh(mine, pins={"base": "f" * 40}, **HERE))
+
+    assert not {"rename_map", "peft.r", "policy.pretrained_revision"} & set(told)
+
+
+def test_the_trainers_hook_is_told_of_a_rehearsal() -> None:
+    assert fresh(example("quickstart"), **HERE).env["PI0Q_REHEARSAL"] == "1"
+    assert "PI0Q_REHEARSAL" not in fresh(example("grab_box"), **HERE).env
+
+
+def test_threads_are_the_guides_on_a_gpu_and_free_on_the_cpu() -> None:
+    assert fresh(example("grab_box"), **HERE).env["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in fresh(example("act"), **HERE).env
+
+
+def test_the_environment_holds_no_secret_and_no_path() -> None:
+    env = fresh(example("grab_box"), **HERE).env
+
+    assert set(env) == {"OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_TELEMETRY"}
+
+
+# ---- values, as LeRobot reads them back: as YAML on a fresh start, as JSON on a resume
+
+
+def as_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "plain",
+        "two words",
+        "a: b",
+        "[x]",
+        "{x",
+        "'",
+        'say "hi"',
+        "back\\slash",
+        "# no comment",
+        "!x /etc/passwd",
+        "*alias",
+        "&a",
+        "<<",
+        "yes",
+        "null",
+        "~",
+        "1e5",
+        "010",
+        "NaN",
+        "2026-11-22",
+        "$(reboot); rm -rf /",
+        "-x",
+        "--resume=true",
+        "ж 📦",
+        "cuda:0",
+    ],
+)
+def test_text_arrives_as_written(notes: str) -> None:
+    mine = spec.parse(
+        json.dumps({"train": {"dataset.repo_id": "a/b", "policy.type": "act", "wandb.notes": notes}}),
+        filename="x.yaml",
+    )
+    written = flags(fresh(mine, **HERE))["wandb.notes"]
+
+    assert yaml.safe_load(written) == notes
+    assert as_json(written) == notes
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("policy.optimizer_lr", 1e-05),
+        ("policy.optimizer_lr", 0.5),
+        ("policy.optimizer_betas", [0.9, 1e-05]),
+        ("policy.push_to_hub", False),
+        ("seed", None),
+        ("dataset.episodes", [0, 12]),
+        ("dataset.episodes", []),
+        ("rename_map", {"observation.images.a": "b: c"}),
+        ("policy.relative_exclude_joints", ["yes", "a b"]),
+    ],
+)
+def test_other_values_arrive_with_their_type(flag: str, value: object) -> None:
+    data = {"train": {"dataset.repo_id": "a/b", "policy.type": "pi0", "policy.pretrained_path": "a/b", flag: value}}
+    written = flags(fresh(spec.parse(json.dumps(data), filename="x.yaml"), **HERE))[flag]
+
+    assert yaml.safe_load(written) == value
+    assert as_json(written) == value
