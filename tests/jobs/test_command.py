@@ -45,7 +45,7 @@ def job(train: str, rest: str = "") -> Spec:
 
 
 def example(name: str) -> Spec:
-    text = resources.files("pi0q.jobs").joinpath("examples", f"{name}.yaml").read_bytes()
+    text = resources.files("pi0q.jobs.examples").joinpath(f"{name}.yaml").read_bytes()
     return spec.parse(text, filename=f"{name}.yaml")
 
 

@@ -15,7 +15,7 @@ NAMES = ["grab_box", "quickstart", "act", "commented"]
 
 
 def read(name: str) -> str:
-    return resources.files("pi0q.jobs").joinpath("examples", f"{name}.yaml").read_text(encoding="utf-8")
+    return resources.files("pi0q.jobs.examples").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(name: str) -> Spec:
@@ -30,7 +30,7 @@ def test_loads_and_survives_its_record(name: str) -> None:
 
 
 def test_no_example_is_untested() -> None:
-    files = resources.files("pi0q.jobs").joinpath("examples").iterdir()
+    files = resources.files("pi0q.jobs.examples").iterdir()
 
     assert sorted(f"{name}.yaml" for name in NAMES) == sorted(f.name for f in files if f.name.endswith(".yaml"))
 

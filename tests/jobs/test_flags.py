@@ -14,6 +14,7 @@ import pytest
 from pi0q.jobs import flags
 from pi0q.jobs.flag import ALL, POLICIES, VERSIONS
 from pi0q.jobs.flags import DENIED, FLAGS, problems
+from pi0q.jobs.kinds import Value
 
 GUIDE = [
     "dataset.repo_id",
@@ -83,16 +84,18 @@ def test_other_names_are_not_denied(name: str) -> None:
 
 
 def test_a_flag_of_the_new_lerobot_is_told_to_the_old_one() -> None:
-    train = {"policy.type": "act", "prefetch_factor": 2}
+    train: dict[str, Value] = {"policy.type": "act", "prefetch_factor": 2}
 
     assert problems(train, "0.4.4") == ["prefetch_factor is unknown to LeRobot 0.4.4; LeRobot 0.6 has it"]
     assert problems(train, "0.6.1") == []
 
 
 def test_a_flag_that_came_to_one_policy_later() -> None:
-    assert problems({"policy.type": "diffusion", "policy.gradient_checkpointing": True}, "0.4.4")
-    assert not problems({"policy.type": "diffusion", "policy.gradient_checkpointing": True}, "0.6.1")
-    assert not problems({"policy.type": "pi0", "policy.gradient_checkpointing": True}, "0.4.4")
+    train: dict[str, Value] = {"policy.type": "diffusion", "policy.gradient_checkpointing": True}
+
+    assert problems(train, "0.4.4")
+    assert not problems(train, "0.6.1")
+    assert not problems(train | {"policy.type": "pi0"}, "0.4.4")
 
 
 def test_a_release_of_the_same_line_is_held_to_its_line() -> None:
@@ -101,14 +104,16 @@ def test_a_release_of_the_same_line_is_held_to_its_line() -> None:
 
 
 def test_a_release_between_is_held_to_what_both_know() -> None:
-    assert problems({"policy.type": "act", "steps": 2}, "0.5.1") == []
+    train: dict[str, Value] = {"policy.type": "act", "steps": 2}
+
+    assert problems(train, "0.5.1") == []
     assert problems({"prefetch_factor": 2}, "0.5.1") == [
         "prefetch_factor is unknown to LeRobot 0.5.1; LeRobot 0.6 has it"
     ]
 
 
 def test_renaming_needs_weights_in_the_new_lerobot() -> None:
-    train = {"policy.type": "act", "rename_map": {"a": "b"}}
+    train: dict[str, Value] = {"policy.type": "act", "rename_map": {"a": "b"}}
 
     assert "set policy.pretrained_path" in problems(train, "0.6.1")[0]
     assert problems(train | {"policy.pretrained_path": "a/b"}, "0.6.1") == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pi0q.jobs import spec
+from pi0q.jobs.kinds import Value
 from pi0q.jobs.needs import estimate
 from pi0q.jobs.spec import Checkpoints, Resources, Spec
 
@@ -15,8 +16,8 @@ PI0 = spec.parse(
 )
 
 
-def having(**flags: object) -> Spec:
-    return replace(PI0, train={**PI0.train, **{name.replace("__", "."): of for name, of in flags.items()}})  # type: ignore[dict-item]
+def having(**flags: Value) -> Spec:
+    return replace(PI0, train={**PI0.train, **{name.replace("__", "."): of for name, of in flags.items()}})
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_disk_holds_weights_dataset_checkpoints_and_spare() -> None:
         {"peft__r": 8},
     ],
 )
-def test_what_saves_memory_lowers_the_estimate(flags: dict[str, object]) -> None:
+def test_what_saves_memory_lowers_the_estimate(flags: dict[str, Value]) -> None:
     assert estimate(having(**flags)).vram_mib < estimate(PI0).vram_mib
 
 
