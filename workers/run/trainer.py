@@ -323,7 +323,6 @@ def load(hook: Hook) -> tuple[Any, bool]:
         if error.name not in (TRAIN, "lerobot.scripts"):
             raise
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="lerobot-train")
     return script.load(), False
 

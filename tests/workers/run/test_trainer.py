@@ -1,0 +1,425 @@
+"""The hook on the fake LeRobot: real processes, signals and FIFOs, milliseconds a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pi0q.workers.run import trainer
+
+TRAINER = trainer.__file__
+FAKE = Path(__file__).parents[2] / "fake_lerobot"
+BOTH = pytest.mark.parametrize("layout", ["0.6", "0.4"])
+PATIENCE = 30.0
+
+Event = dict[str, Any]
+
+
+class Run:
+    """One trainer on the fake, its events read from a FIFO as the runner does."""
+
+    def __init__(self, place: Path, flags: list[str], env: dict[str, str]) -> None:
+        self.fifo = place / f"events.{len(list(place.iterdir()))}"
+        os.mkfifo(self.fifo)
+        self.reader = os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK)
+        self.rest, self.events = b"", list[Event]()
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
+        self.process = subprocess.Popen(
+            [sys.executable, TRAINER, *flags],
+            env={**clean, "PYTHONPATH": str(FAKE), "PI0Q_EVENTS": str(self.fifo), **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def until(self, kind: str, **fields: object) -> Event:
+        """Read events up to one of this kind with these fields."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            line, newline, self.rest = self.rest.partition(b"\n")
+            if newline:
+                event: Event = json.loads(line)
+                self.events.append(event)
+                if event["event"] == kind and fields.items() <= event.items():
+                    return event
+                continue
+            self.rest = line
+            ended = self.process.poll() is not None
+            if not select.select([self.reader], [], [], 0 if ended else 0.05)[0]:
+                if ended:
+                    break
+                continue
+            self.rest += os.read(self.reader, 65536)
+        raise AssertionError(f"no {kind} {fields}, only {self.kinds()}; it printed {self.output()[-2000:]}")
+
+    def output(self) -> str:
+        self.process.kill()
+        return self.process.communicate()[0].decode()
+
+    def finish(self) -> int:
+        """Wait for the end; all events are read then."""
+        self.printed = self.process.communicate(timeout=PATIENCE)[0].decode()
+        while select.select([self.reader], [], [], 0)[0]:
+            self.rest += os.read(self.reader, 65536)
+        self.events += [json.loads(line) for line in self.rest.splitlines()]
+        self.rest = b""
+        return self.process.returncode
+
+    def kinds(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    def one(self, kind: str) -> Event:
+        (event,) = self.all(kind)
+        return event
+
+    def all(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event["event"] == kind]
+
+    def losses(self) -> dict[int, float]:
+        return {event["step"]: event["loss"] for event in self.all("step")}
+
+
+class Starter:
+    def __init__(self, place: Path) -> None:
+        self.place, self.output, self.runs = place, place / "output", list[Run]()
+
+    def __call__(self, *flags: str, **env: str) -> Run:
+        mine = ["--dataset.repo_id=local/x", "--policy.type=pi0", "--policy.push_to_hub=false"]
+        return self.raw(*mine, f"--output_dir={self.output}", *flags, **env)
+
+    def raw(self, *flags: str, **env: str) -> Run:
+        self.runs.append(Run(self.place, list(flags), env))
+        return self.runs[-1]
+
+    def resume(self, *flags: str, **env: str) -> Run:
+        config = (self.output / "checkpoints/last/pretrained_model/train_config.json").resolve()
+        return self.raw(f"--config_path={config}", "--resume=true", *flags, **env)
+
+    def saved(self) -> list[str]:
+        places = self.output.glob("checkpoints/[0-9]*")
+        return sorted(place.name for place in places)
+
+    def config(self, step: str) -> dict[str, Any]:
+        place = self.output / "checkpoints" / step / "pretrained_model/train_config.json"
+        return dict(json.loads(place.read_text()))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(tmp_path)
+    yield starter
+    for run in starter.runs:
+        run.process.kill()
+        run.process.communicate()
+        os.close(run.reader)
+
+
+# What is told
+
+
+@BOTH
+def test_events_of_a_whole_run(start: Starter, layout: str) -> None:
+    run = start("--steps=4", "--save_freq=2", FAKE_LAYOUT=layout)
+    assert run.finish() == 0
+    save = ["saving", "saved"]
+    assert run.kinds() == ["start", "ready", "step", "step", *save, "step", "step", *save, "end"]
+    assert run.one("start") | {"t": 0, "torch": None} == {
+        "event": "start",
+        "t": 0,
+        "hooked": True,
+        "lerobot": "0.6.1",
+        "torch": None,
+        "python": sys.version.split()[0],
+        "pid": run.process.pid,
+    }
+    assert (run.one("ready")["step"], run.one("ready")["steps"], run.one("ready")["params"]) == (0, 4, 4096)
+    assert [(event["step"], event["steps"]) for event in run.all("step")] == [(i, 4) for i in (1, 2, 3, 4)]
+    numbers = ("loss", "lr", "grad_norm", "update_s", "data_s")
+    assert all(isinstance(run.all("step")[0][name], float) for name in numbers)
+    saved = run.all("saved")[0]
+    assert (saved["step"], saved["path"]) == (2, str(start.output / "checkpoints/000002"))
+    assert run.one("end")["step"] == 4
+
+
+@pytest.mark.parametrize(("mode", "url"), [("offline", None), ("online", "https://wandb.ai/fake/p/runs/abc")])
+def test_wandb_run_is_told(start: Starter, mode: str, url: str | None) -> None:
+    wandb = ["--wandb.enable=true", f"--wandb.mode={mode}", "--wandb.run_id=abc", "--wandb.project=p"]
+    run = start("--steps=1", *wandb)
+    assert run.finish() == 0
+    told = run.one("wandb")
+    assert (told["run_id"], told["url"], told["offline"]) == ("abc", url, mode == "offline")
+    assert Path(told["dir"], "run-abc.wandb").exists()
+
+
+def test_a_push_and_a_compile_are_told(start: Starter) -> None:
+    hub = ["--policy.push_to_hub=true", "--policy.repo_id=me/model", "--policy.compile_model=true"]
+    run = start("--steps=1", *hub)
+    assert run.finish() == 0
+    assert run.kinds().index("compiling") < run.kinds().index("step")
+    assert run.one("pushed")["url"] == "https://huggingface.co/me/model"
+
+
+def test_an_exception_is_told_and_printed(start: Starter) -> None:
+    run = start("--steps=4", FAKE_FAULT="oom@2")
+    assert run.finish() == 1
+    assert run.one("error")["type"] == "OutOfMemoryError"
+    assert run.one("error")["message"].startswith("CUDA out of memory. Tried to allocate")
+    assert "Traceback (most recent call last)" in run.printed
+
+
+def test_exit_codes_of_lerobot_stay(start: Starter) -> None:
+    assert start("--steps=4", FAKE_FAULT="exit3@2").finish() == 3
+    assert start("--no_such_flag=1").finish() == 2
+    assert [run.one("error")["message"] for run in start.runs] == ["3", "2"]
+
+
+# Saves on demand
+
+
+@BOTH
+def test_sigusr1_saves_and_goes_on(start: Starter, layout: str) -> None:
+    run = start("--steps=100000", "--save_freq=70000", FAKE_LAYOUT=layout, FAKE_STEP_SECONDS="0.005")
+    run.until("step", step=3)
+    run.process.send_signal(signal.SIGUSR1)
+    step = run.until("saved")["step"]
+    run.until("step", step=step + 5)
+    assert start.saved() == [f"{step:06}"]
+    assert start.config(f"{step:06}")["save_freq"] == 70000
+
+
+@BOTH
+def test_saves_by_the_clock(start: Starter, layout: str) -> None:
+    env = {"FAKE_LAYOUT": layout, "FAKE_STEP_SECONDS": "0.01", "PI0Q_SAVE_EVERY_S": "0.1"}
+    run = start("--steps=100000", "--save_freq=70000", **env)
+    first, second = run.until("saved"), run.until("saved")
+    assert second["t"] - first["t"] >= 0.1
+    assert second["step"] - first["step"] > 1
+
+
+# SIGTERM
+
+
+@BOTH
+def test_a_stopped_and_resumed_run_equals_the_unstopped_one(start: Starter, layout: str) -> None:
+    env = {"FAKE_LAYOUT": layout, "FAKE_STEP_SECONDS": "0.005"}
+    whole = start("--steps=40", f"--output_dir={start.place / 'whole'}", **env)
+    stopped = start("--steps=40", **env)
+    stopped.until("step", step=5)
+    stopped.process.terminate()
+    assert (stopped.finish(), whole.finish()) == (75, 0)
+    step = stopped.one("saved")["step"]
+    assert stopped.all("step")[-1]["step"] == step
+    assert stopped.one("stopping")["why"] == "SIGTERM"
+    resumed = start.resume(**env)
+    assert resumed.finish() == 0
+    assert resumed.one("ready")["step"] == step
+    assert stopped.losses() | resumed.losses() == whole.losses()
+    assert len(stopped.losses()) + len(resumed.losses()) == 40
+    assert start.config("000040")["save_freq"] == 20_000
+
+
+def test_sigterm_inside_a_save_lets_it_finish(start: Starter) -> None:
+    run = start("--steps=100", "--save_freq=2", FAKE_SAVE_SECONDS="0.2")
+    run.until("saving")
+    run.process.terminate()
+    assert run.finish() == 75
+    assert start.saved() == ["000002"]
+    assert run.one("saved")["step"] == 2
+    assert run.kinds().index("stopping") < run.kinds().index("saved")
+
+
+def test_sigterm_before_the_first_step_is_done_exits_at_once(start: Starter) -> None:
+    run = start("--steps=4", FAKE_STEP_SECONDS="600")
+    run.until("ready")
+    run.process.terminate()
+    assert run.finish() == 75
+    assert start.saved() == []
+
+
+def test_sigterm_in_the_final_push_exits_at_once_and_a_resume_pushes(start: Starter) -> None:
+    hub = ["--policy.push_to_hub=true", "--policy.repo_id=me/model"]
+    run = start("--steps=2", *hub, FAKE_PUSH_SECONDS="600")
+    run.until("saved", step=2)
+    run.process.terminate()
+    assert run.finish() == 75
+    again = start.resume()
+    assert again.finish() == 0
+    assert again.kinds() == ["start", "pushed", "end"]
+
+
+def test_sigterm_when_saves_are_off_still_stops(start: Starter) -> None:
+    run = start("--steps=100000", "--save_checkpoint=false", FAKE_STEP_SECONDS="0.005")
+    run.until("step", step=2)
+    run.process.terminate()
+    assert run.finish() == 75
+    assert start.saved() == []
+
+
+# Guards
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_ends_the_run_unsaved(start: Starter, kind: str) -> None:
+    run = start("--steps=10", "--save_freq=3", FAKE_FAULT=f"{kind}@3")
+    assert run.finish() == 76
+    assert (run.one("nonfinite")["step"], run.one("nonfinite")["loss"]) == (3, kind)
+    assert run.all("step")[-1]["loss"] is None
+    assert start.saved() == []
+
+
+def test_a_rehearsal_leaves_the_base_weights_out_and_a_resume_keeps_its_own(start: Starter) -> None:
+    run = start("--steps=2", "--policy.pretrained_path=lerobot/pi0_base", PI0Q_REHEARSAL="1")
+    assert run.finish() == 0
+    assert start.config("000002")["policy"]["pretrained_path"] is None
+    assert start.resume("--steps=3", PI0Q_REHEARSAL="1").finish() == 0
+    checkpoint = start.output / "checkpoints/000002/pretrained_model"
+    assert start.config("000003")["policy"]["pretrained_path"] == str(checkpoint)
+
+
+def test_weights_that_were_not_loaded_stop_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SimpleNamespace()
+
+    def make_policy(cfg: object) -> str:
+        model.print("Could not load state dict from remote files: No such file")
+        model.print("Returning model without loading pretrained weights")
+        return "a policy of random weights"
+
+    monkeypatch.setattr(trainer, "pi0_module", lambda _type: model)
+    hook = trainer.Hook(trainer.Events(None))
+    hook.original["make_policy"] = make_policy
+    cfg = SimpleNamespace(type="pi0", pretrained_path="/data/base")
+    with pytest.raises(RuntimeError, match=r"weights of /data/base .*remote files: No such file"):
+        hook.make_policy(cfg)
+
+
+def test_another_layout_runs_unhooked(start: Starter) -> None:
+    run = start("--steps=2", "--save_freq=1", FAKE_LAYOUT="other")
+    assert run.finish() == 0
+    assert (run.one("start")["hooked"], run.kinds()) == (False, ["start", "end"])
+    assert start.saved() == ["000001", "000002"]
+
+
+def test_unhooked_sigusr1_is_ignored_and_sigterm_ends(start: Starter) -> None:
+    run = start("--steps=2", FAKE_LAYOUT="other", FAKE_STEP_SECONDS="600")
+    run.until("start")
+    run.process.send_signal(signal.SIGUSR1)
+    run.process.terminate()
+    assert run.finish() == -signal.SIGTERM
+
+
+def test_dies_with_its_runner(start: Starter) -> None:
+    runner = (
+        "import os, subprocess, sys; os.environ['PI0Q_PARENT'] = str(os.getpid());"
+        "subprocess.Popen(sys.argv[1:]).wait()"
+    )
+    flags = ["--dataset.repo_id=x", "--policy.type=pi0", "--policy.push_to_hub=false", "--steps=9"]
+    fifo = start.place / "fifo"
+    os.mkfifo(fifo)
+    env = {**os.environ, "PYTHONPATH": str(FAKE), "PI0Q_EVENTS": str(fifo), "FAKE_STEP_SECONDS": "600"}
+    command = [sys.executable, "-c", runner, sys.executable, TRAINER, *flags, f"--output_dir={start.output}"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process, fifo.open() as events:
+        told = json.loads(events.readline())
+        watch = os.pidfd_open(told["pid"])
+        process.kill()
+        died = select.select([watch], [], [], PATIENCE)[0]
+        os.close(watch)
+    assert died
+
+
+def test_a_trainer_whose_runner_is_gone_does_not_start(start: Starter) -> None:
+    run = start("--steps=1", PI0Q_PARENT="1")
+    assert run.finish() == 75
+    assert run.events == []
+
+
+# The pipe
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+def test_nobody_listens(fifo: Path) -> None:
+    events = trainer.Events(str(fifo))
+    events.send("start")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    events.send("ready")
+    assert json.loads(os.read(reader, 4096))["event"] == "ready"
+    os.close(reader)
+    events.send("step")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    events.send("end")
+    assert json.loads(os.read(reader, 4096))["event"] == "end"
+    os.close(reader)
+    os.close(events.fd)
+
+
+def test_a_full_pipe_loses_steps_at_once_and_other_events_after_a_while(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "PATIENCE_S", 0.1)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    events = trainer.Events(str(fifo))
+    begun = time.monotonic()
+    for step in range(2000):
+        events.send("step", step=step, text="x" * 90)
+    assert time.monotonic() - begun < 20, "every step waited"
+    begun = time.monotonic()
+    events.send("saved", text="y" * 4000)
+    assert 0.1 <= time.monotonic() - begun < 5
+    lines = os.read(reader, 1 << 20).splitlines()
+    kept = [json.loads(line)["step"] for line in lines]
+    assert kept == list(range(len(kept)))
+    assert len(kept) < 2000
+    events.send("end")
+    assert json.loads(os.read(reader, 4096))["event"] == "end"
+    os.close(reader)
+    os.close(events.fd)
+
+
+def test_a_missing_folder_or_a_full_disk_is_no_failure() -> None:
+    trainer.Events("/nonexistent/events").send("start")
+    events = trainer.Events("/dev/full")
+    events.send("start")
+    assert events.fd == -1
+
+
+def test_a_line_fits_the_pipe_whatever_is_in_it() -> None:
+    line = trainer.encode({"event": "error", "message": "内存不足\n\x1b\udc80" * 2000, "loss": float("nan")})
+    assert len(line) <= 4095
+    told = json.loads(line)
+    assert told["message"].startswith("内存不足\n")
+    assert told["loss"] is None
+
+
+def test_wandb_may_not_hold_up_an_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def finish(exit_code: int) -> None:
+        asked.append(exit_code)
+        select.select([], [], [], PATIENCE)
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    stub: Any = SimpleNamespace(run=object(), finish=finish)
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    monkeypatch.setattr(trainer, "WANDB_S", 0.05)
+    monkeypatch.setattr(os, "_exit", leave)
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as exit_:
+        trainer.leave(75)
+    assert (exit_.value.code, asked) == (75, [75])
+    assert time.monotonic() - begun < 5
