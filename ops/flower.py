@@ -46,6 +46,8 @@ RETRY_SECONDS = 5.0
 PURGE_SECONDS = 3600
 #: Upper bounds, in seconds, of the buckets of the runtime metric: ten minutes to a week.
 RUNTIME_BUCKETS = [600.0, 3600.0, 21600.0, 86400.0, 172800.0, 604800.0]
+#: Stands for the box of a job that ended without one; an event must come from somewhere.
+NO_BOX = "none"
 COLUMNS = "args,uuid,state,result,received,started,runtime,worker,kwargs"
 
 log = logging.getLogger("pi0q.flower")
@@ -70,22 +72,20 @@ def events(job: Record, told: Told | None) -> list[Event]:
     add = partial(_event, said, job)
     if told is None:
         add("task-sent", job.created_ms, queue=message.QUEUE, exchange="", routing_key=message.QUEUE)
-        told = Told(state=State.QUEUED, epoch=-1)
+        told = Told(state=State.QUEUED, epoch=0)
     if told.state in ENDED:
         return said
-    back_in_queue = job.state not in OWNED and job.state not in ENDED
-    was_taken_away = told.state in OWNED and (back_in_queue or job.epoch > told.epoch)
-    first_seen_after_one = told.epoch < 0 and back_in_queue and job.epoch > 0
-    if was_taken_away or first_seen_after_one:
+    waits = job.state not in OWNED and job.state not in ENDED
+    # Each claim raises the epoch, so that one which was not heard of is seen.
+    claimed = job.epoch > told.epoch
+    if (told.state in OWNED and (waits or claimed)) or (waits and claimed):
         # Only `task-retried` lets a task that was started fall back (celery/events/state.py, Task.event).
         add("task-retried", job.updated_ms, exception=_why(job))
-    if job.epoch > 0 and not back_in_queue:
-        again = told.epoch != job.epoch or told.state not in OWNED
-        if again:
-            add("task-received", job.created_ms, exception=None)
-        on_its_way = job.state in (State.CLAIMED, State.PREPARING)
-        if job.started_ms and not on_its_way and (again or told.state is not State.RUNNING):
-            add("task-started", job.started_ms)
+    if claimed and not waits:
+        add("task-received", job.created_ms, exception=None)
+    before_start = (State.CLAIMED, State.PREPARING)
+    if job.started_ms and not waits and job.state not in before_start and (claimed or told.state in before_start):
+        add("task-started", job.started_ms)
     if job.state is State.SUCCEEDED:
         add("task-succeeded", job.ended_ms, runtime=_runtime(job))
     elif job.state is State.FAILED:
@@ -110,7 +110,7 @@ def _event(said: list[Event], job: Record, kind: str, at_ms: int | None, **field
             "retries": max(0, job.attempt - 1),
             # Of the queue, not of the box: it is what the page is sorted by.
             "received": job.created_ms / 1000,
-            "hostname": job.submitter if sent else f"pi0q@{job.box or 'nobody'}",
+            "hostname": job.submitter if sent else f"pi0q@{job.box or NO_BOX}",
             "timestamp": (at_ms or job.updated_ms) / 1000,
             # 0: it is no sign of life of the box.
             "local_received": 0,
@@ -208,6 +208,8 @@ class Feeder(threading.Thread):
             # Progress is no event: thousands of `task-started` would make nonsense of the metrics.
             task = state.tasks[job.id]
             task.result = result(job)
+            if not job.box:
+                task.worker = None
             state.search_engine.upsert(task)
             self.told[job.id] = Told(state=job.state, epoch=job.epoch)
 

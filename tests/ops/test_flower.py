@@ -1,0 +1,238 @@
+"""Flower as a person sees it: a real Flower in a process of its own, looked at with a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs import transition
+from pi0q.jobs.errors import UsageError
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Saved
+from pi0q.jobs.state import State
+from pi0q.ops import flower
+from pi0q.ops import server as servers
+from pi0q.queue.store import Store, heard
+
+from .conftest import Box, Running, Spawn
+
+pytest.importorskip("flower")
+from playwright.sync_api import Browser, Page, expect
+
+LINK = "https://wandb.ai/us/lerobot/runs/pi0q-1"
+SAVED = Saved(step=40000, path="/data/runs/x/checkpoints/040000", manifest="0" * 64, bytes=10)
+
+
+class Web:
+    """A Flower of the test's own store."""
+
+    def __init__(self, running: Running, home: Path) -> None:
+        self.running = running
+        self.url = running.line(r"Flower: (http://\S+)")[1]
+        self.password = (home / "flower.password").read_text().strip()
+
+    def get(self, path: str, *, password: str | None = "", method: str = "GET") -> tuple[int, str]:
+        request = urllib.request.Request(self.url + path, method=method)
+        if password is not None:
+            token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+@pytest.fixture
+def start_web(spawn: Spawn, tmp_path: Path, server: servers.Server, store: Store) -> Callable[..., Web]:
+    def start(*options: str) -> Web:
+        args = ("-m", "pi0q.queue.cli", "flower", "--port", "0", *options)
+        return Web(spawn(*args, PI0Q_REDIS_URL=server.url, PI0Q_PREFIX=store.prefix), tmp_path)
+
+    return start
+
+
+@pytest.fixture
+def web(start_web: Callable[..., Web]) -> Web:
+    return start_web()
+
+
+@pytest.fixture
+def look(browser: Browser) -> Iterator[Callable[[Web, str], Page]]:
+    """Opens a page of Flower with the password."""
+    opened = []
+
+    def open_page(web: Web, path: str) -> Page:
+        context = browser.new_context(http_credentials={"username": "pi0q", "password": web.password})
+        opened.append(context)
+        page = context.new_page()
+        page.goto(web.url + path)
+        return page
+
+    yield open_page
+    for context in opened:
+        context.close()
+
+
+Look = Callable[[Web, str], Page]
+
+
+def running_job(box: Box) -> tuple[str, int]:
+    job = box.submit("grab_box", wandb_url=LINK)
+    epoch = box.claim(job)
+    box.store.move(job, transition.preparing(epoch, attempt=1, run_dir="/data/runs/x"))
+    box.store.move(job, transition.running(epoch, text="pid 1", started_ms=box.store.now_ms()))
+    box.report(job, epoch, step=120, steps=50000, loss=0.1234, eta_seconds=3780.0, phase="")
+    return job, epoch
+
+
+def row(page: Page, job: str, text: str) -> None:
+    """Waits until a line of the tasks page says this; the page itself does not poll."""
+    expect(page.locator("#tasks-table")).to_be_visible()
+    for _ in range(40):
+        shown = page.locator(f"tr[id='{job}']")
+        if shown.count() and re.search(text, shown.inner_text()):
+            return
+        page.wait_for_timeout(250)
+        page.reload()
+        expect(page.locator("#tasks-table tbody tr").first).to_be_visible()
+    raise AssertionError(f"{text!r} never came; there is {page.locator('#tasks-table').inner_text()}")
+
+
+def test_jobs_that_wait_run_and_ended_before_flower_started(
+    box: Box, start_web: Callable[..., Web], look: Look
+) -> None:
+    waiting = box.submit("not_yet")
+    running, _ = running_job(box)
+    done, epoch = running_job(box)
+    box.report(done, epoch, step=50000, checkpoint=SAVED)
+    box.store.move(done, transition.ended(box.store.get(done), epoch, Reason.FINISHED, "50000 steps"))
+    broken, epoch = running_job(box)
+    record = box.store.get(broken)
+    box.store.move(broken, transition.ended(record, epoch, Reason.CUDA_OUT_OF_MEMORY, "wanted 2 GiB"))
+    page = look(start_web(), "/tasks")
+    row(page, waiting, r"not_yet(.|\n)*PENDING")
+    row(page, running, r"grab_box(.|\n)*STARTED(.|\n)*step 120/50000 0% · loss 0.123 · 1h 3m left · " + LINK)
+    row(page, done, r"SUCCESS(.|\n)*step 50000/50000 100%(.|\n)*saved /data/runs/x/checkpoints/040000")
+    row(page, broken, r"FAILURE")
+    page.goto(page.url.replace("/tasks", f"/task/{broken}"))
+    expect(page.locator("#task-page")).to_contain_text("cuda_out_of_memory: wanted 2 GiB")
+    expect(page.locator("#task-page")).to_contain_text("lower batch_size")
+    expect(page.locator("#task-page")).to_contain_text("pi0q@box-a")
+
+
+def test_changes_are_seen_while_it_runs(box: Box, web: Web, look: Look) -> None:
+    page = look(web, "/tasks")
+    job, epoch = running_job(box)
+    row(page, job, "STARTED(.|\n)*step 120/50000")
+    box.report(job, epoch, step=25000)
+    row(page, job, "step 25000/50000 50%")
+    record = box.store.get(job)
+    box.store.move(job, transition.ended(record, epoch, Reason.BOX_RESTARTED, "it went away"))
+    row(page, job, "RETRY")
+    epoch = box.claim(job)
+    row(page, job, "RECEIVED")
+    box.store.move(job, transition.preparing(epoch, attempt=1, run_dir="/data/runs/x"))
+    box.store.move(job, transition.running(epoch, text="pid 2", started_ms=None))
+    row(page, job, "STARTED")
+    started = box.store.get(job).started_ms
+    task = json.loads(web.get(f"/api/task/info/{job}")[1])
+    assert task["started"] == pytest.approx((started or 0) / 1000)
+
+
+def test_terminate_asks_the_owner_to_end_it(box: Box, web: Web, look: Look) -> None:
+    job, epoch = running_job(box)
+    page = look(web, "/tasks")
+    row(page, job, "STARTED")
+    page.get_by_role("link", name=job).click()
+    changes = box.store.subscribe("changes")
+    page.get_by_role("button", name="Terminate").click()
+    while box.report(job, epoch) != "cancel":
+        assert list(heard(changes, 10.0)), "the wish never came"
+    changes.close()
+    box.store.move(job, transition.cancelled(epoch, text="stopped"))
+    row(look(web, "/tasks"), job, "REVOKED")
+    assert box.store.get(job).history[-2].text == "cancelled in Flower"
+
+
+def test_revoke_ends_a_job_that_was_interrupted_though_no_box_is_there(box: Box, web: Web, look: Look) -> None:
+    job, epoch = running_job(box)
+    box.store.move(job, transition.ended(box.store.get(job), epoch, Reason.BOX_RESTARTED, "it went away"))
+    page = look(web, "/tasks")
+    row(page, job, "RETRY")
+    page.get_by_role("link", name=job).click()
+    page.get_by_role("button", name="Revoke").click()
+    row(look(web, "/tasks"), job, "REVOKED")
+    assert box.store.get(job).state is State.CANCELLED
+    assert box.store.waiting() == []
+
+
+def test_the_waiting_jobs_are_counted(box: Box, web: Web, look: Look) -> None:
+    for number in range(3):
+        box.submit(f"job{number}")
+    line = look(web, "/broker").locator("tr#jobs")
+    assert line.locator("td").all_inner_texts()[:2] == ["jobs", "3"]
+
+
+def test_a_restarted_flower_knows_it_all(box: Box, start_web: Callable[..., Web], look: Look) -> None:
+    first = start_web()
+    job, epoch = running_job(box)
+    row(look(first, "/tasks"), job, "STARTED")
+    assert first.running.stop() == 0
+    box.store.move(job, transition.ended(box.store.get(job), epoch, Reason.FINISHED, "done"))
+    second = start_web()
+    assert second.password == first.password
+    row(look(second, "/tasks"), job, "SUCCESS")
+
+
+def test_it_asks_for_the_password(web: Web) -> None:
+    for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/workers", "/tasks/datatable"):
+        assert web.get(path, password=None)[0] == 401, path
+        assert web.get(path, password="wrong")[0] == 401, path
+    assert web.get("/api/task/revoke/x", password=None, method="POST")[0] == 401
+    assert web.get("/tasks")[0] == 200
+    assert web.get("/metrics", password=None)[0] == 200
+    assert web.get("/healthcheck", password=None) == (200, "OK")
+
+
+def test_no_page_tells_the_servers_password(box: Box, web: Web, server: servers.Server) -> None:
+    secret = server.url.split(":")[2].split("@")[0]
+    running_job(box)
+    for path in ("/", "/tasks", "/broker", "/api/workers", "/api/tasks", "/metrics"):
+        assert secret not in web.get(path)[1], path
+
+
+def test_read_only_has_no_buttons(box: Box, start_web: Callable[..., Web]) -> None:
+    web = start_web("--read-only")
+    job, _ = running_job(box)
+    assert web.get(f"/api/task/revoke/{job}?terminate=true", method="POST")[0] == 403
+    assert box.store.get(job).wish == ""
+
+
+def test_a_taken_port_is_told(web: Web, spawn: Spawn, server: servers.Server) -> None:
+    port = web.url.rpartition(":")[2]
+    second = spawn("-m", "pi0q.queue.cli", "flower", "--port", port, PI0Q_REDIS_URL=server.url)
+    second.line(rf"Flower can't listen on 127.0.0.1:{port}")
+    assert second.process.wait(20) == 2
+
+
+def test_the_password_is_made_once_and_private(tmp_path: Path) -> None:
+    made = flower.password(tmp_path)
+    assert len(made) >= 20
+    assert flower.password(tmp_path) == made
+    assert stat.S_IMODE((tmp_path / "flower.password").stat().st_mode) == 0o600
+    own = tmp_path / "own"
+    own.write_text("open sesame\n")
+    assert flower.password(tmp_path, own) == "open sesame"
+    own.write_text("two\nlines")
+    with pytest.raises(UsageError, match="one line"):
+        flower.password(tmp_path, own)

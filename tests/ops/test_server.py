@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from pi0q.jobs.errors import Pi0qError, UsageError
+from pi0q.ops import server as servers
+
+
+@pytest.fixture
+def port() -> int:
+    return servers.choose_port(0, default=0, option="--port")
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which something else listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield int(other.getsockname()[1])
+
+
+def client(server: servers.Server) -> redis.Redis:
+    return redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=5)
+
+
+def test_the_command_line_keeps_everything_and_tells_no_secret() -> None:
+    argv = servers.argv(Path("/bin/valkey-server"), config=Path("/data/server.conf"), port=6389)
+    assert argv[:2] == ("/bin/valkey-server", "/data/server.conf")
+    options = dict(zip(argv[2::2], argv[3::2], strict=True))
+    assert options["--port"] == "6389"
+    assert options["--bind"] == "127.0.0.1"
+    assert options["--dir"] == "/data"
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "--requirepass" not in options
+
+
+def test_what_it_holds_outlives_a_stop_and_a_kill(tmp_path: Path, port: int) -> None:
+    first = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+    with client(first) as one:
+        one.set("kept", "yes")
+    first.stop()
+    second = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+    assert second.url == first.url
+    with client(second) as two:
+        assert two.get("kept") == "yes"
+        two.set("kept", "still")
+        # everysec: what is older than a second survives even a crash of the machine.
+        two.execute_command("WAITAOF", 1, 0, 5000)
+    second.process.kill()
+    second.process.wait()
+    third = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+    with client(third) as three:
+        assert three.get("kept") == "still"
+    third.stop()
+
+
+def test_the_password_is_asked_for_and_only_its_owner_can_read_it(server: servers.Server) -> None:
+    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.get("anything")
+    with client(server) as known:
+        assert known.ping()
+        data = Path(known.config_get("dir")["dir"])
+    assert stat.S_IMODE((data / "server.conf").stat().st_mode) == 0o600
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    secret = server.url.split(":")[2].split("@")[0]
+    assert secret in (data / "server.conf").read_text()
+    assert secret.encode() not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+
+
+def test_it_listens_on_this_machine_alone(server: servers.Server) -> None:
+    with client(server) as known:
+        assert known.config_get("bind")["bind"] == "127.0.0.1"
+
+
+def test_a_taken_port_is_told_with_the_way_out(taken: int) -> None:
+    with pytest.raises(UsageError) as told:
+        servers.choose_port(taken, default=6389, option="--port")
+    assert str(taken) in str(told.value)
+    assert "--port" in str(told.value)
+
+
+def test_a_taken_default_gives_the_next_free_one(taken: int) -> None:
+    assert taken < servers.choose_port(None, default=taken, option="--port") < taken + servers.PORTS_TRIED
+
+
+def test_two_servers_never_share_their_data(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "LOCK_SECONDS", 0.2)
+    first = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+    other = servers.choose_port(0, default=0, option="--port")
+    with pytest.raises(UsageError, match="still works on"):
+        servers.start(tmp_path / "data", port=other, log=tmp_path / "log")
+    first.stop()
+    servers.start(tmp_path / "data", port=other, log=tmp_path / "log").stop()
+
+
+def test_it_ends_with_the_one_who_started_it(tmp_path: Path, port: int) -> None:
+    code = (
+        "import sys; from pathlib import Path; from pi0q.ops import server\n"
+        f"s = server.start(Path({str(tmp_path / 'data')!r}), port={port}, log=Path({str(tmp_path / 'log')!r}))\n"
+        "print(s.process.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    # The lock is free only once it is gone; LOCK_SECONDS bounds the wait.
+    servers.start(tmp_path / "data", port=port, log=tmp_path / "log").stop()
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_server_that_ends_at_once_is_told_with_its_last_words(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = script(tmp_path / "broken", "echo 'cannot do this'; exit 3")
+    monkeypatch.setenv("PI0Q_REDIS_BIN", str(broken))
+    with pytest.raises(Pi0qError, match=r"ended with 3(.|\n)*cannot do this"):
+        servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+
+
+def test_the_binary_is_the_named_one_a_new_one_on_path_or_the_bundled_one(tmp_path: Path) -> None:
+    old = script(tmp_path / "redis-server", "echo 'Redis server v=5.0.7 sha=00000000:0'")
+    env = {"PATH": str(tmp_path)}
+    assert servers.find_binary(env) not in (old, None)
+    new = script(tmp_path / "valkey-server", "echo 'Valkey server v=8.1.0 sha=00000000:0'")
+    assert servers.find_binary(env) == new
+    assert servers.find_binary(env | {"PI0Q_REDIS_BIN": str(old)}) == old
+    with pytest.raises(UsageError, match="PI0Q_REDIS_BIN"):
+        servers.find_binary(env | {"PI0Q_REDIS_BIN": str(tmp_path / "missing")})
+
+
+def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        servers.private_text(tmp_path / "secret", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
