@@ -59,7 +59,8 @@ class Manifest:
     def from_json(cls, raw: Mapping[str, Any]) -> Manifest:
         """Raises KeyError, TypeError or ValueError on anything that is not a manifest."""
         files = {
-            path: File(bytes=int(file["bytes"]), sha256=str(file["sha256"])) for path, file in raw["files"].items()
+            path: File(bytes=int(file["bytes"]), sha256=str(file["sha256"]))
+            for path, file in dict(raw["files"]).items()
         }
         return cls(step=int(raw["step"]), epoch=int(raw["epoch"]), files=files)
 

@@ -73,8 +73,9 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition
             Reason.CRASH_LOOP,
         )
     to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
-    # The attempt is counted when a runner starts; an interruption gives it back.
-    attempt = record.attempt - 1 if then is Next.GO_ON else record.attempt
+    # The attempt is counted when a runner starts; an interruption gives it back. sweep.lua does the same.
+    counted = record.state is not State.CLAIMED
+    attempt = record.attempt - 1 if then is Next.GO_ON and counted else record.attempt
     return Transition(
         to=to,
         source=frozenset({State.CLAIMED, State.PREPARING, State.RUNNING}) & sources(to),

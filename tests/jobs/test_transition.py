@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pi0q.jobs import transition
+from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import OWNED, TRANSITIONS, State
+
+JOB = Record(
+    id="a1b2c3", name="grab_box", state=State.RUNNING, priority="normal", submitter="ada@laptop", spec={}, needs={},
+    created_ms=1, updated_ms=1, epoch=4, attempt=1,
+)  # fmt: skip
+
+
+def because(next: Next) -> list[Reason]:
+    return [reason for reason, outcome in OUTCOMES.items() if outcome.next is next]
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("attempt", range(MAX_ATTEMPTS + 1))
+def test_whatever_ends_a_run_follows_the_table_of_states(reason: Reason, attempt: int) -> None:
+    move = transition.ended(replace(JOB, attempt=attempt), 4, reason, "it ended")
+    assert move.epoch == 4
+    assert move.source and all(move.to in TRANSITIONS[state] for state in move.source)
+    assert move.source <= OWNED
+
+
+def test_a_run_that_finished_ends_its_job() -> None:
+    move = transition.ended(JOB, 4, Reason.FINISHED, "reached step 50000")
+    assert (move.to, move.reason, move.text) == (State.SUCCEEDED, Reason.FINISHED, "reached step 50000")
+
+
+@pytest.mark.parametrize("reason", because(Next.FAIL))
+def test_the_users_own_fault_ends_a_job_at_once(reason: Reason) -> None:
+    assert transition.ended(JOB, 4, reason, "no").to is State.FAILED
+
+
+@pytest.mark.parametrize("reason", because(Next.RETRY))
+def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(reason: Reason) -> None:
+    for attempt in range(1, MAX_ATTEMPTS):
+        move = transition.ended(replace(JOB, attempt=attempt), 4, reason, "no")
+        assert (move.to, move.fields["attempt"]) == (State.QUEUED, attempt)
+    last = transition.ended(replace(JOB, attempt=MAX_ATTEMPTS), 4, reason, "no route to the Hub")
+    assert (last.to, last.reason) == (State.FAILED, reason)
+    assert last.text == f"no route to the Hub (attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS})"
+
+
+@pytest.mark.parametrize("reason", because(Next.GO_ON))
+def test_an_interruption_gives_the_attempt_back(reason: Reason) -> None:
+    move = transition.ended(replace(JOB, attempt=MAX_ATTEMPTS), 4, reason, "the box restarted")
+    assert (move.to, move.fields["attempt"]) == (State.QUEUED, MAX_ATTEMPTS - 1)
+
+
+def test_an_interruption_before_a_runner_took_it_has_no_attempt_to_give_back() -> None:
+    claimed = replace(JOB, state=State.CLAIMED, attempt=2)
+    assert transition.ended(claimed, 4, Reason.RUNNER_LOST, "gone").fields["attempt"] == 2
+
+
+def test_a_job_that_kills_box_after_box_is_stopped() -> None:
+    """Interruptions use up no attempt, so something else must end a job that causes them."""
+    nearly = replace(JOB, fruitless=MAX_FRUITLESS_RUNS - 2)
+    assert transition.ended(nearly, 4, Reason.BOX_RESTARTED, "rebooted").to is State.QUEUED
+    last = transition.ended(replace(JOB, fruitless=MAX_FRUITLESS_RUNS - 1), 4, Reason.BOX_RESTARTED, "rebooted")
+    assert (last.to, last.reason) == (State.FAILED, Reason.CRASH_LOOP)
+    assert last.text == f"rebooted ({MAX_FRUITLESS_RUNS} times without a new checkpoint)"
+
+
+def test_a_checkpoint_in_between_starts_that_count_again() -> None:
+    """Its runner sets `fruitless` to 0 with each; ended() only ever adds one."""
+    assert transition.ended(replace(JOB, fruitless=0), 4, Reason.BOX_RESTARTED, "rebooted").fields["fruitless"] == 1
+
+
+def test_a_runner_takes_only_what_was_claimed_and_says_which_try_it_is() -> None:
+    move = transition.preparing(4, attempt=2, run_dir="/data/runs/a1b2c3")
+    assert (move.to, move.source, move.epoch) == (State.PREPARING, {State.CLAIMED}, 4)
+    assert move.fields["attempt"] == 2 and move.fields["run_dir"] == "/data/runs/a1b2c3"
+
+
+def test_the_first_start_is_kept_over_later_ones() -> None:
+    assert transition.running(4, text="", started_ms=17).fields == {"started_ms": 17}
+    assert transition.running(5, text="", started_ms=None).fields == {}
+
+
+def test_cancelled_is_for_good_from_wherever_it_is() -> None:
+    move = transition.cancelled(None, text="cancelled by ada@laptop")
+    assert (move.to, move.reason) == (State.CANCELLED, Reason.CANCELLED_BY_USER)
+    assert move.source == {state for state, targets in TRANSITIONS.items() if State.CANCELLED in targets}
