@@ -69,8 +69,10 @@ class Child:
             if now >= self.again:
                 try:
                     self.process, self.started = self.start(), now
+                    if self.again:
+                        say(f"The {self.name} runs again.")
                 except Pi0qError as error:
-                    self._later(now, f"{error}", say)
+                    self._later(now, f"{error}\n", say)
         elif (code := self.process.poll()) is not None:
             if now - self.started > HEALTHY_SECONDS:
                 self.delay = BACKOFF_SECONDS[0]
@@ -218,9 +220,7 @@ def _hello(home: Path, stopping: threading.Event) -> dict[str, Any]:
         with suppress(OSError, ValueError):
             facts: dict[str, Any] = json.loads((home / "up.json").read_text(encoding="utf-8"))
             return facts
-    raise UsageError(
-        f"Another `pi0q up` of {home} is starting or stopping. Nothing was started; try again soon."
-    )
+    raise UsageError(f"Another `pi0q up` of {home} is starting or stopping. Nothing was started; try again soon.")
 
 
 def reach(settings: Settings, facts: Mapping[str, Any]) -> str:

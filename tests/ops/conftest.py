@@ -56,7 +56,13 @@ class Box:
         job_id = secrets.token_hex(6)
         needs = {"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}
         raw = message.build(job_id, name=name, needs=needs, priority="normal", origin="someone@laptop")
-        known = {"id": job_id, "name": name, "priority": "normal", "submitter": "someone@laptop", "needs": needs}
+        known: dict[str, Any] = {
+            "id": job_id,
+            "name": name,
+            "priority": "normal",
+            "submitter": "someone@laptop",
+            "needs": needs,
+        }
         known |= {"queue": message.queue_key(message.STEPS["normal"]), "message": raw, "spec": {}, "steps": 50000}
         assert self.store.submit(job_id, known | fields, text="submitted")
         return job_id
@@ -117,7 +123,7 @@ def spawning(home: Path) -> Iterator[Spawn]:
 
     def start(*args: str, **settings: str) -> Running:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PI0Q_")}
-        env = clean | {"PI0Q_HOME": str(home), "PYTHONUNBUFFERED": "1"} | settings
+        env = clean | {"PI0Q_HOME": str(home), "XDG_CONFIG_HOME": str(home), "PYTHONUNBUFFERED": "1"} | settings
         process = subprocess.Popen(
             [sys.executable, *args],
             env=env,

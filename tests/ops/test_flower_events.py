@@ -125,8 +125,7 @@ def test_an_end_says_what_a_person_asks_next() -> None:
 
 
 def test_an_interruption_is_told_and_forgotten_at_the_next_start() -> None:
-    reason = {"reason": Reason.BOX_RESTARTED, "detail": "box-a restarted"}
-    waits = replace(at(State.QUEUED, 1), **reason)
+    waits = replace(at(State.QUEUED, 1), reason=Reason.BOX_RESTARTED, detail="box-a restarted")
     assert shown(LIFE[3], waits).exception == "box_restarted: box-a restarted"
     assert shown(LIFE[3], waits, LIFE[5]).exception is None
     assert shown(waits).state == "RETRY"

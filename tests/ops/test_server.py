@@ -57,7 +57,7 @@ def test_what_it_holds_outlives_a_stop_and_a_kill(tmp_path: Path, port: int) -> 
         assert two.get("kept") == "yes"
         two.set("kept", "still")
         # everysec: what is older than a second survives even a crash of the machine.
-        two.execute_command("WAITAOF", 1, 0, 5000)
+        two.waitaof(1, 0, 5000)
     second.process.kill()
     second.process.wait()
     third = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
