@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pi0q.jobs.kinds import Float, Int, Kind, Many, Text
 
@@ -26,8 +25,7 @@ PIXELS = Many(Int(low=1, high=8192), size=2)
 WORDS = Many(Text())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag of the trainer."""
 
     #: As `lerobot-train` spells it, without the dashes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import yaml
 
@@ -12,8 +12,7 @@ from pi0q.jobs.errors import Fault
 from pi0q.jobs.kinds import Kind, Value, shown, tag
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What one key takes."""
 
     #: Dotted path in the file: "resources.vram", "train.policy.dtype".
@@ -24,15 +23,15 @@ class Rule:
     says: str
 
 
-@dataclass
 class Found:
     """What a walk brought home."""
 
-    #: Values by dotted key, in file order. A value whose key is at fault means nothing.
-    values: dict[str, Value] = field(default_factory=dict)
-    #: Line of every key met, sections included.
-    lines: dict[str, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    def __init__(self) -> None:
+        #: Values by dotted key, in file order. A value whose key is at fault means nothing.
+        self.values: dict[str, Value] = {}
+        #: Line of every key met, sections included.
+        self.lines: dict[str, int] = {}
+        self.faults: list[Fault] = []
 
     def tell(self, key: str, text: str) -> None:
         """Adds a fault at that key's line, or at the nearest section above it."""
