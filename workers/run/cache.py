@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ ESSENTIAL = {
 }
 #: Seconds that the Hub has to say what a repository holds; huggingface_hub would wait for ever.
 PATIENCE_SECONDS = 30.0
+#: Before each further try of a download that the network broke off.
+PAUSES_SECONDS = (0.0, 2.0, 10.0)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
@@ -107,24 +110,14 @@ def _ask(fetch: Fetch, pin: str | None) -> tuple[str | None, ModelInfo | Dataset
 
 def _fetched(plan: _Plan, hf_home: Path, pin: str | None, say: Say) -> _Plan:
     """Downloads what the cache lacks of it, or finds that the cache will do."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
     fetch, folder = plan.fetch, plan.fetch.folder(hf_home)
     if plan.blobs is not None:
-        disable_progress_bars()
         mark = _mark(folder, plan.sha)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _drop_orphans(folder)
             mark.touch()
-            snapshot_download(
-                fetch.repo_id,
-                repo_type=fetch.repo_type,
-                revision=plan.sha,
-                cache_dir=hf_home / "hub",
-                allow_patterns=list(fetch.patterns) if fetch.patterns else None,
-            )
+            _download(fetch, plan.sha, hf_home / "hub")
             mark.unlink(missing_ok=True)
         except Exception as error:
             plan = _from_cache(fetch, hf_home, pin, error, say)
@@ -133,6 +126,26 @@ def _fetched(plan: _Plan, hf_home: Path, pin: str | None, say: Say) -> _Plan:
     for name in {plan.ref, "main" if fetch.repo_type == "model" and not fetch.revision else None} - {None}:
         _point(folder, str(name), plan.sha)
     return plan
+
+
+def _download(fetch: Fetch, sha: str, cache: Path) -> None:
+    """Takes up again what a cut left, a few times; huggingface_hub itself does so for some cuts only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    patterns = list(fetch.patterns) if fetch.patterns else None
+    for pause in (*PAUSES_SECONDS, None):
+        try:
+            snapshot_download(
+                fetch.repo_id, repo_type=fetch.repo_type, revision=sha, cache_dir=cache, allow_patterns=patterns
+            )
+            return
+        except Exception as error:
+            refused = refusal(error, fetch.kind, fetch.pin)
+            if pause is None or refused is None or refused.reason is not Reason.NETWORK:
+                raise
+        time.sleep(pause)
 
 
 def _from_cache(fetch: Fetch, hf_home: Path, pin: str | None, error: Exception, say: Say) -> _Plan:

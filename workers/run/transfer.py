@@ -40,9 +40,9 @@ def shown(asked: Mapping[Path, Iterable[Blob]], say: Callable[[str], None]) -> I
     if done >= total:
         yield
         return
-    say(f"downloading {amount(done, total)}")
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(here, total, say, over), daemon=True)
+    first, over = f"downloading {amount(done, total)}", threading.Event()
+    watcher = threading.Thread(target=_watch, args=(here, total, first, say, over), daemon=True)
+    say(first)
     watcher.start()
     try:
         yield
@@ -57,8 +57,7 @@ def amount(done: int, total: int) -> str:
     return f"{done / size:.1f}/{total / size:.1f} {unit}"
 
 
-def _watch(here: Callable[[], int], total: int, say: Callable[[str], None], over: threading.Event) -> None:
-    before = ""
+def _watch(here: Callable[[], int], total: int, before: str, say: Callable[[str], None], over: threading.Event) -> None:
     while not over.wait(EVERY_SECONDS):
         line = f"downloading {amount(here(), total)}"
         if line != before:

@@ -1,0 +1,298 @@
+"""A stand-in for the Hugging Face Hub: the part of its protocol that reading needs, on the loopback, with faults.
+
+    with StandInHub() as hub:
+        sha = hub.commit("dataset", "owner/name", {"meta/info.json": b"{}"}, refs=("main", "v3.0"))
+        ... HF_ENDPOINT=hub.url ...
+        hub.files_read()
+
+Large files are redirected to a second address with X-Linked-* headers, as the real one does with LFS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+#: The only token the stand-in knows.
+TOKEN = "hf_of_the_standin"
+#: Files from this size on are stored as LFS, in bytes.
+LFS_FROM = 4096
+
+_API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?")
+_RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request as it came in, and the status it got."""
+
+    method: str
+    path: str
+    #: The Range header.
+    range: str | None
+    status: int
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What goes wrong with requests whose path matches."""
+
+    #: Regular expression, searched for in the path.
+    path: str
+    #: Answer with this status; None: answer, but only with the first half of the file.
+    status: int | None = None
+    #: X-Error-Code.
+    code: str | None = None
+    #: Times it strikes.
+    times: int = 1_000_000
+    #: Set when half of the file is sent; the connection then stays open until `resume` is set.
+    halfway: threading.Event | None = None
+    resume: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(kw_only=True)
+class _Repo:
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+
+
+class StandInHub:
+    """The server and what it holds; a context manager."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self._repos: dict[tuple[str, str], _Repo] = {}
+        self._blobs: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+        hub = self
+
+        class Handler(_Handler):
+            standin = hub
+
+        # The Hub itself and the place that it sends readers of large files to: another host, or huggingface_hub
+        # would take that one's answers for the Hub's.
+        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in ("127.0.0.1", "127.0.0.2")]
+        self._threads = [
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in self._servers
+        ]
+        self.url, self.store_url = (
+            f"http://{one.server_address[0]!s}:{one.server_address[1]}" for one in self._servers
+        )
+        self._open = False
+
+    def __enter__(self) -> StandInHub:
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.daemon_threads = True
+            thread.start()
+        self._open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cuts the network: from now on connections are refused. May be called twice."""
+        for fault in self.faults:
+            fault.resume.set()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            if self._open:
+                server.shutdown()
+                thread.join()
+            server.server_close()
+        self._open = False
+
+    def commit(
+        self,
+        repo_type: str,
+        repo_id: str,
+        files: Mapping[str, bytes],
+        *,
+        refs: Iterable[str] = ("main",),
+        gated: bool = False,
+    ) -> str:
+        """A new commit with exactly these files; the refs name it from now on. Gives its SHA."""
+        repo = self._repos.setdefault((repo_type, repo_id), _Repo())
+        repo.gated = gated
+        told = json.dumps([repo_type, repo_id, {name: _oid(body) for name, body in files.items()}])
+        sha = hashlib.sha1(told.encode()).hexdigest()
+        repo.commits[sha] = dict(files)
+        repo.refs |= dict.fromkeys(refs, sha)
+        self._blobs |= {hashlib.sha256(body).hexdigest(): body for body in files.values()}
+        return sha
+
+    def forget(self) -> None:
+        """Empties the log of requests."""
+        with self._lock:
+            self.requests.clear()
+
+    def files_read(self) -> list[str]:
+        """Paths of the files whose content was asked for, sorted; one read twice is there twice."""
+        found = [_RESOLVE.fullmatch(one.path) for one in self.requests if one.method in ("GET", "HEAD")]
+        heads = [match[4] for match in found if match]
+        return sorted(heads)
+
+    def downloads(self) -> list[Request]:
+        """Requests that were answered with (a part of) a file's content."""
+        return [
+            one
+            for one in self.requests
+            if one.method == "GET" and one.status in (200, 206) and not one.path.startswith("/api/")
+        ]
+
+    def log(self, request: Request) -> None:
+        with self._lock:
+            self.requests.append(request)
+
+    def strike(self, path: str) -> Fault | None:
+        """The fault that this request runs into."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.times > 0 and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def find(self, repo_type: str, repo_id: str, revision: str) -> tuple[_Repo | None, str | None]:
+        repo = self._repos.get((repo_type, repo_id))
+        if repo is None:
+            return None, None
+        sha = repo.refs.get(revision, revision)
+        return repo, sha if sha in repo.commits else None
+
+    def blob(self, name: str) -> bytes:
+        return self._blobs[name]
+
+
+def _oid(body: bytes) -> str:
+    """As git names a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+
+
+def _entry(body: bytes) -> dict[str, Any]:
+    entry: dict[str, Any] = {"size": len(body), "oid": _oid(body)}
+    if len(body) >= LFS_FROM:
+        digest = hashlib.sha256(body).hexdigest()
+        entry["lfs"] = {"size": len(body), "oid": digest, "sha256": digest, "pointerSize": 130}
+    return entry
+
+
+class _Handler(BaseHTTPRequestHandler):
+    standin: StandInHub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the log is `StandInHub.requests`."""
+
+    def _answer(self) -> None:
+        address = urlsplit(self.path)
+        path = unquote(address.path)
+        fault = self.standin.strike(path)
+        if fault and fault.status:
+            self._refuse(fault.status, fault.code or "")
+        elif match := _API.fullmatch(path):
+            self._tell(match, parse_qs(address.query))
+        elif match := _RESOLVE.fullmatch(path):
+            self._resolve(match, fault)
+        elif path.startswith("/cdn/"):
+            self._send(self.standin.blob(path[5:]), {"ETag": f'"{path[5:]}"'}, fault)
+        else:
+            self._refuse(404, "")
+
+    def _tell(self, match: re.Match[str], query: dict[str, list[str]]) -> None:
+        repo_type, repo_id, verb, revision = match.groups()
+        repo, sha = self.standin.find(repo_type, repo_id, revision or "main")
+        if repo is None:
+            return self._refuse(404 if self._known() else 401, "RepoNotFound")
+        if sha is None:
+            return self._refuse(404, "RevisionNotFound")
+        entries = {name: _entry(body) for name, body in repo.commits[sha].items()}
+        if verb == "tree":
+            tree = [{"type": "file", "path": name, **entry} for name, entry in entries.items()]
+            return self._send(json.dumps(tree).encode(), {"Content-Type": "application/json"}, None)
+        siblings = [{"rfilename": name} for name in entries]
+        if "blobs" in query:
+            siblings = [{"rfilename": name, "blobId": entry.pop("oid"), **entry} for name, entry in entries.items()]
+        info = {
+            "id": repo_id,
+            "sha": sha,
+            "siblings": siblings,
+            "private": False,
+            "gated": "manual" if repo.gated else False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "author": repo_id.partition("/")[0],
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "lastModified": "2026-01-01T00:00:00.000Z",
+        }
+        return self._send(json.dumps(info).encode(), {"Content-Type": "application/json"}, None)
+
+    def _resolve(self, match: re.Match[str], fault: Fault | None) -> None:
+        repo_type = "dataset" if match[1] else "model"
+        repo, sha = self.standin.find(repo_type, match[2], match[3])
+        if repo is None:
+            return self._refuse(404 if self._known() else 401, "RepoNotFound")
+        if repo.gated and not self._known():
+            return self._refuse(401, "GatedRepo")
+        if sha is None:
+            return self._refuse(404, "RevisionNotFound")
+        if match[4] not in repo.commits[sha]:
+            return self._refuse(404, "EntryNotFound")
+        body = repo.commits[sha][match[4]]
+        entry, headers = _entry(body), {"X-Repo-Commit": sha}
+        if "lfs" in entry:
+            digest = entry["lfs"]["sha256"]
+            headers |= {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(body))}
+            headers |= {"Location": f"{self.standin.store_url}/cdn/{digest}", "ETag": '"pointer"'}
+            return self._send(b"", headers, None, status=302)
+        return self._send(body, headers | {"ETag": f'"{entry["oid"]}"'}, fault)
+
+    def _known(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(b"", {"X-Error-Code": code} if code else {}, None, status=status)
+
+    def _send(self, body: bytes, headers: Mapping[str, str], fault: Fault | None, *, status: int = 200) -> None:
+        wanted = self.headers.get("Range")
+        if wanted and status == 200:
+            body, status = body[int(wanted.removeprefix("bytes=").partition("-")[0]) :], 206
+        # Written down before the client can see the answer, so that a test that has it finds it here.
+        self.standin.log(
+            Request(method=self.command, path=unquote(urlsplit(self.path).path), range=wanted, status=status)
+        )
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body)), "Accept-Ranges": "bytes"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault is None:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: len(body) // 2])
+        self.wfile.flush()
+        if fault.halfway is not None:
+            fault.halfway.set()
+            fault.resume.wait()
+            self.wfile.write(body[len(body) // 2 :])
+        self.close_connection = True

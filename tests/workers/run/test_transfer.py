@@ -1,0 +1,44 @@
+"""Progress of a download, read off the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pi0q.workers.run.transfer import Blob, amount, shown
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "text"),
+    [
+        (3_100_000_000, 14_000_000_000, "3.1/14.0 GB"),
+        (0, 22_000_000, "0.0/22.0 MB"),
+        (512, 4096, "0.5/4.1 kB"),
+        (0, 7, "0.0/7.0 B"),
+    ],
+)
+def test_amounts_in_one_unit(done: int, total: int, text: str) -> None:
+    assert amount(done, total) == text
+
+
+def first_line(blobs: Path, *asked: Blob) -> list[str]:
+    says: list[str] = []
+    with shown({blobs: asked}, says.append):
+        pass
+    return says[:1]
+
+
+@pytest.mark.parametrize("part", ["aa.incomplete", "aa.0123abcd.incomplete"])
+def test_whole_files_and_parts_count(tmp_path: Path, part: str) -> None:
+    (tmp_path / part).write_bytes(b"x" * 300)
+    (tmp_path / "bb").write_bytes(b"x" * 200)
+    (tmp_path / "of-another-commit").write_bytes(b"x" * 999)
+    asked = Blob(name="aa", size=600), Blob(name="bb", size=200)
+    assert first_line(tmp_path, *asked) == ["downloading 500.0/800.0 B"]
+
+
+def test_nothing_is_said_if_nothing_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "aa").write_bytes(b"x" * 5)
+    assert first_line(tmp_path, Blob(name="aa", size=5), Blob(name="aa", size=5)) == []
+    assert first_line(tmp_path) == []
