@@ -21,7 +21,7 @@ Tell: TypeAlias = Callable[[yaml.Node, str], None]
 
 _TAG = "tag:yaml.org,2002:"
 _TRUE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]{0,30})")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bwandb_v1_\w{20,}|://[^/\s]*:[^/\s]*@")
 

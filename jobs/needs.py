@@ -38,7 +38,8 @@ class _Model:
 
     #: Parameters held, in billions.
     params: float
-    #: Of these get gradients when everything is trained (pi0's two language heads are held but never used).
+    #: Of these get gradients when everything is trained: pi0's two language heads are held but never used (there
+    #: is no Adam moment of theirs in a checkpoint).
     trained: float
     #: Of these get gradients under `train_expert_only`.
     expert: float

@@ -76,9 +76,11 @@ def _walk(
             found.faults.append(Fault(line_of(key_node), f"{key} {unknown(key)}"))
         elif isinstance(value, yaml.MappingNode):
             _walk(value, f"{key}.", rules, sections, unknown, found)
-        else:
-            inner = sorted({rule[len(key) + 1 :].partition(".")[0] for rule in rules if rule.startswith(f"{key}.")})
-            found.tell(key, f"must hold keys of its own ({', '.join(inner[:4])} …), not {shown(value)}")
+        elif tag(value) != "null":  # an empty section says nothing, and nothing is wrong with that
+            inner = dict.fromkeys(
+                rule[len(key) + 1 :].partition(".")[0] for rule in rules if rule.startswith(f"{key}.")
+            )
+            found.tell(key, f"must hold keys of its own ({', '.join([*inner][:4])} …), not {shown(value)}")
 
 
 def _key(node: yaml.Node, prefix: str, found: Found) -> str | None:

@@ -122,6 +122,10 @@ def test_what_can_mean_only_one_thing_is_taken(written: str, expected: object) -
     assert type(value) is type(expected)
 
 
+def test_an_empty_section_says_nothing() -> None:
+    assert parse(MINIMAL + "resources:\ncheckpoints:\n  # keep: 3\n") == parse(MINIMAL)
+
+
 def test_names_are_normalised() -> None:
     assert parse(MINIMAL + "name: Cafe\u0301 📦 משימה\n").name == "Café 📦 משימה"
 
@@ -155,7 +159,7 @@ def test_a_byte_order_mark_and_windows_lines_are_taken() -> None:
         pytest.param(MINIMAL + "resources: {vram: 90Gi}\n", 4, "like 90GiB", id="half a unit"),
         pytest.param(MINIMAL + "resources: {disk: 0GiB}\n", 4, "from 1MiB", id="no disk"),
         pytest.param(MINIMAL + "resources: {gpus: 17}\n", 4, "from 0 to 16", id="too many GPUs"),
-        pytest.param(MINIMAL + "resources: 90GiB\n", 4, "must hold keys of its own (disk, gpus", id="no section"),
+        pytest.param(MINIMAL + "resources: 90GiB\n", 4, "must hold keys of its own (gpus, vram", id="no section"),
         pytest.param(MINIMAL + "checkpoints: {every: 30}\n", 4, "write 30min", id="no unit of time"),
         pytest.param(MINIMAL + "checkpoints: {every: 1:30}\n", 4, "like 90min", id="base 60"),
         pytest.param(MINIMAL + "checkpoints: {every: 0s}\n", 4, "from 1 second to 7 days", id="no time"),
@@ -167,6 +171,7 @@ def test_a_byte_order_mark_and_windows_lines_are_taken() -> None:
         pytest.param(with_train("steps: 010\n"), 4, "octal", id="octal"),
         pytest.param(with_train("steps: 1:30\n"), 4, "base 60", id="sexagesimal"),
         pytest.param(with_train("steps: 0.5\n"), 4, "whole number", id="half a step"),
+        pytest.param(with_train(f"steps: {'9' * 5000}\n"), 4, "whole number", id="more digits than int() takes"),
         pytest.param(with_train("policy.optimizer_lr: .nan\n"), 4, "a number from 0 to 10", id="nan"),
         pytest.param(with_train("policy.optimizer_lr: .inf\n"), 4, "a number from 0 to 10", id="inf"),
         pytest.param(with_train("policy.optimizer_lr: nan\n"), 4, "a number from 0 to 10", id="nan as text"),
