@@ -48,7 +48,7 @@ PURGE_SECONDS = 3600
 RUNTIME_BUCKETS = [600.0, 3600.0, 21600.0, 86400.0, 172800.0, 604800.0]
 #: Stands for the box of a job that ended without one; an event must come from somewhere.
 NO_BOX = "none"
-COLUMNS = "args,uuid,state,result,received,started,runtime,worker,kwargs"
+COLUMNS = "args,uuid,state,result,received,started,runtime,worker"
 
 log = logging.getLogger("pi0q.flower")
 
@@ -131,6 +131,8 @@ def result(job: Record) -> str:
         ]
     if job.state in OWNED:
         parts.append("cancelling" if job.wish == "cancel" else job.phase)
+    elif job.state not in ENDED:
+        parts.append(render.wanted(job.needs))
     if saved:
         parts.append(f"saved {saved.path}" if job.state in ENDED else f"saved {saved.step}")
     parts.append(job.wandb_url or ("WandB offline" if job.wandb_dir else ""))

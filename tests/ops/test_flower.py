@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import stat
 import urllib.error
 import urllib.request
@@ -20,9 +21,10 @@ from pi0q.jobs.record import Saved
 from pi0q.jobs.state import State
 from pi0q.ops import flower
 from pi0q.ops import server as servers
-from pi0q.queue.store import Store, heard
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import heard
 
-from .conftest import Box, Running, Spawn
+from ..conftest import Command, Hands, Running, Start
 
 pytest.importorskip("flower")
 from playwright.sync_api import Browser, Page, expect
@@ -36,7 +38,7 @@ class Web:
 
     def __init__(self, running: Running, home: Path) -> None:
         self.running = running
-        self.url = running.line(r"Flower: (http://\S+)")[1]
+        self.url = running.until("Flower: ").split()[1]
         self.password = (home / "flower.password").read_text().strip()
 
     def get(self, path: str, *, password: str | None = "", method: str = "GET") -> tuple[int, str]:
@@ -53,12 +55,11 @@ class Web:
 
 
 @pytest.fixture
-def start_web(spawn: Spawn, tmp_path: Path, server: servers.Server, store: Store) -> Callable[..., Web]:
-    def start(*options: str) -> Web:
-        args = ("-m", "pi0q.queue.cli", "flower", "--port", "0", *options)
-        return Web(spawn(*args, PI0Q_REDIS_URL=server.url, PI0Q_PREFIX=store.prefix), tmp_path)
+def start_web(start: Start, chosen: Settings) -> Callable[..., Web]:
+    def start_web(*options: str) -> Web:
+        return Web(start("flower", "--port", "0", *options), chosen.home)
 
-    return start
+    return start_web
 
 
 @pytest.fixture
@@ -86,12 +87,10 @@ def look(browser: Browser) -> Iterator[Callable[[Web, str], Page]]:
 Look = Callable[[Web, str], Page]
 
 
-def running_job(box: Box) -> tuple[str, int]:
-    job = box.submit("grab_box", wandb_url=LINK)
-    epoch = box.claim(job)
-    box.store.move(job, transition.preparing(epoch, attempt=1, run_dir="/data/runs/x"))
-    box.store.move(job, transition.running(epoch, text="pid 1", started_ms=box.store.now_ms()))
-    box.report(job, epoch, step=120, steps=50000, loss=0.1234, eta_seconds=3780.0, phase="")
+def running_job(hands: Hands) -> tuple[str, int]:
+    job = hands.submit(wandb_url=LINK)
+    epoch = hands.run(job)
+    hands.report(job, epoch, step=120, steps=50000, loss=0.1234, eta_seconds=3780.0, phase="")
     return job, epoch
 
 
@@ -109,16 +108,16 @@ def row(page: Page, job: str, text: str) -> None:
 
 
 def test_jobs_that_wait_run_and_ended_before_flower_started(
-    box: Box, start_web: Callable[..., Web], look: Look
+    hands: Hands, start_web: Callable[..., Web], look: Look
 ) -> None:
-    waiting = box.submit("not_yet")
-    running, _ = running_job(box)
-    done, epoch = running_job(box)
-    box.report(done, epoch, step=50000, checkpoint=SAVED)
-    box.store.move(done, transition.ended(box.store.get(done), epoch, Reason.FINISHED, "50000 steps"))
-    broken, epoch = running_job(box)
-    record = box.store.get(broken)
-    box.store.move(broken, transition.ended(record, epoch, Reason.CUDA_OUT_OF_MEMORY, "wanted 2 GiB"))
+    waiting = hands.submit("not_yet")
+    running, _ = running_job(hands)
+    done, epoch = running_job(hands)
+    hands.report(done, epoch, step=50000, checkpoint=SAVED)
+    hands.store.move(done, transition.ended(hands.store.get(done), epoch, Reason.FINISHED, "50000 steps"))
+    broken, epoch = running_job(hands)
+    record = hands.store.get(broken)
+    hands.store.move(broken, transition.ended(record, epoch, Reason.CUDA_OUT_OF_MEMORY, "wanted 2 GiB"))
     page = look(start_web(), "/tasks")
     row(page, waiting, r"not_yet(.|\n)*PENDING")
     row(page, running, r"grab_box(.|\n)*STARTED(.|\n)*step 120/50000 0% · loss 0.123 · 1h 3m left · " + LINK)
@@ -130,65 +129,65 @@ def test_jobs_that_wait_run_and_ended_before_flower_started(
     expect(page.locator("#task-page")).to_contain_text("pi0q@box-a")
 
 
-def test_changes_are_seen_while_it_runs(box: Box, web: Web, look: Look) -> None:
+def test_changes_are_seen_while_it_runs(hands: Hands, web: Web, look: Look) -> None:
     page = look(web, "/tasks")
-    job, epoch = running_job(box)
+    job, epoch = running_job(hands)
     row(page, job, "STARTED(.|\n)*step 120/50000")
-    box.report(job, epoch, step=25000)
+    hands.report(job, epoch, step=25000)
     row(page, job, "step 25000/50000 50%")
-    record = box.store.get(job)
-    box.store.move(job, transition.ended(record, epoch, Reason.BOX_RESTARTED, "it went away"))
+    record = hands.store.get(job)
+    hands.store.move(job, transition.ended(record, epoch, Reason.BOX_RESTARTED, "it went away"))
     row(page, job, "RETRY")
-    epoch = box.claim(job)
+    epoch = hands.claim(job)
     row(page, job, "RECEIVED")
-    box.store.move(job, transition.preparing(epoch, attempt=1, run_dir="/data/runs/x"))
-    box.store.move(job, transition.running(epoch, text="pid 2", started_ms=None))
+    hands.store.move(job, transition.preparing(epoch, attempt=1, run_dir="/data/runs/x"))
+    hands.store.move(job, transition.running(epoch, text="pid 2", started_ms=None))
     row(page, job, "STARTED")
-    started = box.store.get(job).started_ms
+    started = hands.store.get(job).started_ms
     task = json.loads(web.get(f"/api/task/info/{job}")[1])
     assert task["started"] == pytest.approx((started or 0) / 1000)
 
 
-def test_terminate_asks_the_owner_to_end_it(box: Box, web: Web, look: Look) -> None:
-    job, epoch = running_job(box)
+def test_terminate_asks_the_owner_to_end_it(hands: Hands, web: Web, look: Look) -> None:
+    job, epoch = running_job(hands)
     page = look(web, "/tasks")
     row(page, job, "STARTED")
     page.get_by_role("link", name=job).click()
-    changes = box.store.subscribe("changes")
+    changes = hands.store.subscribe("changes")
     page.get_by_role("button", name="Terminate").click()
-    while box.report(job, epoch) != "cancel":
+    while hands.report(job, epoch) != "cancel":
         assert list(heard(changes, 10.0)), "the wish never came"
     changes.close()
-    box.store.move(job, transition.cancelled(epoch, text="stopped"))
+    hands.store.move(job, transition.cancelled(epoch, text="stopped"))
     row(look(web, "/tasks"), job, "REVOKED")
-    assert box.store.get(job).history[-2].text == "cancelled in Flower"
+    assert hands.store.get(job).history[-2].text == "cancelled in Flower"
 
 
-def test_revoke_ends_a_job_that_was_interrupted_though_no_box_is_there(box: Box, web: Web, look: Look) -> None:
-    job, epoch = running_job(box)
-    box.store.move(job, transition.ended(box.store.get(job), epoch, Reason.BOX_RESTARTED, "it went away"))
+def test_revoke_ends_a_job_that_was_interrupted_though_no_box_is_there(hands: Hands, web: Web, look: Look) -> None:
+    job, epoch = running_job(hands)
+    hands.store.move(job, transition.ended(hands.store.get(job), epoch, Reason.BOX_RESTARTED, "it went away"))
     page = look(web, "/tasks")
     row(page, job, "RETRY")
     page.get_by_role("link", name=job).click()
     page.get_by_role("button", name="Revoke").click()
     row(look(web, "/tasks"), job, "REVOKED")
-    assert box.store.get(job).state is State.CANCELLED
-    assert box.store.waiting() == []
+    assert hands.store.get(job).state is State.CANCELLED
+    assert hands.store.waiting() == []
 
 
-def test_the_waiting_jobs_are_counted(box: Box, web: Web, look: Look) -> None:
+def test_the_waiting_jobs_are_counted(hands: Hands, web: Web, look: Look) -> None:
     for number in range(3):
-        box.submit(f"job{number}")
+        hands.submit(f"job{number}")
     line = look(web, "/broker").locator("tr#jobs")
     assert line.locator("td").all_inner_texts()[:2] == ["jobs", "3"]
 
 
-def test_a_restarted_flower_knows_it_all(box: Box, start_web: Callable[..., Web], look: Look) -> None:
+def test_a_restarted_flower_knows_it_all(hands: Hands, start_web: Callable[..., Web], look: Look) -> None:
     first = start_web()
-    job, epoch = running_job(box)
+    job, epoch = running_job(hands)
     row(look(first, "/tasks"), job, "STARTED")
-    assert first.running.stop() == 0
-    box.store.move(job, transition.ended(box.store.get(job), epoch, Reason.FINISHED, "done"))
+    assert first.running.end(signal.SIGTERM) == 0
+    hands.store.move(job, transition.ended(hands.store.get(job), epoch, Reason.FINISHED, "done"))
     second = start_web()
     assert second.password == first.password
     row(look(second, "/tasks"), job, "SUCCESS")
@@ -204,25 +203,25 @@ def test_it_asks_for_the_password(web: Web) -> None:
     assert web.get("/healthcheck", password=None) == (200, "OK")
 
 
-def test_no_page_tells_the_servers_password(box: Box, web: Web, server: servers.Server) -> None:
+def test_no_page_tells_the_servers_password(hands: Hands, web: Web, server: servers.Server) -> None:
     secret = server.url.split(":")[2].split("@")[0]
-    running_job(box)
+    running_job(hands)
     for path in ("/", "/tasks", "/broker", "/api/workers", "/api/tasks", "/metrics"):
         assert secret not in web.get(path)[1], path
 
 
-def test_read_only_has_no_buttons(box: Box, start_web: Callable[..., Web]) -> None:
+def test_read_only_has_no_buttons(hands: Hands, start_web: Callable[..., Web]) -> None:
     web = start_web("--read-only")
-    job, _ = running_job(box)
+    job, _ = running_job(hands)
     assert web.get(f"/api/task/revoke/{job}?terminate=true", method="POST")[0] == 403
-    assert box.store.get(job).wish == ""
+    assert hands.store.get(job).wish == ""
 
 
-def test_a_taken_port_is_told(web: Web, spawn: Spawn, server: servers.Server) -> None:
+def test_a_taken_port_is_told(web: Web, pi0q: Command) -> None:
     port = web.url.rpartition(":")[2]
-    second = spawn("-m", "pi0q.queue.cli", "flower", "--port", port, PI0Q_REDIS_URL=server.url)
-    second.line(rf"Flower can't listen on 127.0.0.1:{port}")
-    assert second.process.wait(20) == 2
+    second = pi0q("flower", "--port", port)
+    assert second.returncode == 2
+    assert f"Flower can't listen on 127.0.0.1:{port}" in second.stderr
 
 
 def test_the_password_is_made_once_and_private(tmp_path: Path) -> None:

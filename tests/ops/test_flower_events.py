@@ -12,7 +12,7 @@ from celery.events.state import State as CeleryState
 
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
-from pi0q.jobs.state import ENDED, OWNED, State
+from pi0q.jobs.state import ENDED, State
 from pi0q.ops.flower import Feeder, Told, events, result, without_tasks
 
 JOB = Record(
@@ -135,7 +135,8 @@ def test_progress_is_one_line() -> None:
     job = replace(at(State.RUNNING, 1), step=120, steps=50000, loss=0.1234, eta_seconds=3780, phase="saving")
     assert result(job) == "step 120/50000 0% · loss 0.123 · 1h 3m left · saving"
     assert result(replace(job, wish="cancel")).endswith("cancelling")
-    assert all(result(at(state, 0)) == "" for state in set(State) - OWNED)
+    assert result(at(State.QUEUED, 0)) == "needs 1 GPU with 90 GiB, disk 120 GiB"
+    assert all(result(at(state, 0)) == "" for state in ENDED)
 
 
 @pytest.fixture
