@@ -33,6 +33,14 @@ def box_key(box: str) -> str:
     return f"box.{box}"
 
 
+def job_of(raw: str) -> str | None:
+    """The id in a waiting message; None for one that is not ours, which must not stop a scan."""
+    try:
+        return str(json.loads(raw)["headers"]["id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def build(job_id: str, *, name: str, needs: Mapping[str, int], priority: str, origin: str) -> str:
     """The message of a job. It carries the id and, for those who read the queue, name and needs."""
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,10 +12,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.errors import NotFound, UsageError
+from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS
 from pi0q.jobs.record import Record, from_hash, to_hash
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import Transition
 from pi0q.queue import message
+from pi0q.queue.connection import SOCKET_TIMEOUT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,8 +29,8 @@ SCAN_DEPTH = 200
 BOX_SILENT_SECONDS = 60
 #: Fields that `ls` needs; a spec can be long and is left out.
 LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms",
-          "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds", "eta_seconds",
-          "checkpoint", "wandb_url", "wandb_dir", "wish", "needs")  # fmt: skip
+          "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds",
+          "eta_seconds", "checkpoint", "wandb_url", "wandb_dir", "wish", "needs")  # fmt: skip
 
 
 class NotOwner(Exception):
@@ -136,7 +140,7 @@ class Store:
 
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
         """Returns jobs of dead leases to the queue and lost messages to their place; the ids it mended."""
-        return list(self._run("sweep", int(every_seconds * 1000)))
+        return list(self._run("sweep", max(1, int(every_seconds * 1000)), MAX_FRUITLESS_RUNS))
 
     def announce_box(self, name: str, box_id: str, fields: Mapping[str, Any]) -> bool:
         """Says that a box lives and what it has. False if another living box has this name."""
@@ -155,8 +159,9 @@ class Store:
         pipe = self.client.pipeline(transaction=False)
         for key in message.QUEUE_KEYS:
             pipe.lrange(self.prefix + key, -depth, -1)
-        ids = [json.loads(raw)["headers"]["id"] for part in pipe.execute() for raw in reversed(part)]
-        return self._records(dict.fromkeys(ids), extra=("fruitless", "queued_ms", "boot", "spec"))
+        found = [message.job_of(raw) for part in pipe.execute() for raw in reversed(part)]
+        ids = dict.fromkeys(job_id for job_id in found if job_id)
+        return self._records(ids, extra=("fruitless", "queued_ms", "boot", "spec"))
 
     def get(self, job_id: str) -> Record:
         """One job with its history. Raises NotFound."""
@@ -214,22 +219,27 @@ class Store:
 
     def tail(self, job_id: str) -> tuple[str, int]:
         """The last bytes of the trainer's log and how many bytes it had in all."""
-        pipe = self.client.pipeline(transaction=False)
+        # In one transaction: `pi0q logs -f` reckons from the total where in the text the new lines begin.
+        pipe = self.client.pipeline(transaction=True)
         pipe.get(self.prefix + f"tail:{job_id}")
         pipe.hget(self.prefix + f"job:{job_id}", "log_bytes")
         text, total = pipe.execute()
         return text or "", int(total or 0)
 
     def resolve(self, reference: str) -> str:
-        """The id of the job that a full id, a unique prefix of one, or a name means. Raises NotFound, UsageError.
+        """The id of the job that a full id, a name, or a unique prefix of an id means. Raises NotFound, UsageError.
 
         Of several jobs of one name it is the one that has not ended, else the newest.
         """
+        # Names are kept in this form; a terminal may type the other.
+        reference = unicodedata.normalize("NFC", reference)
         lookup = self.prefix + "lookup"
         pipe = self.client.pipeline(transaction=False)
         pipe.zrange(lookup, f"[n:{reference}\0", f"[n:{reference}\0\xff", bylex=True)
         pipe.zrange(lookup, f"[i:{reference}", f"[i:{reference}\xff", bylex=True)
         named, started = pipe.execute()
+        if f"i:{reference}" in started:
+            return reference
         ids = [member.split("\0")[1] for member in named] or [member[2:] for member in started]
         if len(ids) > 1 and named:
             records = self._records(ids)
@@ -252,9 +262,12 @@ class Store:
     # -- waiting for changes ----------------------------------------------------------------------
 
     def subscribe(self, *channels: str) -> PubSub:
-        """Listens to `changes` or `wake`; `heard` reads from it."""
+        """Listens to `changes` or `wake`: to all that is said from its return on. `heard` reads from it."""
         pubsub: PubSub = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         pubsub.subscribe(*(self.prefix + channel for channel in channels))
+        for _ in channels:
+            # The server's word that it listens; redis-py makes None of it.
+            pubsub.get_message(timeout=SOCKET_TIMEOUT)
         return pubsub
 
     def _records(self, ids: Iterable[str], extra: tuple[str, ...] = ()) -> list[Record]:
@@ -273,6 +286,13 @@ def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:
     while (said := pubsub.get_message(timeout=timeout)) is not None:
         timeout = 0.0
         yield str(said["data"])
+
+
+def await_news(pubsub: PubSub, job_id: str, seconds: float) -> None:
+    """Waits for a word on one job, but not for ever: a word is lost where its connection broke. Then look again."""
+    give_up = time.monotonic() + seconds
+    while (left := give_up - time.monotonic()) > 0 and job_id not in heard(pubsub, left):
+        pass
 
 
 def _json(fields: Mapping[str, str]) -> str:

@@ -73,7 +73,7 @@ def wait_for(store: Store) -> Iterator[WaitFor]:
             while not (found := condition()):
                 left = give_up - time.monotonic()
                 assert left > 0, f"it did not come true within {seconds} s"
-                list(heard(changes, min(left, 1.0)))
+                list(heard(changes, min(left, 0.2)))
             return found
 
         yield wait_for

@@ -79,6 +79,8 @@ local function settle(id, to, reason, text, at)
   if from == 'queued' then unqueue(id) end
   if OWNED[from] and not OWNED[to] then release(id) end
   set(id, { state = to, updated_ms = at, reason = reason })
+  if reason ~= '' then set(id, { detail = text }) end
+  if not OWNED[to] then set(id, { phase = '' }) end
   if to == 'queued' then
     set(id, { queued_ms = at })
     enqueue_first(id)

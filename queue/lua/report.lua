@@ -10,7 +10,10 @@ if text ~= '' then
   local length = redis.call('APPEND', P .. 'tail:' .. id, text)
   redis.call('HINCRBY', P .. 'job:' .. id, 'log_bytes', #text)
   if length > TAIL_BYTES then
-    redis.call('SET', P .. 'tail:' .. id, redis.call('GETRANGE', P .. 'tail:' .. id, -TAIL_BYTES, -1))
+    local tail = redis.call('GETRANGE', P .. 'tail:' .. id, -TAIL_BYTES, -1)
+    -- The cut may have gone through a character: what is left of it would not be UTF-8.
+    tail = tail:gsub('^[\128-\191]+', '')
+    redis.call('SET', P .. 'tail:' .. id, tail)
   end
 end
 if text ~= '' or ARGV[4] ~= '{}' then announce(id) end

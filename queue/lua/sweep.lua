@@ -1,21 +1,31 @@
--- sweep(ms between two sweeps) -> ids that were mended; any box may call it at any time
+-- sweep(ms between two sweeps, runs without a new checkpoint that end a job) -> ids that were mended; any box may call it
 -- Jobs whose lease ran out go back to their old place; queued jobs whose message got lost get it again.
 if not redis.call('SET', P .. 'swept', 1, 'NX', 'PX', ARGV[1]) then return {} end
-local at, mended = now(), {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', at)) do
-  if OWNED[get(id, 'state')] then
-    settle(id, 'queued', 'lease_expired', get(id, 'box') .. ' was not heard of for the length of a lease', at)
-    mended[#mended + 1] = id
-  else
-    redis.call('ZREM', P .. 'leases', id)
-  end
+local at, fruitless_limit, mended = now(), tonumber(ARGV[2]), {}
+
+-- An interruption, counted as transition.ended counts it: no attempt is used up, a run without a checkpoint is noted.
+local function interrupt(id)
+  local text = get(id, 'box') .. ' was not heard of for the length of a lease'
+  local counted = get(id, 'state') ~= 'claimed' and (tonumber(get(id, 'attempt')) or 0) > 0
+  if counted then redis.call('HINCRBY', P .. 'job:' .. id, 'attempt', -1) end
+  local fruitless = redis.call('HINCRBY', P .. 'job:' .. id, 'fruitless', 1)
+  if fruitless < fruitless_limit then return settle(id, 'queued', 'lease_expired', text, at) end
+  settle(id, 'failed', 'crash_loop', text .. ' (' .. fruitless .. ' times without a new checkpoint)', at)
 end
-local present = {}
+
+local expired, present = {}, {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', at)) do
+  if OWNED[get(id, 'state')] then expired[id] = true else redis.call('ZREM', P .. 'leases', id) end
+end
 for _, step in ipairs({ '', '\6\0223', '\6\0226', '\6\0229' }) do
   for _, message in ipairs(redis.call('LRANGE', P .. 'jobs' .. step, 0, -1)) do present[message] = true end
 end
-for _, id in ipairs(redis.call('ZRANGE', P .. 'live', 0, -1)) do
-  if get(id, 'state') == 'queued' and not present[get(id, 'message')] then
+-- The youngest first: of those that come back together the oldest is next.
+for _, id in ipairs(redis.call('ZREVRANGE', P .. 'live', 0, -1)) do
+  if expired[id] then
+    interrupt(id)
+    mended[#mended + 1] = id
+  elseif get(id, 'state') == 'queued' and not present[get(id, 'message')] then
     enqueue_first(id)
     note(id, at, '', 'its message was lost; it is back in the queue')
     announce(id)

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import click
 
 from pi0q.jobs.state import ENDED
-from pi0q.queue.store import Store, heard
+from pi0q.queue.store import Store, await_news
 from pi0q.queue.verbs.common import open_store
+
+#: Seconds after which it looks again, whether or not it heard of anything new.
+SLOWEST = 5.0
 
 
 @click.command()
@@ -58,5 +61,4 @@ def growing(store: Store, job_id: str) -> Iterator[str]:
         seen = total
         if over:
             return
-        while job_id not in heard(pubsub, 10.0):
-            pass
+        await_news(pubsub, job_id, SLOWEST)

@@ -11,7 +11,7 @@ import click
 
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import render
-from pi0q.queue.store import Store, heard
+from pi0q.queue.store import Store, await_news, heard
 from pi0q.queue.verbs.common import open_store
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ def _lines(store: Store, job_id: str) -> None:
                 last = mark
             if job.state in ENDED:
                 return
-            while job_id not in heard(pubsub, SLOWEST):
-                pass
+            await_news(pubsub, job_id, SLOWEST)
     except KeyboardInterrupt:
         click.echo("Stopped looking; the job goes on.", err=True)

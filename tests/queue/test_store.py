@@ -1,0 +1,595 @@
+"""One job after another; what happens when several hands reach for one is in test_store_races.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from pi0q.jobs.errors import NotFound, UsageError
+from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS, Reason
+from pi0q.jobs.record import Saved
+from pi0q.jobs.state import State
+from pi0q.jobs.transition import cancelled, ended, preparing, running
+from pi0q.queue import message
+from pi0q.queue.store import NotOwner, Store, await_news, heard
+
+from ..conftest import Hands, WaitFor
+
+#: Bytes of a log that the queue keeps (lua/common.lua).
+TAIL_BYTES = 32768
+
+
+def waiting(store: Store) -> list[str]:
+    return [job.id for job in store.waiting()]
+
+
+def finish(store: Store, job: str, epoch: int) -> State | None:
+    return store.move(job, ended(store.get(job), epoch, Reason.FINISHED, "reached step 50000"))
+
+
+def sweep(store: Store) -> list[str]:
+    """A sweep that does not mind the last one."""
+    store.client.delete(store.prefix + "swept")
+    return store.sweep()
+
+
+def as_sent(store: Store, job: str) -> dict[str, str]:
+    """The fields that its submit sent, near enough."""
+    return {str(name): str(value) for name, value in store.client.hgetall(store.prefix + f"job:{job}").items()}
+
+
+# -- submit ---------------------------------------------------------------------------------------
+
+
+def test_a_submitted_job_waits_and_says_who_wants_what(hands: Hands, store: Store) -> None:
+    before = store.now_ms()
+    job = store.get(hands.submit("抓盒子 №1", priority="high", spec={"train": {"steps": 5}}))
+    assert (job.name, job.state, job.priority, job.submitter) == ("抓盒子 №1", State.QUEUED, "high", "ada@laptop")
+    assert (job.spec, job.needs["vram_mib"], job.steps) == ({"train": {"steps": 5}}, 92160, 50000)
+    assert before <= job.created_ms <= store.now_ms()
+    assert job.created_ms == job.updated_ms == job.queued_ms
+    assert (job.epoch, job.attempt, job.box, job.reason) == (0, 0, None, None)
+    (event,) = job.history
+    assert (event.state, event.epoch, event.text) == (State.QUEUED, 0, "submitted by ada@laptop")
+
+
+def test_the_same_submit_twice_is_one_job(hands: Hands, store: Store) -> None:
+    """A client that lost the answer sends it again."""
+    job = hands.submit()
+    fields = as_sent(store, job)
+    assert store.submit(job, fields, text="submitted again") is False
+    assert waiting(store) == [job]
+    assert len(store.get(job).history) == 1
+    assert store.page().live == 1
+
+
+def test_the_same_submit_after_its_end_does_not_bring_it_back(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    fields = as_sent(store, job)
+    store.cancel(job, text="no")
+    assert store.submit(job, fields, text="submitted again") is False
+    assert (waiting(store), store.get(job).state) == ([], State.CANCELLED)
+
+
+# -- the queue ------------------------------------------------------------------------------------
+
+
+def test_the_most_urgent_is_first_and_of_these_the_oldest(hands: Hands, store: Store) -> None:
+    order = ["low", "normal", "urgent", "high", "normal", "urgent", "low", "high"]
+    jobs = [hands.submit(priority=priority) for priority in order]
+    assert waiting(store) == [jobs[number] for number in (2, 5, 3, 7, 1, 4, 0, 6)]
+
+
+def test_a_scan_looks_at_the_oldest_of_each_priority(hands: Hands, store: Store) -> None:
+    jobs = [hands.submit() for _ in range(5)]
+    urgent = hands.submit(priority="urgent")
+    assert [job.id for job in store.waiting(depth=2)] == [urgent, *jobs[:2]]
+
+
+def test_a_scan_brings_what_a_box_must_judge(hands: Hands, store: Store) -> None:
+    hands.submit(spec={"train": {"steps": 5}})
+    (job,) = store.waiting()
+    assert (job.needs["disk_mib"], job.spec["train"], job.queued_ms) == (122880, {"steps": 5}, job.created_ms)
+
+
+def test_a_forged_message_does_not_stop_the_scan(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    for forged in (b"\xff", b"not json", b"{}", b'{"headers": {"id": "../../etc"}}', b'{"headers": {"id": []}}'):
+        store.client.rpush(store.prefix + message.queue_key(6), forged)
+    # As `connect` makes it; the test's own client is strict about UTF-8.
+    store.client.lrem(store.prefix + message.queue_key(6), 0, b"\xff")  # type: ignore[arg-type]
+    assert waiting(store) == [job]
+
+
+def test_a_message_that_is_there_twice_is_one_job_and_a_claim_takes_both(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    raw = store.client.hget(store.prefix + f"job:{job}", "message")
+    store.client.lpush(store.prefix + message.queue_key(6), str(raw))
+    assert waiting(store) == [job]
+    hands.claim(job)
+    assert store.client.exists(store.prefix + message.queue_key(6)) == 0
+
+
+def test_a_message_that_outlived_its_job_goes_with_the_next_claim(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    raw = str(store.client.hget(store.prefix + f"job:{job}", "message"))
+    store.cancel(job, text="no")
+    store.client.lpush(store.prefix + message.queue_key(6), raw)
+    assert hands.try_claim(job) == "gone"
+    assert waiting(store) == []
+
+
+# -- claim, run, end ------------------------------------------------------------------------------
+
+
+def test_a_claim_moves_the_message_to_the_box_and_writes_down_the_owner(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    raw = store.client.hget(store.prefix + f"job:{job}", "message")
+    gpus, promises = ["GPU-1"], [("GPU-1", 0, 92160), ("box-a:disk", 0, 122880)]
+    store.claim(job, box="box-a", boot="77", lease_seconds=600, promises=promises, gpus=gpus, text="fits")
+    assert waiting(store) == []
+    assert store.client.lrange(store.prefix + "box.box-a", 0, -1) == [raw]
+    record = store.get(job)
+    assert (record.state, record.epoch, record.box, record.boot) == (State.CLAIMED, 1, "box-a", "77")
+    assert record.gpus == ("GPU-1",)
+    assert [owned.id for owned in store.owned("box-a")] == [job]
+    assert store.promises(["GPU-1", "box-a:disk"]) == {"GPU-1": (1, {job: 92160}), "box-a:disk": (1, {job: 122880})}
+
+
+def test_what_does_not_wait_cannot_be_claimed(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    assert hands.try_claim(job, "box-b") == "gone"
+    finish(store, job, epoch)
+    assert hands.try_claim(job, "box-b") == "gone"
+    assert hands.try_claim("nosuchjob") == "gone"
+    assert (store.get(job).epoch, store.owned("box-b")) == (1, [])
+
+
+def test_a_whole_life(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.claim(job, promises=[("GPU-1", 0, 92160)])
+    assert store.move(job, preparing(epoch, attempt=1, run_dir="/data/runs/x")) is State.PREPARING
+    assert store.move(job, running(epoch, text="", started_ms=17)) is State.RUNNING
+    saved = Saved(step=20000, path="/data/runs/x/output/checkpoints/020000", manifest="ab", bytes=28)
+    assert hands.report(job, epoch, step=20001, loss=0.25, checkpoint=saved) == ""
+    record = store.get(job)
+    assert (record.step, record.loss, record.checkpoint, record.started_ms) == (20001, 0.25, saved, 17)
+    assert finish(store, job, epoch) is State.SUCCEEDED
+    record = store.get(job)
+    assert (record.state, record.reason, record.detail) == (State.SUCCEEDED, Reason.FINISHED, "reached step 50000")
+    assert record.ended_ms is not None and record.checkpoint == saved
+    states = [event.state.value for event in record.history]
+    assert states == ["queued", "claimed", "preparing", "running", "succeeded"]
+    # Nothing of it is held any more.
+    assert store.promises(["GPU-1"]) == {"GPU-1": (2, {})}
+    assert store.owned("box-a") == [] and waiting(store) == []
+    for gone in ("leases", "box.box-a", "live"):
+        assert store.client.exists(store.prefix + gone) == 0
+
+
+@pytest.mark.parametrize("move", [preparing(1, attempt=1, run_dir="/x"), running(1, text="", started_ms=None)])
+def test_a_move_that_the_table_does_not_have_changes_nothing(move: Any, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    before = store.client.hgetall(store.prefix + f"job:{job}")
+    assert store.move(job, move) is None
+    assert store.client.hgetall(store.prefix + f"job:{job}") == before
+    assert store.move("nosuchjob", move) is None
+    assert store.client.exists(store.prefix + "job:nosuchjob") == 0
+
+
+def test_a_message_that_comes_twice_starts_once(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.claim(job)
+    store.redeliver(job, "box-a")
+    assert store.client.llen(store.prefix + "box.box-a") == 2
+    assert store.move(job, preparing(epoch, attempt=1, run_dir="/x")) is State.PREPARING
+    assert store.move(job, preparing(epoch, attempt=1, run_dir="/x")) is None
+    finish(store, job, epoch)
+
+
+def test_a_message_of_no_job_is_not_delivered_again(store: Store) -> None:
+    store.redeliver("nosuchjob", "box-a")
+    assert store.client.exists(store.prefix + "box.box-a") == 0
+
+
+# -- the fence ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def succeeded_by(hands: Hands, store: Store) -> tuple[str, int, int]:
+    """A job that its first owner lost to another: (job, old epoch, new epoch)."""
+    job = hands.submit()
+    old = hands.run(job, "box-a")
+    hands.let_lease_run_out(job)
+    assert sweep(store) == [job]
+    return job, old, hands.run(job, "box-b")
+
+
+def test_a_former_owner_can_neither_move_nor_report(succeeded_by: tuple[str, int, int], store: Store) -> None:
+    job, old, new = succeeded_by
+    assert new == old + 1
+    before = store.client.hgetall(store.prefix + f"job:{job}")
+    tail = store.tail(job)
+    with pytest.raises(NotOwner, match=f"{job} is no longer ours under epoch {old}"):
+        store.report(job, old, lease_seconds=600, fields={"step": 7}, log="late words")
+    for late in (
+        ended(store.get(job), old, Reason.FINISHED, "late"),
+        ended(store.get(job), old, Reason.TRAINER_FAILED, "late"),
+        cancelled(old, text="late"),
+    ):
+        assert store.move(job, late) is None
+    assert store.client.hgetall(store.prefix + f"job:{job}") == before
+    assert store.tail(job) == tail
+
+
+def test_the_new_owner_goes_on_undisturbed(succeeded_by: tuple[str, int, int], hands: Hands, store: Store) -> None:
+    job, _, new = succeeded_by
+    hands.report(job, new, step=7)
+    assert finish(store, job, new) is State.SUCCEEDED
+
+
+def test_nothing_is_reported_of_a_job_that_has_ended(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    finish(store, job, epoch)
+    with pytest.raises(NotOwner):
+        hands.report(job, epoch, step=7)
+    assert store.client.exists(store.prefix + "leases") == 0
+
+
+def test_a_report_renews_the_lease(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    hands.let_lease_run_out(job)
+    before = store.now_ms()
+    store.report(job, epoch, lease_seconds=600, fields={})
+    until = store.client.zscore(store.prefix + "leases", job)
+    assert until is not None and before + 600_000 <= until <= store.now_ms() + 600_000
+    assert sweep(store) == []
+
+
+# -- interruption ---------------------------------------------------------------------------------
+
+
+def test_an_interrupted_job_is_next_again_with_all_it_had(hands: Hands, store: Store) -> None:
+    first, second = hands.submit(), hands.submit()
+    epoch = hands.run(first, promises=[("GPU-1", 0, 92160)])
+    third = hands.submit()
+    saved = Saved(step=20000, path="/x", manifest="ab", bytes=28)
+    hands.report(first, epoch, step=20500, checkpoint=saved, phase="saving", vram_now_mib=90000, log="words\n")
+    assert store.move(first, ended(store.get(first), epoch, Reason.BOX_RESTARTED, "rebooted")) is State.QUEUED
+    assert waiting(store) == [first, second, third]
+    job = store.get(first)
+    assert (job.checkpoint, job.box, job.epoch, job.attempt) == (saved, "box-a", 1, 0)
+    assert (job.reason, job.detail, job.phase, job.vram_now_mib) == (Reason.BOX_RESTARTED, "rebooted", "", 0)
+    assert store.promises(["GPU-1"]) == {"GPU-1": (2, {})}
+    assert store.tail(first) == ("words\n", 6)
+    assert hands.claim(first) == 2
+    assert store.get(first).reason is None
+
+
+def test_a_job_goes_back_when_its_lease_ran_out(hands: Hands, store: Store) -> None:
+    first, second = hands.submit(), hands.submit()
+    hands.run(first, promises=[("GPU-1", 0, 92160)])
+    assert sweep(store) == []
+    hands.let_lease_run_out(first)
+    assert sweep(store) == [first]
+    assert waiting(store) == [first, second]
+    job = store.get(first)
+    assert (job.state, job.reason) == (State.QUEUED, Reason.LEASE_EXPIRED)
+    assert job.detail == job.history[-1].text == "box-a was not heard of for the length of a lease"
+    assert store.owned("box-a") == [] and store.promises(["GPU-1"])["GPU-1"][1] == {}
+    assert store.client.exists(store.prefix + "leases", store.prefix + "box.box-a") == 0
+
+
+def test_a_lease_is_as_long_as_the_claim_said(hands: Hands, store: Store, wait_for: WaitFor) -> None:
+    job = hands.submit()
+    hands.claim(job, lease_seconds=0.05)
+    assert wait_for(lambda: sweep(store)) == [job]
+
+
+def test_a_lease_that_ran_out_uses_up_no_attempt(hands: Hands, store: Store) -> None:
+    job = hands.submit(attempt=1)
+    hands.run(job, attempt=2)
+    hands.let_lease_run_out(job)
+    sweep(store)
+    assert (store.get(job).attempt, store.get(job).fruitless) == (1, 1)
+    # No runner took it: there is none to give back.
+    hands.claim(job)
+    hands.let_lease_run_out(job)
+    sweep(store)
+    assert (store.get(job).attempt, store.get(job).fruitless) == (1, 2)
+
+
+def test_a_job_that_takes_every_box_down_with_it_is_stopped(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    for _ in range(MAX_FRUITLESS_RUNS - 1):
+        hands.run(job)
+        hands.let_lease_run_out(job)
+        sweep(store)
+        assert store.get(job).state is State.QUEUED
+    hands.run(job)
+    hands.let_lease_run_out(job)
+    assert sweep(store) == [job]
+    record = store.get(job)
+    assert (record.state, record.reason) == (State.FAILED, Reason.CRASH_LOOP)
+    assert record.detail.endswith(f"({MAX_FRUITLESS_RUNS} times without a new checkpoint)")
+    assert waiting(store) == []
+
+
+def test_a_lost_message_comes_back_once(hands: Hands, store: Store) -> None:
+    job, other = hands.submit(priority="high"), hands.submit()
+    store.client.delete(store.prefix + message.queue_key(3))
+    assert waiting(store) == [other]
+    assert sweep(store) == [job]
+    assert waiting(store) == [job, other]
+    assert store.get(job).history[-1].text == "its message was lost; it is back in the queue"
+    assert sweep(store) == []
+
+
+def test_of_many_that_come_back_together_the_oldest_is_next(hands: Hands, store: Store) -> None:
+    jobs = [hands.submit() for _ in range(6)]
+    for job in (jobs[1], jobs[0], jobs[2]):
+        hands.run(job)
+        hands.let_lease_run_out(job)
+    store.client.delete(store.prefix + message.queue_key(6))
+    assert sorted(sweep(store)) == sorted(jobs)
+    assert waiting(store) == jobs
+
+
+def test_sweeps_leave_each_other_time(hands: Hands, store: Store) -> None:
+    assert store.sweep(every_seconds=60) == []
+    job = hands.submit()
+    store.client.delete(store.prefix + message.queue_key(6))
+    assert store.sweep(every_seconds=60) == []
+    store.client.delete(store.prefix + "swept")
+    assert store.sweep(every_seconds=0) == [job]
+
+
+def test_a_lease_of_a_job_that_nobody_owns_is_dropped(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    hands.let_lease_run_out(job)
+    assert sweep(store) == []
+    assert store.client.exists(store.prefix + "leases") == 0
+
+
+# -- cancel ---------------------------------------------------------------------------------------
+
+
+def test_a_waiting_job_is_cancelled_at_once(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    assert store.cancel(job, text="cancelled by ada@laptop") is State.CANCELLED
+    record = store.get(job)
+    assert (record.state, record.reason) == (State.CANCELLED, Reason.CANCELLED_BY_USER)
+    assert record.detail == "cancelled by ada@laptop"
+    assert waiting(store) == [] and record.ended_ms is not None
+
+
+def test_the_owner_of_a_running_job_is_asked(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    with store.subscribe(f"wish:{job}") as wishes:
+        assert store.cancel(job, text="cancelled by ada@laptop") is State.RUNNING
+        await_news(wishes, "cancel", 10.0)
+    assert hands.report(job, epoch) == "cancel"
+    assert store.cancel(job, text="cancelled by ada@laptop") is State.RUNNING
+    assert [event.text for event in store.get(job).history].count("cancelled by ada@laptop") == 1
+    assert store.move(job, cancelled(epoch, text="cancelled by ada@laptop")) is State.CANCELLED
+    assert store.get(job).wish == ""
+
+
+@pytest.mark.parametrize("how", ["the box restarted", "its lease ran out"])
+def test_a_wish_outlives_an_interruption(how: str, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    store.cancel(job, text="cancelled by ada@laptop")
+    if how == "its lease ran out":
+        hands.let_lease_run_out(job)
+        sweep(store)
+    else:
+        assert store.move(job, ended(store.get(job), epoch, Reason.BOX_RESTARTED, "rebooted")) is State.CANCELLED
+    record = store.get(job)
+    assert (record.state, record.reason) == (State.CANCELLED, Reason.CANCELLED_BY_USER)
+    assert record.detail.startswith("cancelled while interrupted: ")
+    assert waiting(store) == [] and store.owned("box-a") == []
+
+
+def test_an_end_cannot_be_cancelled(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    finish(store, job, hands.run(job))
+    before = store.get(job)
+    assert store.cancel(job, text="too late") is State.SUCCEEDED
+    assert store.get(job) == before
+
+
+def test_no_such_job_cannot_be_cancelled(store: Store) -> None:
+    with pytest.raises(NotFound, match="nosuchjob"):
+        store.cancel("nosuchjob", text="")
+    assert store.client.exists(store.prefix + "job:nosuchjob") == 0
+
+
+# -- what is kept is bounded ----------------------------------------------------------------------
+
+
+def test_history_keeps_the_latest(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    for _ in range(70):
+        epoch = hands.run(job)
+        # As if a checkpoint had been saved in each.
+        hands.report(job, epoch, fruitless=0)
+        store.move(job, ended(store.get(job), epoch, Reason.BOX_RESTARTED, "rebooted"))
+    history = store.get(job).history
+    assert len(history) == 200
+    assert (history[-1].state, history[-1].epoch) == (State.QUEUED, 70)
+
+
+def test_the_log_keeps_its_last_bytes_and_counts_them_all(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    log = "".join(f"step {step}\n" for step in range(10_000))
+    for start in range(0, len(log), 4096):
+        hands.report(job, epoch, log=log[start : start + 4096])
+    assert store.tail(job) == (log[-TAIL_BYTES:], len(log))
+    assert int(store.client.memory_usage(store.prefix + f"tail:{job}") or 0) < 2 * TAIL_BYTES + 1024
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_the_log_is_never_cut_within_a_letter(shift: int, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    log = "x" * shift + "抓🤖é" * 5000
+    hands.report(job, epoch, log=log)
+    text, total = store.tail(job)
+    assert log.endswith(text) and total == len(log.encode())
+    assert TAIL_BYTES - 4 < len(text.encode()) <= TAIL_BYTES
+
+
+def test_a_job_without_a_log_has_an_empty_one(hands: Hands, store: Store) -> None:
+    assert store.tail(hands.submit()) == ("", 0)
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_a_job_answers_to_its_id_a_prefix_of_it_and_its_name(hands: Hands, store: Store) -> None:
+    job = hands.submit("抓盒子 №1", job_id="abc123")
+    hands.submit("other", job_id="def456")
+    assert {store.resolve(word) for word in ("abc123", "abc", "a", "抓盒子 №1")} == {job}
+
+
+def test_a_name_may_be_typed_with_either_kind_of_accent(hands: Hands, store: Store) -> None:
+    job = hands.submit("caf\u00e9")
+    assert store.resolve("cafe\u0301") == job
+
+
+def test_a_part_of_a_name_is_none(hands: Hands, store: Store) -> None:
+    hands.submit("grab_box", job_id="abc123")
+    for word in ("grab", "grab_box_2", "", "abc1234", "ABC", "\0", "grab_box\0", "[i:", "*"):
+        with pytest.raises(NotFound):
+            store.resolve(word)
+
+
+def test_a_short_id_that_could_mean_two_is_refused(hands: Hands, store: Store) -> None:
+    hands.submit(job_id="abc123"), hands.submit(job_id="abc456")
+    with pytest.raises(UsageError, match="could mean 2 jobs: abc123, abc456"):
+        store.resolve("abc")
+
+
+def test_of_one_name_it_is_the_one_that_lives(hands: Hands, store: Store) -> None:
+    old, new = hands.submit("grab_box"), hands.submit("grab_box")
+    with pytest.raises(UsageError, match="could mean 2 jobs"):
+        store.resolve("grab_box")
+    store.cancel(new, text="")
+    assert store.resolve("grab_box") == old
+    store.cancel(old, text="")
+    store.client.hincrby(store.prefix + f"job:{new}", "created_ms", 1)
+    assert store.resolve("grab_box") == new
+
+
+def test_a_name_goes_over_the_beginning_of_an_id_but_not_over_an_id(hands: Hands, store: Store) -> None:
+    """Or else somebody's job named like the id of another would be cancelled in its stead."""
+    job = hands.submit("grab_box", job_id="abc123")
+    short, whole = hands.submit("abc"), hands.submit("abc123")
+    assert store.resolve("abc") == short
+    assert store.resolve("abc123") == job
+    assert store.resolve(whole) == whole
+
+
+# -- pages and boxes ------------------------------------------------------------------------------
+
+
+def test_a_page_shows_the_latest_ends_and_then_the_living(hands: Hands, store: Store) -> None:
+    jobs = [hands.submit() for _ in range(4)]
+    for at, job in enumerate(jobs[:3]):
+        store.cancel(job, text="")
+        store.client.zadd(store.prefix + "ended", {job: at})
+    page = store.page(live=1, ended=2)
+    assert [job.id for job in page.jobs] == [jobs[1], jobs[2], jobs[3]]
+    assert (page.live, page.ended) == (1, 3)
+    assert [job.id for job in store.page(live=-1, ended=-1).jobs] == jobs
+    assert [job.id for job in store.page(ended=0).jobs] == jobs[3:]
+
+
+def test_no_such_job(store: Store) -> None:
+    with pytest.raises(NotFound, match="pi0q ls --all"):
+        store.get("nosuchjob")
+
+
+def test_a_box_says_what_it_has(store: Store) -> None:
+    assert store.announce_box("autodl-1", "id-1", {"status": "idle", "gpus": [{"name": "H100"}]})
+    assert store.announce_box("autodl-1", "id-1", {"status": "busy"})
+    (box,) = store.boxes()
+    assert (box["name"], box["status"], json.loads(box["gpus"])) == ("autodl-1", "busy", [{"name": "H100"}])
+    assert 0 <= float(box["seen_seconds"]) < 60
+
+
+def test_a_box_keeps_its_name_from_another_while_it_lives(store: Store) -> None:
+    assert store.announce_box("autodl-1", "id-1", {})
+    assert not store.announce_box("autodl-1", "id-2", {"status": "idle"})
+    assert "status" not in store.boxes()[0]
+    store.client.zadd(store.prefix + "boxes", {"autodl-1": store.now_ms() - 61_000})
+    assert store.announce_box("autodl-1", "id-2", {"status": "idle"})
+
+
+# -- words on the channels ------------------------------------------------------------------------
+
+
+def test_whatever_changes_is_said(hands: Hands, store: Store) -> None:
+    with store.subscribe("changes", "wake") as words:
+
+        def said(act: Callable[[], object]) -> list[str]:
+            act()
+            return list(heard(words, 10.0))
+
+        job = "abc123"
+        assert said(lambda: hands.submit(job_id=job)) == [job, job]
+        assert said(lambda: hands.claim(job)) == [job]
+        assert said(lambda: hands.report(job, 1, step=1)) == [job]
+        # Given up: boxes are woken because of what it held, and because it may be claimed.
+        assert job in said(lambda: store.move(job, ended(store.get(job), 1, Reason.RUNNER_LOST, "")))
+        assert said(lambda: store.announce_box("autodl-1", "id-1", {})) == ["box:autodl-1"]
+        store.claim(job, box="b", boot="1", lease_seconds=9, promises=[], gpus=[], text="")
+
+
+def test_a_mere_renewal_is_not_said(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    with store.subscribe("changes") as words:
+        hands.report(job, epoch)
+        hands.submit(job_id="after")
+        assert list(heard(words, 10.0)) == ["after"]
+
+
+def test_news_of_one_job_are_waited_for_but_not_for_ever(store: Store, hands: Hands) -> None:
+    with store.subscribe("changes") as words:
+        await_news(words, "nosuchjob", 0.05)
+        hands.submit(job_id="abc123")
+        await_news(words, "abc123", 10.0)
+
+
+def test_other_prefixes_are_other_queues(hands: Hands, store: Store, connect: Callable[[], redis.Redis]) -> None:
+    job = hands.submit()
+    other = Store(connect(), prefix=store.prefix + "other:")
+    assert (other.waiting(), other.page().jobs) == ([], ())
+    with pytest.raises(NotFound):
+        other.get(job)
+
+
+def test_every_key_is_below_the_prefix_and_in_the_glossary(hands: Hands, store: Store) -> None:
+    store.announce_box("box-a", "id-1", {})
+    job = hands.submit()
+    hands.submit(), store.cancel(hands.submit(), text="")
+    hands.report(job, hands.run(job, promises=[("GPU-1", 0, 5)]), log="words")
+    sweep(store)
+    known = {"job", "history", "tail", "live", "ended", "lookup", "leases", "owned", "promises", "boxes", "box",
+             "jobs", "swept"}  # fmt: skip
+    kinds = set()
+    for key in store.client.scan_iter(f"{store.prefix}*"):
+        kind = str(key).removeprefix(store.prefix).partition(":")[0].partition(".")[0].partition("\x06")[0]
+        kinds.add(kind)
+    assert kinds == known
