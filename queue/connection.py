@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pi0q.jobs.errors import QueueUnreachable
+from pi0q.jobs.errors import QueueUnreachable, UsageError
 from pi0q.queue.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,46 +16,75 @@ SOCKET_TIMEOUT = 5.0
 HEALTH_CHECK_INTERVAL = 5
 
 
+#: Names of redis-py's errors and codes of the server's -> what is told, and the cure. Checked in this order.
+MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ("AuthenticationError", "AuthenticationWrongNumberOfArgsError", "WRONGPASS", "NOAUTH"),
+        "refuses the user or password.",
+        "Put them into the address: redis://USER:PASSWORD@HOST:PORT/0.",
+    ),
+    (("OutOfMemoryError", "OOM"), "is out of memory.", "Raise its maxmemory, and keep maxmemory-policy noeviction."),
+    (("ReadOnlyError", "READONLY"), "is a read-only replica.", "Point PI0Q_REDIS_URL at the primary."),
+    (
+        ("NoPermissionError", "NOPERM", "ACL failure"),
+        "does not let this user do this: {error}",
+        "Ask whoever runs the queue for a user with these rights.",
+    ),
+    (("BusyLoadingError", "LOADING"), "is still reading its data.", "Try again in a moment."),
+    (
+        ("TimeoutError",),
+        f"did not answer within {SOCKET_TIMEOUT:.0f} s.",
+        "Check the address, the tunnel or the firewall.",
+    ),
+    (
+        ("ResponseError",),
+        "answered with an error: {error}",
+        "It must be Redis 6.2 or Valkey 7.2, or newer.",
+    ),
+)
+OTHERWISE = ("can't be reached: {error}", "Start one with `pi0q up`, or check the address and the tunnel.")
+
+
 def connect(settings: Settings) -> Redis:
-    """A client of the server; it connects at its first command."""
+    """A client of the server; it connects at its first command. Raises UsageError for an address that is none."""
     import redis
 
-    return redis.Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
-        socket_keepalive=True,
-        health_check_interval=HEALTH_CHECK_INTERVAL,
-    )
+    try:
+        client = redis.Redis.from_url(
+            settings.redis_url,
+            decode_responses=True,
+            # What a stranger wrote into the queue must not end us.
+            encoding_errors="replace",
+            socket_timeout=SOCKET_TIMEOUT,
+            socket_connect_timeout=SOCKET_TIMEOUT,
+            socket_keepalive=True,
+            health_check_interval=HEALTH_CHECK_INTERVAL,
+        )
+        pool = client.connection_pool
+        str(pool.connection_kwargs.get("host", "")).encode("idna")
+        # An option after `?` that there is none of shows only here.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError):
+        # Its text may hold a part of the password.
+        raise UsageError(
+            f"The address of the queue's server {_origin(settings)} can't be read: {settings.safe_url()}\n"
+            "Nothing was changed.\n"
+            "It looks like redis://USER:PASSWORD@HOST:PORT/0; special characters of the password are written %XX."
+        ) from None
+    return client
 
 
 def explain(error: RedisError, settings: Settings) -> QueueUnreachable:
     """What a failed command means: what happened, what pi0q did, what to do."""
-    text = str(error)
-    where = settings.safe_url()
+    kind, text = type(error).__name__, str(error)
+    what, cure = next(
+        ((what, cure) for signs, what, cure in MEANINGS if kind in signs or any(sign in text for sign in signs)),
+        OTHERWISE,
+    )
+    told = f"The queue's server at {settings.safe_url()} {_origin(settings)} {what.replace('{error}', text)}"
+    return QueueUnreachable(f"{told}\nNothing was changed.\n{cure}")
+
+
+def _origin(settings: Settings) -> str:
     origin = settings.sources.get("redis_url")
-    given = f"(from {origin})" if origin else "(the default; set PI0Q_REDIS_URL to your server's address)"
-    kind = type(error).__name__
-    if kind == "AuthenticationError" or "WRONGPASS" in text or "NOAUTH" in text or "AUTH" in text:
-        what = f"The queue's server at {where} {given} refuses the user or password."
-        cure = "Put them into the address: redis://USER:PASSWORD@HOST:PORT/0."
-    elif "OOM" in text or kind == "OutOfMemoryError":
-        what = f"The queue's server at {where} is out of memory."
-        cure = "Raise its maxmemory, and keep maxmemory-policy noeviction."
-    elif "READONLY" in text:
-        what = f"The server at {where} is a read-only replica."
-        cure = "Point PI0Q_REDIS_URL at the primary."
-    elif "NOPERM" in text:
-        what = f"The user in PI0Q_REDIS_URL may not do this on {where}: {text}"
-        cure = "Ask whoever runs the queue for a user with these rights."
-    elif "Timeout" in kind:
-        what = f"The queue's server at {where} {given} did not answer within {SOCKET_TIMEOUT:.0f} s."
-        cure = "Check the address, the tunnel or the firewall."
-    elif kind == "ResponseError":
-        what = f"The queue's server at {where} answered with an error: {text}"
-        cure = "It must be Redis 6.2 or Valkey 7.2, or newer."
-    else:
-        what = f"Can't reach the queue's server at {where} {given}: {text}"
-        cure = "Start one with `pi0q up`, or check the address and the tunnel."
-    return QueueUnreachable(f"{what}\nNothing was changed.\n{cure}")
+    return f"(from {origin})" if origin else "(the default; set PI0Q_REDIS_URL to your server's address)"

@@ -58,8 +58,8 @@ class Settings:
         return self.home / "runs"
 
     def safe_url(self) -> str:
-        """The server's address as it may be shown: without user and password."""
-        return re.sub(r"//[^@/]*@", "//", self.redis_url)
+        """The server's address as it may be shown: without user and password, wherever they stand in it."""
+        return re.sub(r"//.*@", "//", self.redis_url, flags=re.DOTALL).partition("?")[0]
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -172,13 +172,20 @@ def _from_file(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
         import tomli as tomllib
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         return {}, {}, [f"  {path}: {error}"]
     known = {f.name for f in fields(Settings)} & set(READERS)
-    faults = [f"  {path}: unknown setting {name}; known are {', '.join(sorted(known))}" for name in raw.keys() - known]
-    texts = {
-        name: value if isinstance(value, str) else ":".join(value) if name == "dataset_roots" else json.dumps(value)
-        for name, value in raw.items()
-        if name in known
-    }
+    faults = [
+        f"  {path}: unknown setting {name}; known are {', '.join(sorted(known))}" for name in raw if name not in known
+    ]
+    texts = {name: _text(name, value) for name, value in raw.items() if name in known}
     return texts, dict.fromkeys(texts, str(path)), faults
+
+
+def _text(name: str, value: Any) -> str:
+    """A value of the file as the same setting's variable would have it."""
+    if isinstance(value, str):
+        return value
+    if name == "dataset_roots" and isinstance(value, list):
+        return ":".join(map(str, value))
+    return json.dumps(value, default=str)
