@@ -17,9 +17,17 @@ def test_a_manifest_survives_its_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [{}, [], {"step": 1}, {"step": 1, "epoch": 1, "files": ["config.json"]}, {"step": "x", "epoch": 1, "files": {}},
-            {"step": 1, "epoch": 1, "files": {"a": {"bytes": 1}}}, {"step": None, "epoch": 1, "files": {}}]
-)  # fmt: skip
+    "raw",
+    [
+        {},
+        [],
+        {"step": 1},
+        {"step": 1, "epoch": 1, "files": ["config.json"]},
+        {"step": 1, "epoch": 1, "files": {"config.json": {"bytes": 1}}},
+        {"step": "x", "epoch": 1, "files": {}},
+        {"step": None, "epoch": 1, "files": {}},
+    ],
+)
 def test_what_is_no_manifest_is_told_by_the_errors_it_promises(raw: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         Manifest.from_json(raw)

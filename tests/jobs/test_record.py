@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from pi0q.jobs.outcome import OUTCOMES, Reason
 from pi0q.jobs.record import Record, Saved, event_from, from_hash, to_hash
 from pi0q.jobs.state import State
 
 SAVED = Saved(step=20000, path="/data/runs/a1/output/checkpoints/020000", manifest="ab" * 32, bytes=28_000_000_000)
-FULL = {
+FULL: dict[str, Any] = {
     "id": "a1b2c3", "name": "抓盒子 №1", "state": State.FAILED, "priority": "high", "submitter": "ada@laptop",
     "spec": {"train": {"steps": 50000}}, "needs": {"gpus": 1, "vram_mib": 92160}, "created_ms": 1763815200123,
     "updated_ms": 1763815200456, "started_ms": 1763815200200, "ended_ms": 1763815200456, "queued_ms": 1763815200123,

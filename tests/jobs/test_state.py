@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from pi0q.jobs.state import ENDED, OWNED, TRANSITIONS, State, sources
 
 
@@ -13,7 +15,7 @@ def test_nothing_ever_leaves_an_end() -> None:
 
 def test_the_way_of_a_job_that_goes_well() -> None:
     way = [State.WAITING, State.QUEUED, State.CLAIMED, State.PREPARING, State.RUNNING, State.SUCCEEDED]
-    assert all(then in TRANSITIONS[now] for now, then in zip(way, way[1:], strict=False))
+    assert all(then in TRANSITIONS[now] for now, then in itertools.pairwise(way))
 
 
 def test_success_is_reached_from_a_living_trainer_alone() -> None:

@@ -75,7 +75,7 @@ def test_a_checkpoint_in_between_starts_that_count_again() -> None:
 
 def test_a_runner_takes_only_what_was_claimed_and_says_which_try_it_is() -> None:
     move = transition.preparing(4, attempt=2, run_dir="/data/runs/a1b2c3")
-    assert (move.to, move.source, move.epoch) == (State.PREPARING, {State.CLAIMED}, 4)
+    assert (move.to, move.source, move.epoch) == (State.PREPARING, frozenset({State.CLAIMED}), 4)
     assert move.fields["attempt"] == 2 and move.fields["run_dir"] == "/data/runs/a1b2c3"
 
 
