@@ -21,7 +21,7 @@ from pi0q.jobs.state import OWNED, State
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
 from pi0q.workers import claims, datasets, identity, interpreter, probe
-from pi0q.workers.launcher import Launcher
+from pi0q.workers.launcher import CannotStart, Launcher
 from pi0q.workers.run import process
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.runner import Order
@@ -48,8 +48,8 @@ class Box:
         self.launcher = Launcher()
         self.trainer = interpreter.find(settings)
         self.stopping = threading.Event()
-        #: Jobs that a thread of this worker sees through.
-        self.attended: set[str] = set()
+        #: Claims, each a job and its epoch, that a thread of this worker sees through.
+        self.attended: set[tuple[str, int]] = set()
         self._attending = threading.Lock()
         #: Why waiting jobs are not taken here: job -> shortfalls.
         self.refusals: dict[str, str] = {}
@@ -162,24 +162,33 @@ class Box:
         Returns the record as it is then; None if the job is not this box's or is attended already.
         Raises Stopping when the worker is told to stop.
         """
+        record = self.store.get(job_id)
+        # A job that ended may be claimed anew before the thread that saw it end is through.
+        claim = (job_id, record.epoch)
         with self._attending:
-            if job_id in self.attended:
+            if claim in self.attended or record.box != self.name or record.state not in OWNED:
                 return None
-            self.attended.add(job_id)
+            self.attended.add(claim)
         try:
-            record = self.store.get(job_id)
-            if record.box != self.name or record.state not in OWNED:
-                return None
             self._wait(self._runner(record))
+            # After a crash two may have been started: the end of one that came too late says nothing of the other.
+            self._wait(self._live(record))
             return self.settle(job_id, record.epoch, Reason.RUNNER_LOST, "its runner died")
+        except CannotStart as error:
+            return self.settle(job_id, record.epoch, Reason.RUNNER_LOST, str(error))
         finally:
-            self.attended.discard(job_id)
+            self.attended.discard(claim)
 
-    def _runner(self, record: Record) -> subprocess.Popen[str] | psutil.Process | None:
+    def _live(self, record: Record) -> psutil.Process | None:
         if pid := RunDirectory(self.settings.runs / record.id).live_runner(record.epoch):
             logger.info("found the live runner %d of %s", pid, record.id)
             with contextlib.suppress(psutil.NoSuchProcess):
                 return psutil.Process(pid)
+        return None
+
+    def _runner(self, record: Record) -> subprocess.Popen[str] | psutil.Process | None:
+        if live := self._live(record):
+            return live
         if record.state is not State.CLAIMED or isinstance(self.trainer, interpreter.NoTrainer):
             return None
         order = Order(job_id=record.id, epoch=record.epoch, python=self.trainer.python, lerobot=self.trainer.lerobot)
@@ -207,7 +216,7 @@ class Box:
         """Looks after jobs of this box that no thread attends: after a restart, or when a message was lost."""
         now = self.store.now_ms()
         for record in self.store.owned(self.name):
-            if record.id in self.attended:
+            if (record.id, record.epoch) in self.attended:
                 continue
             live = RunDirectory(self.settings.runs / record.id).live_runner(record.epoch)
             fresh = now - record.updated_ms < CLAIM_STALLED_SECONDS * 1000

@@ -9,6 +9,10 @@ import threading
 from pi0q.workers.run.runner import Order
 
 
+class CannotStart(Exception):
+    """A runner ended before it took its order."""
+
+
 class Launcher:
     """Hands orders to runners; each lives in a session of its own and outlives this process."""
 
@@ -24,13 +28,13 @@ class Launcher:
                 self._spare = _start()
 
     def launch(self, order: Order) -> subprocess.Popen[str]:
-        """Gives the order to the waiting runner, or to a new one, and readies the next."""
+        """Gives the order to the waiting runner, or to a new one, and readies the next. Raises CannotStart."""
         with self._lock:
             runner, self._spare = self._spare, None
         if runner is None or not _hand(runner, order):
             runner = _start()
             if not _hand(runner, order):
-                raise RuntimeError("a runner could not be started: see the worker's log")
+                raise CannotStart("a runner could not be started: see the worker's log")
         threading.Thread(target=self.warm, daemon=True).start()
         return runner
 

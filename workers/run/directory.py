@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +60,14 @@ class RunDirectory:
         self.pipe.unlink(missing_ok=True)
         os.mkfifo(self.pipe, 0o600)
 
+    def set_output_aside(self) -> None:
+        """Makes room for a start from step 0: LeRobot refuses an output_dir that exists."""
+        if self.output.exists():
+            old = self.path / "output.old"
+            if old.exists():
+                shutil.rmtree(old)
+            self.output.rename(old)
+
     def sign(self, job_id: str, epoch: int) -> None:
         """Says that this process runs the job."""
         pid = os.getpid()
@@ -72,10 +81,10 @@ class RunDirectory:
         tag = self._live()
         return tag.pid if tag and tag.epoch == epoch else None
 
-    def other_runner(self) -> int | None:
-        """The pid of a process that still believes to run the job; None if this is the only one."""
+    def other_runner(self, epoch: int) -> int | None:
+        """The pid of a process that still believes to run the job under an earlier epoch; None if there is none."""
         tag = self._live()
-        return tag.pid if tag and tag.pid != os.getpid() else None
+        return tag.pid if tag and tag.epoch < epoch else None
 
     def _live(self) -> Tag | None:
         try:

@@ -46,7 +46,11 @@ class Log:
 
     def say(self, text: str) -> None:
         """A line of pi0q's own among the trainer's."""
-        self._add([f"pi0q: {self._secrets.sub('***', text)}"])
+        self._add([f"pi0q: {self.hide(text)}"])
+
+    def hide(self, text: str) -> str:
+        """The text as it may be seen."""
+        return self._secrets.sub("***", text)
 
     def close(self) -> None:
         """What has no line end yet is shown as well."""

@@ -113,7 +113,7 @@ class Runner:
         if self.store.move(self.order.job_id, taken) is None:
             raise Lost
         self.directory.make()
-        if predecessor := self.directory.other_runner():
+        if predecessor := self.directory.other_runner(self.order.epoch):
             process.send(predecessor, signal.SIGKILL)
         self.directory.sign(self.order.job_id, self.order.epoch)
         self.mib_before = self.directory.size_mib()
@@ -180,6 +180,8 @@ class Runner:
 
     def train_once(self, *, stop_after_save: bool) -> int:
         """One life of the trainer's process; its exit code."""
+        if not self.resume:
+            self.directory.set_output_aside()
         built = self.command()
         marks = {
             process.MARK: self.order.job_id,

@@ -136,8 +136,10 @@ class Training:
             while chunk := os.read(self._pipe, READ_BYTES):
                 data += chunk
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._events.write(line + b"\n")
+        for raw in lines:
+            # An exception's message may quote an address with a password in it.
+            line = self.log.hide(raw.decode(errors="replace"))
+            self._events.write(line.encode() + b"\n")
             with contextlib.suppress(ValueError):
                 self._take(json.loads(line))
         self._events.flush()

@@ -1,0 +1,201 @@
+"""SIGKILL to trainer, runner, worker and all of them: the job goes on from its last good checkpoint, one copy of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import State
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Box, House
+
+STEPS, FREQ = 60, 20
+#: A step at which one checkpoint is there and the next is far.
+MIDDLE = 24
+
+
+@pytest.fixture(scope="module")
+def box(street: House) -> Box:
+    """A box whose worker lives through all stories that use it."""
+    return street.box(slots=2)
+
+
+def begun(house: House, box: Box, **more: object) -> str:
+    """A job that is at MIDDLE, its first checkpoint sealed."""
+    job = house.submit(steps=STEPS, save_freq=FREQ, **more)
+    box.sealed(job, FREQ)
+    box.steps(job, MIDDLE)
+    return job
+
+
+def went_on(house: House, box: Box, job: str, *, lives: int = 2, resumed_at: int = FREQ) -> Record:
+    """It succeeds, each trainer after the other, the second from the checkpoint, as one WandB run."""
+    done = house.ends(job)
+    assert (str(done.state), done.step) == ("succeeded", STEPS)
+    assert len(box.trainers_came_one_by_one(job)) == lives
+    assert [event["step"] for event in box.events(job, "ready")][-1] == resumed_at
+    assert {event["run_id"] for event in box.events(job, "wandb")} == {f"pi0q-{job}"}
+    assert done.wandb_run_id == f"pi0q-{job}"
+    assert house.promised() == 0 and box.processes(job) == []
+    return done
+
+
+def states(record: Record) -> str:
+    return " ".join(str(event.state) for event in record.history)
+
+
+ONE_LIFE = "claimed preparing running"
+
+
+def test_a_killed_trainer_costs_an_attempt(street: House, box: Box) -> None:
+    job = begun(street, box)
+    os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
+    done = went_on(street, box, job)
+    assert (done.attempt, done.epoch) == (2, 2)
+    assert states(done) == f"queued {ONE_LIFE} queued {ONE_LIFE} succeeded"
+    assert [str(event.reason) for event in done.history if event.reason] == ["trainer_killed", "finished"]
+
+
+def test_a_killed_runner_takes_its_trainer_along_and_costs_no_attempt(street: House, box: Box) -> None:
+    job = begun(street, box)
+    runner, trainer = box.runner(job), box.lives(job)[0]["pid"]
+    os.kill(runner, signal.SIGKILL)
+    done = went_on(street, box, job)
+    # The witness found nothing of the job alive when the second trainer began; so the first had ended.
+    assert box.lives(job)[1]["pid"] != trainer
+    assert (done.attempt, done.epoch) == (1, 2)
+    assert [str(event.reason) for event in done.history if event.reason] == ["runner_lost", "finished"]
+
+
+def test_a_killed_runner_leaves_no_stray_process(street: House, box: Box) -> None:
+    job = begun(street, box, name="stray")
+    stray = int((box.home / "lives" / f"{job}.stray").read_text())
+    os.kill(box.runner(job), signal.SIGKILL)
+    went_on(street, box, job)
+    assert stray not in [process.pid for process in box.processes()]
+
+
+def test_a_trainer_killed_before_its_first_checkpoint_starts_again_from_nothing(street: House, box: Box) -> None:
+    job = street.submit(steps=STEPS, save_freq=STEPS)
+    box.steps(job, 5)
+    os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
+    done = went_on(street, box, job, resumed_at=0)
+    assert done.attempt == 2
+
+
+def truncated(checkpoint: Path) -> None:
+    optimizer = checkpoint / "training_state" / "optimizer_state.safetensors"
+    os.truncate(optimizer, optimizer.stat().st_size // 2)
+
+
+def bit_flipped(checkpoint: Path) -> None:
+    model = checkpoint / "pretrained_model" / "model.safetensors"
+    data = bytearray(model.read_bytes())
+    data[-1] ^= 1
+    model.write_bytes(data)
+
+
+def unfinished(checkpoint: Path) -> None:
+    (checkpoint / "pi0q.manifest.json").unlink()
+    (checkpoint / "training_state" / "scheduler_state.json").unlink()
+
+
+def without_last(checkpoint: Path) -> None:
+    bit_flipped(checkpoint)
+    (checkpoint.parent / "last").unlink()
+
+
+@pytest.mark.parametrize("harm", [truncated, bit_flipped, unfinished, without_last])
+def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(street: House, box: Box, harm) -> None:  # type: ignore[no-untyped-def]
+    job = street.submit(steps=STEPS, save_freq=FREQ)
+    newest = box.sealed(job, 2 * FREQ)
+    runner = box.runner(job)
+    os.kill(runner, signal.SIGSTOP)
+    os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
+    harm(newest)
+    os.kill(runner, signal.SIGCONT)
+    went_on(street, box, job, resumed_at=FREQ)
+    assert newest.with_name(newest.name + ".bad").is_dir()
+    assert "it is moved aside" in box.trainer_log(job)
+
+
+def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box: Box, tmp_path: Path) -> None:
+    job = street.submit(f"killsave@{FREQ + 1}", steps=STEPS, save_freq=FREQ)
+    done = street.ends(job)
+    # The same happens to each attempt, so the job fails in the end, with its good checkpoint kept.
+    assert (str(done.state), str(done.reason), done.attempt) == ("failed", "trainer_killed", 3)
+    assert [event["step"] for event in box.events(job, "ready")] == [0, FREQ, FREQ]
+    assert done.checkpoint and done.checkpoint.step == FREQ
+    box.trainers_came_one_by_one(job)
+
+
+def test_a_killed_worker_finds_its_run_again(house: House) -> None:
+    box = house.box()
+    job = begun(house, box)
+    runner = box.runner(job)
+    box.kill()
+    box.start()
+    done = went_on(house, box, job, lives=1, resumed_at=0)
+    assert (done.attempt, done.epoch) == (1, 1)
+    assert states(done) == f"queued {ONE_LIFE} succeeded"
+    assert f"found the live runner {runner} of {job}" in box.log
+
+
+def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(house: House) -> None:
+    box = house.box()
+    job = begun(house, box)
+    box.kill()
+    done = went_on(house, box, job, lives=1, resumed_at=0)
+    box.start()
+    after = house.ends(house.submit(steps=2))
+    assert after.state is State.SUCCEEDED
+    assert house.store.get(job) == done
+
+
+def test_all_three_killed_and_the_box_takes_its_job_back_at_once(house: House) -> None:
+    box = house.box()
+    job = begun(house, box)
+    box.kill_everything()
+    assert house.store.get(job).state is State.RUNNING
+    box.start()
+    done = went_on(house, box, job)
+    assert (done.attempt, done.epoch) == (1, 2)
+    assert [str(event.reason) for event in done.history if event.reason] == ["runner_lost", "finished"]
+
+
+def test_a_stopped_worker_leaves_the_training_and_the_next_one_finds_it(house: House) -> None:
+    box = house.box()
+    job = begun(house, box)
+    trainer = box.lives(job)[0]["pid"]
+    assert box.stop() == 0
+    assert trainer in [process.pid for process in box.processes(job)]
+    (known,) = house.store.boxes()
+    assert known["status"] == "stopped"
+    box.start()
+    done = went_on(house, box, job, lives=1, resumed_at=0)
+    assert (done.attempt, done.epoch) == (1, 1)
+
+
+def test_a_worker_that_stops_leaves_no_runner_waiting(house: House) -> None:
+    box = house.box()
+    house.ends(house.submit(steps=2))
+    assert box.stop() == 0
+    assert box.processes() == []
+
+
+def test_a_lost_runner_with_a_stalled_trainer_never_writes_again(house: House) -> None:
+    """A runner that sleeps beyond its lease (a paused machine) finds that another claim was made, and stops."""
+    box = house.box(slots=2, PI0Q_LEASE_SECONDS="3")
+    job = begun(house, box)
+    first = box.runner(job)
+    os.kill(first, signal.SIGSTOP)
+    house.until(job, lambda record: any(str(event.reason) == "lease_expired" for event in record.history))
+    done = house.ends(job)
+    assert (str(done.state), done.step, done.attempt) == ("succeeded", STEPS, 1)
+    box.trainers_came_one_by_one(job)

@@ -1,0 +1,96 @@
+"""Imported first by every Python of these tests: a witness of each trainer's life, and mischief by a job's name.
+
+A trainer holds a lock for as long as it lives, so a second one beside it would be seen, and writes down when
+it began and what else of its job was alive then. A job named `oom@3` gets FAKE_FAULT=oom@3; `stray`, `tell`
+and `confess` are below.
+"""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FAULT = re.compile(r"[a-z0-9]+@\d+")
+#: Secrets as they might stand in a trainer's output; none of them is one.
+CANARIES = {
+    "hub": "hf_" + "CaNaRy" * 6,
+    "wandb": "wandb_v1_CaNaRyCaNaRyCaNaRy",
+    "known": "c0ffee" * 7,
+    "password": "CaNaRyPaSsWoRd",
+}
+
+
+def others(job: str) -> list[int]:
+    """Other processes of this job."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if f"PI0Q_JOB={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def begin(job: str, lives: Path) -> None:
+    lives.mkdir(exist_ok=True)
+    lock = os.open(lives / f"{job}.lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        alone = False
+    life = {"pid": os.getpid(), "t": time.time(), "epoch": int(os.environ["PI0Q_EPOCH"]), "alone": alone}
+    life |= {"others": others(job), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "argv": sys.orig_argv}
+    with (lives / f"{job}.jsonl").open("a") as file:
+        file.write(json.dumps(life) + "\n")
+
+
+def stray(lives: Path, job: str) -> None:
+    """A grandchild that leaves session and group and ignores all that can be ignored."""
+    deaf = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-S", "-c", deaf], start_new_session=True)
+    (lives / f"{job}.stray").write_text(str(child.pid))
+
+
+def tell() -> None:
+    """Prints every secret in the ways in which libraries do."""
+    known = os.environ["WANDB_API_KEY"]
+    print(f"token={CANARIES['hub']} wandb: {known} {CANARIES['wandb']}")
+    print(f"GET https://user:{CANARIES['password']}@hub.example/api failed\r{known}\x1b[31m{CANARIES['hub']}\x1b[0m")
+    print("x" * 8100 + CANARIES["hub"] * 3)
+
+
+def confess() -> None:
+    """At the third step the training fails with secrets in its words."""
+    from lerobot import faults
+
+    def fail(step: int) -> None:
+        if step == 3:
+            where = f"https://user:{CANARIES['password']}@hub.example"
+            raise RuntimeError(f"401 at {where} with {CANARIES['hub']} and {os.environ['WANDB_API_KEY']}")
+
+    faults.before_step = fail
+
+
+def trainer(job: str) -> None:
+    lives = Path(os.environ["PI0Q_HOME"]) / "lives"
+    begin(job, lives)
+    name = next((flag[11:].strip('"') for flag in sys.orig_argv if flag.startswith("--job_name=")), "")
+    if FAULT.fullmatch(name):
+        os.environ["FAKE_FAULT"] = name
+    if name == "stray":
+        stray(lives, job)
+    elif name == "tell":
+        tell()
+    elif name == "confess":
+        confess()
+
+
+if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/trainer.py") for part in sys.orig_argv):
+    trainer(os.environ["PI0Q_JOB"])
