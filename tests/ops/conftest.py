@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+#: Added to a command's environment: nothing but `pi0q up` itself says where the queue is.
+NOWHERE = {"PI0Q_REDIS_URL": "", "PI0Q_PREFIX": ""}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -19,10 +19,9 @@ from pi0q.ops import stack
 from pi0q.queue.store import Store
 
 from ..conftest import Command, Hands, Running, Start
+from .conftest import NOWHERE
 
 QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower")
-#: Nothing but `up` itself says where the queue is.
-NOWHERE = {"PI0Q_REDIS_URL": "", "PI0Q_PREFIX": ""}
 
 
 def facts(home: Path) -> dict[str, Any]:
