@@ -68,9 +68,7 @@ def wanted(spec: Spec, *, resuming: bool) -> tuple[Fetch, ...]:
         patterns = ("meta/*",) if train.get("dataset.streaming") else None
         revision = _text(train, "dataset.revision")
         name = str(train["dataset.repo_id"])
-        fetches.append(
-            Fetch(kind="dataset", repo_id=name, repo_type="dataset", revision=revision, patterns=patterns)
-        )
+        fetches.append(Fetch(kind="dataset", repo_id=name, repo_type="dataset", revision=revision, patterns=patterns))
     base = _base(spec)
     if base and not resuming and not _is_path(base):
         revision = _text(train, "policy.pretrained_revision")
@@ -78,9 +76,7 @@ def wanted(spec: Spec, *, resuming: bool) -> tuple[Fetch, ...]:
     flag, default = TOKENIZERS.get(str(train.get("policy.type")), ("", ""))
     tokenizer = _text(train, flag) or default
     if tokenizer and not _is_path(tokenizer):
-        fetches.append(
-            Fetch(kind="tokenizer", repo_id=tokenizer, repo_type="model", patterns=TOKENIZER_FILES)
-        )
+        fetches.append(Fetch(kind="tokenizer", repo_id=tokenizer, repo_type="model", patterns=TOKENIZER_FILES))
     return tuple(fetches)
 
 

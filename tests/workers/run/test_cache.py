@@ -251,11 +251,11 @@ def test_a_token_without_the_right_is_told_from_a_missing_repository(hub: StandI
 @pytest.mark.parametrize("token", ["", standin_hub.TOKEN])
 def test_a_repository_or_revision_that_is_not_there(hub: StandInHub, home: Path, token: str) -> None:
     env = {"HF_TOKEN": token} if token else {}
-    missing = prepare(hub, home, BASE, **env)
+    missing = prepare(hub, home, BASE, pins={}, **env)
     assert missing.reason == "not_on_hub" and "no such repository: base you/base" in missing.detail
     hub.commit("model", BASE.repo_id, BASE_FILES)
     asked = Fetch(kind="base", repo_id=BASE.repo_id, repo_type="model", revision="v9")
-    unknown = prepare(hub, home, asked, **env)
+    unknown = prepare(hub, home, asked, pins={}, **env)
     assert unknown.reason == "not_on_hub" and "no such revision" in unknown.detail
 
 

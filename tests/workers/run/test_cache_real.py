@@ -1,0 +1,193 @@
+"""This interpreter's LeRobot with the network cut, on a cache that `prepare` filled from a stand-in Hub."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pi0q.jobs import command
+from pi0q.jobs.spec import Spec
+from pi0q.workers.run.fetches import PALIGEMMA, at_home, offline_env, wanted
+
+if TYPE_CHECKING:
+    from tests.standin_hub import StandInHub
+
+
+def absent(module: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed here")
+
+
+pytestmark = [pytest.mark.real, absent("lerobot")]
+
+_SPEC = importlib.util.spec_from_file_location("standin_hub", Path(__file__).parents[2] / "standin_hub.py")
+assert _SPEC is not None and _SPEC.loader is not None
+standin_hub = sys.modules.get("standin_hub") or importlib.util.module_from_spec(_SPEC)
+if "standin_hub" not in sys.modules:
+    sys.modules["standin_hub"] = standin_hub
+    _SPEC.loader.exec_module(standin_hub)
+
+PREPARE = """
+import json, sys
+from pathlib import Path
+from pi0q.jobs.spec import Spec
+from pi0q.workers.run.cache import prepare, wanted
+spec = Spec(name="real", train=json.loads(sys.argv[1]))
+print(json.dumps(prepare(wanted(spec, resuming=False), hf_home=Path(sys.argv[2]), pins={}, say=lambda line: None)))
+"""
+DATASET = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+joints = {"dtype": "float32", "shape": (6,), "names": [f"j{i}" for i in range(6)]}
+image = {"dtype": "image", "shape": (32, 32, 3), "names": ["height", "width", "channel"]}
+features = {"observation.images.top": image, "observation.state": joints, "action": joints}
+made = LeRobotDataset.create(repo_id="you/box", fps=10, features=features, root=sys.argv[1], use_videos=False)
+random = np.random.default_rng(0)
+for _ in range(2):
+    for _ in range(10):
+        frame = {name: random.normal(size=6).astype("float32") for name in ("observation.state", "action")}
+        frame["observation.images.top"] = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        made.add_frame({**frame, "task": "grab the box"})
+    made.save_episode()
+made.finalize()
+"""
+TOKENIZER = """
+import sys
+from transformers import AutoTokenizer
+print(AutoTokenizer.from_pretrained(sys.argv[1]).get_vocab()["grab"])
+"""
+TRAIN: dict[str, Any] = {
+    "dataset.repo_id": "you/box",
+    "policy.type": "act",
+    "policy.device": "cpu",
+    "policy.push_to_hub": False,
+    "policy.dim_model": 64,
+    "policy.n_heads": 2,
+    "policy.dim_feedforward": 128,
+    "policy.n_encoder_layers": 1,
+    "policy.n_vae_encoder_layers": 1,
+    "policy.chunk_size": 8,
+    "policy.n_action_steps": 8,
+    "policy.pretrained_backbone_weights": None,
+    "policy.optimizer_lr": 0.0,
+    "policy.optimizer_lr_backbone": 0.0,
+    "policy.optimizer_weight_decay": 0.0,
+    "batch_size": 2,
+    "steps": 2,
+    "save_freq": 2,
+    "log_freq": 1,
+    "num_workers": 0,
+}
+
+
+class Box:
+    """A machine of its own: its home, its Hugging Face cache, and nothing of the caller's."""
+
+    def __init__(self, place: Path, hub: StandInHub) -> None:
+        self.place, self.hf_home = place, place / "huggingface"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        self.env = {**kept, "HOME": str(place), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def python(self, *args: str, **env: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", *args], env={**self.env, **env}, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def prepare(self, train: dict[str, Any]) -> dict[str, str]:
+        pins: dict[str, str] = json.loads(self.python(PREPARE, json.dumps(train), str(self.hf_home)))
+        return pins
+
+    def train(self, train: dict[str, Any], pins: dict[str, str], name: str) -> Path:
+        """Trains to the end; the last checkpoint's `pretrained_model`."""
+        spec = Spec(name=name, train=train)
+        home = at_home(spec, wanted(spec, resuming=False), hf_home=self.hf_home, pins=pins)
+        built = command.fresh(
+            home,
+            lerobot=importlib.metadata.version("lerobot"),
+            output_dir=str(self.place / name),
+            run_id="none",
+        )
+        program = str(Path(sys.executable).with_name(built.argv[0]))
+        done = subprocess.run(
+            [program, *built.argv[1:]],
+            env={**self.env, **built.env, **offline_env(home, hf_home=self.hf_home)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        return self.place / name / "checkpoints" / "000002" / "pretrained_model"
+
+
+@pytest.fixture
+def hub() -> Iterator[StandInHub]:
+    with standin_hub.StandInHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def box(tmp_path: Path, hub: StandInHub) -> Box:
+    return Box(tmp_path, hub)
+
+
+def files(top: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def test_lerobot_trains_with_the_network_cut(box: Box, hub: StandInHub) -> None:
+    box.python(DATASET, str(box.place / "made"))
+    hub.commit("dataset", "you/box", files(box.place / "made"), refs=("main", "v3.0"))
+    first = box.train(TRAIN, box.prepare(TRAIN), "first")
+    hub.commit("model", "you/base", files(first))
+    further = {**TRAIN, "policy.pretrained_path": "you/base", "seed": 7}
+    pins = box.prepare(further)
+    assert set(pins) == {"datasets/you/box", "you/base"}
+
+    hub.close()
+    hub.forget()
+    second = box.train(further, pins, "second")
+
+    assert not hub.requests
+    # With a learning rate of 0, and another seed, weights are the same only if they were loaded.
+    assert (second / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+
+
+@absent("transformers")
+def test_the_tokenizer_is_found_at_the_pin_with_the_network_cut(box: Box, hub: StandInHub) -> None:
+    for number in (1, 2):
+        words = {"<unk>": 0, "grab": number, "box": 3 - number}
+        hub.commit(
+            "model",
+            PALIGEMMA,
+            {
+                "config.json": b'{"model_type": "paligemma"}',
+                "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}',
+                "tokenizer.json": json.dumps(
+                    {
+                        "version": "1.0",
+                        "added_tokens": [],
+                        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"},
+                    }
+                ).encode(),
+            },
+            refs=("main", f"number-{number}"),
+        )
+    pi0 = {**TRAIN, "policy.type": "pi0", "dataset.root": "/data/box"}
+    pins = box.prepare(pi0)
+    hub.commit("model", PALIGEMMA, {"config.json": b"{}", "tokenizer.json": b"later"})
+
+    told = box.python(TOKENIZER, PALIGEMMA, **offline_env(Spec(name="real", train=pi0), hf_home=box.hf_home))
+
+    assert set(pins) == {PALIGEMMA}
+    assert told.strip() == "2"
