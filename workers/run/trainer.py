@@ -9,7 +9,7 @@ Environment:
     PI0Q_PARENT        pid of the runner; the trainer dies with it
     PI0Q_SAVE_EVERY_S  save also when this many seconds passed since the last save
     PI0Q_REHEARSAL     1: pi0 and pi05 shrunk to 17 M parameters, no base weights
-    PI0Q_FAST_INIT     1: random weights made on the GPU (pi0: 4 s, not 170 s); no effect with base weights
+    PI0Q_FAST_INIT     1: weights that stay random are made on the GPU too, as those that are loaded always are
 Signals:
     SIGUSR1  save at the end of this step and go on
     SIGTERM  save at the end of this step, then exit 75; at once before the first step or after the last save
@@ -283,9 +283,12 @@ def shrink(model: Any) -> None:
 
 
 def fast_init(cfg: Any) -> Any:
+    """Build the model on the GPU: LeRobot fills full-size pi0 with random numbers on the CPU for 170 s first,
+    also where all of them are about to be overwritten by a checkpoint."""
     torch: Any = sys.modules.get("torch")
-    wanted = os.environ.get("PI0Q_FAST_INIT") == "1" and torch and not cfg.pretrained_path
-    return torch.device("cuda") if wanted and torch.cuda.is_available() else contextlib.nullcontext()
+    wanted = cfg.pretrained_path or os.environ.get("PI0Q_FAST_INIT") == "1"
+    on_gpu = str(cfg.device).startswith("cuda") and torch and torch.cuda.is_available()
+    return torch.device("cuda") if wanted and on_gpu else contextlib.nullcontext()
 
 
 def forgive_unknown_run() -> None:
