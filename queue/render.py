@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Columns of a pipe or file, where no terminal sets the width.
 PIPE_WIDTH = 200
+COLUMNS = ("ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE")
+#: Columns that give way where there is little room.
+ELASTIC = ("NAME", "BOX", "NOTE")
 COLOURS = {
     State.WAITING: "yellow",
     State.QUEUED: "yellow",
@@ -33,8 +36,8 @@ COLOURS = {
 
 
 def console() -> Console:
-    """Standard output; wide and without colour where it is no terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    """Standard output; wide and without colour where it is no terminal. `[…]` and `:…:` in a name mean themselves."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -79,7 +82,8 @@ def note(job: Record) -> str:
             job.wandb_url or ("WandB offline" if job.wandb_dir else ""),
         ]
         return " · ".join(part for part in parts if part)
-    reason = f"{job.reason}: {job.detail}" if job.reason and job.state is not State.SUCCEEDED else ""
+    # A trainer's message may have many lines.
+    reason = f"{job.reason}: {' '.join(job.detail.split())}" if job.reason and job.state is not State.SUCCEEDED else ""
     return reason or job.wandb_url or ("WandB offline" if job.wandb_dir else "")
 
 
@@ -97,24 +101,30 @@ def when(job: Record, now_ms: int) -> str:
     return f"{span((now_ms - (job.ended_ms or job.created_ms)) / 1000)} ago"
 
 
+def short(text: str) -> Text:
+    """As much of it as there is room for in one line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def table(page: Page) -> RenderableType:
     """One line a job."""
-    columns = ("ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE")
     shown = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for column in columns:
-        shown.add_column(column, no_wrap=True, overflow="ellipsis", min_width=5 if column in ("NAME", "NOTE") else None)
+    for column in COLUMNS:
+        # Columns that rich may wrap are the first that it makes narrower; `short` keeps them to one line.
+        elastic = column in ELASTIC
+        shown.add_column(column, no_wrap=not elastic, overflow="ellipsis", min_width=5 if elastic else None)
     for job in page.jobs:
         shown.add_row(
             job.id,
-            job.name,
+            short(job.name),
             Text(job.state.value, COLOURS[job.state]),
             progress(job),
             "" if job.loss is None else f"{job.loss:.3f}",
             "" if job.step_seconds is None else f"{job.step_seconds:.2f}",
             when(job, page.now_ms),
-            job.box or "",
+            short(job.box or ""),
             f"{job.checkpoint.step}" if job.checkpoint else "",
-            note(job),
+            short(note(job)),
         )
     hidden = page.live + page.ended - len(page.jobs)
     if not page.jobs:

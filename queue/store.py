@@ -6,6 +6,7 @@ import json
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -288,11 +289,20 @@ def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:
         yield str(said["data"])
 
 
-def await_news(pubsub: PubSub, job_id: str, seconds: float) -> None:
-    """Waits for a word on one job, but not for ever: a word is lost where its connection broke. Then look again."""
+def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> None:
+    """Waits for a word on one job, or on any, `seconds` at the most.
+
+    Who waits looks again in any case: where a connection breaks, words are lost with it.
+    """
+    import redis
+
     give_up = time.monotonic() + seconds
-    while (left := give_up - time.monotonic()) > 0 and job_id not in heard(pubsub, left):
-        pass
+    # redis-py has reconnected when it tells that it had to.
+    with suppress(redis.ConnectionError):
+        while (left := give_up - time.monotonic()) > 0:
+            words = list(heard(pubsub, left))
+            if words and job_id in (None, *words):
+                return
 
 
 def _json(fields: Mapping[str, str]) -> str:

@@ -107,6 +107,28 @@ class Answer:
     stderr: str
 
 
+class Breaks(Protocol):
+    def __call__(self) -> None: ...
+
+
+@pytest.fixture
+def break_lines(store: Store) -> Breaks:
+    """Cuts every connection on which this test listens; what is said before a new one is made is lost."""
+
+    def listeners() -> set[str]:
+        return {client["id"] for client in store.client.client_list(_type="pubsub")}
+
+    others = listeners()
+
+    def break_lines() -> None:
+        ours = listeners() - others
+        assert ours
+        for number in ours:
+            store.client.client_kill_filter(_id=number)
+
+    return break_lines
+
+
 class Command(Protocol):
     def __call__(self, *args: str, stdin: str = "", **env: str) -> Answer: ...
 

@@ -11,7 +11,7 @@ import click
 
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import render
-from pi0q.queue.store import Store, await_news, heard
+from pi0q.queue.store import Store, await_news
 from pi0q.queue.verbs.common import open_store
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _live(store: Store, look: Callable[[], tuple[RenderableType, bool]]) -> None
     try:
         with Live(shown, console=render.console(), auto_refresh=False) as live:
             while not over:
-                list(heard(pubsub, SLOWEST))
+                await_news(pubsub, None, SLOWEST)
                 shown, over = look()
                 live.update(shown, refresh=True)
                 time.sleep(FASTEST)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.text import Text
+
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Event, Record, Saved
+from pi0q.jobs.state import State
+from pi0q.queue import render
+from pi0q.queue.store import Page
+
+MINUTE = 60_000
+QUEUED = Record(
+    id="a1b2c3d4e5f6", name="grab_box", state=State.QUEUED, priority="normal", submitter="ada@laptop", spec={},
+    needs={"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}, created_ms=0, updated_ms=0, steps=50000,
+    history=(Event(at_ms=0, state=State.QUEUED, epoch=0, box=None, reason=None, text="submitted by ada@laptop"),),
+)  # fmt: skip
+RUNNING = replace(
+    QUEUED, state=State.RUNNING, epoch=2, attempt=1, box="autodl-1", step=12_000, loss=0.03125, lr=2.5e-5,
+    step_seconds=1.24, eta_seconds=47_120.0, vram_peak_mib=90_112, wandb_url="https://wandb.ai/e/p/runs/pi0q-a1",
+    checkpoint=Saved(step=10_000, path="/data/runs/a1/output/checkpoints/010000", manifest="ab", bytes=28_000_000_000),
+)  # fmt: skip
+FAILED = replace(
+    RUNNING, state=State.FAILED, ended_ms=30 * MINUTE, reason=Reason.CUDA_OUT_OF_MEMORY, detail="CUDA out of memory"
+)
+
+
+def text_of(what: object, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a reader of the pipe sees."""
+    render.console().print(what)
+    return capsys.readouterr().out
+
+
+def table(*jobs: Record, hidden: int = 0) -> object:
+    return render.table(Page(jobs=jobs, live=len(jobs) + hidden, ended=0, now_ms=60 * MINUTE))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""), (0, "0.0s"), (0.66, "0.7s"), (9.94, "9.9s"), (10, "10s"), (59.9, "59s"), (60, "1m"), (61, "1m 1s"),
+        (3600, "1h"), (3661, "1h 1m"), (97_200, "1d 3h"), (86_400 * 40 + 59, "40d 59s"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float | None, text: str) -> None:
+    assert render.span(seconds) == text
+
+
+@pytest.mark.parametrize(("mib", "text"), [(512, "0.5 GiB"), (10_239, "10.0 GiB"), (92_160, "90 GiB")])
+def test_an_amount_of_memory(mib: int, text: str) -> None:
+    assert render.mib(mib) == text
+
+
+def test_a_line_says_where_a_job_is_and_what_one_would_ask_next(capsys: pytest.CaptureFixture[str]) -> None:
+    head, queued, running, failed = text_of(table(QUEUED, RUNNING, FAILED), capsys).splitlines()
+    columns = ["ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE"]
+    assert head.split() == columns
+    words = " ".join(queued.split())
+    assert words == "a1b2c3d4e5f6 grab_box queued 0/50000 1h ago needs 1 GPU with 90 GiB, disk 120 GiB"
+    words = " ".join(running.split())
+    assert "running 12000/50000 24% 0.031 1.24 13h 5m left autodl-1 10000 https://wandb.ai/e/p/runs/pi0q-a1" in words
+    assert failed.rstrip().endswith("10000  cuda_out_of_memory: CUDA out of memory")
+    assert "30m ago" in failed
+
+
+def test_nothing_yet_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "pi0q submit FILE" in text_of(table(), capsys)
+
+
+def test_what_is_not_shown_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert text_of(table(QUEUED, hidden=250), capsys).splitlines()[-1] == "… and 250 more: `pi0q ls --all`"
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(QUEUED, name="[red]x[/red] [/] :smile: {} %s"),
+        replace(QUEUED, name="抓盒子" * 33),
+        replace(FAILED, detail="RuntimeError: one\n  two\r\n\tthree " + "x" * 2000),
+        replace(RUNNING, phase="downloading 3.1/14 GB", box="b" * 63),
+    ],
+)
+def test_a_job_is_one_line_whatever_it_holds(job: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    _, line = text_of(table(job), capsys).splitlines()
+    assert line.startswith(job.id)
+
+
+def test_a_name_means_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither colours nor pictures come out of it, and no error."""
+    name = "[red]x[/red] [/] :smile:"
+    assert name in text_of(table(replace(QUEUED, name=name)), capsys)
+    assert f"reason      trainer_failed: {name}" in text_of(
+        render.details(replace(FAILED, reason=Reason.TRAINER_FAILED, detail=name), 0), capsys
+    )
+
+
+def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
+    assert render.note(replace(RUNNING, wish="cancel")).startswith("cancelling · ")
+    assert render.note(replace(FAILED, wish="")).startswith("cuda_out_of_memory")
+
+
+@pytest.mark.parametrize(
+    ("job", "note"),
+    [
+        (replace(QUEUED, needs={"gpus": 0, "disk_mib": 5120}), "needs no GPU, disk 5.0 GiB"),
+        (replace(QUEUED, needs={"gpus": 2, "vram_mib": 92160}), "needs 2 GPUs with 90 GiB, disk 0.0 GiB"),
+        (replace(QUEUED, reason=Reason.BOX_RESTARTED, detail="rebooted"), "box_restarted: rebooted"),
+        (replace(RUNNING, wandb_url=None, wandb_dir="/data/wandb", phase="saving"), "saving · WandB offline"),
+        (replace(RUNNING, state=State.SUCCEEDED, reason=Reason.FINISHED), "https://wandb.ai/e/p/runs/pi0q-a1"),
+        (replace(RUNNING, state=State.SUCCEEDED, wandb_url=None), ""),
+    ],
+)  # fmt: skip
+def test_the_note(job: Record, note: str) -> None:
+    assert render.note(job) == note
+
+
+def test_details_hold_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(render.details(replace(RUNNING, phase="saving"), 60 * MINUTE, ["step 1", "step 2"]), capsys)
+    for part in (
+        "grab_box  a1b2c3d4e5f6", "running  saving", "12000/50000  24%", "0.0312", "lr 2.50e-05", "1.240 s a step",
+        "13h 5m left", "autodl-1  epoch 2, attempt 1", "1 GPU with 90 GiB, disk 120 GiB", "88 GiB",
+        "step 10000, 28000 MB, verified", "/data/runs/a1/output/checkpoints/010000", "runs/pi0q-a1",
+        "1h ago by ada@laptop, priority normal", "  step 1\n  step 2\n",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_a_failure_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(text_of(render.details(FAILED, 60 * MINUTE), capsys).split())
+    assert "reason cuda_out_of_memory: CUDA out of memory" in text
+    assert "what to do The GPU's memory did not suffice: lower batch_size" in text
+
+
+@pytest.mark.parametrize(("step", "full"), [(None, 0), (0, 0), (25_000, 15), (50_000, 30), (60_000, 30)])
+def test_the_bar_shows_the_trainings_own_step(step: int | None, full: int) -> None:
+    bar = render.bar(replace(RUNNING, step=step))
+    assert isinstance(bar, Text)
+    assert bar.plain.startswith("━" * 30 + f" {step or 0}/50000")
+    assert sum(span.end - span.start for span in bar.spans if span.style == "green") == full
+
+
+def test_history_is_told_in_seconds_since_the_submit(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = Event(at_ms=90_000, state=State.FAILED, epoch=2, box="autodl-1", reason=Reason.DISK_FULL, text="full")
+    _, first, second = text_of(render.history(replace(FAILED, history=(*QUEUED.history, ended))), capsys).splitlines()
+    assert first.split() == ["0.0s", "queued", "0", "submitted", "by", "ada@laptop"]
+    assert second.split() == ["1m", "30s", "failed", "2", "autodl-1", "disk_full:", "full"]
+
+
+def test_json_is_json_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_json([RUNNING.to_json(), {"name": "抓盒子"}])
+    out = capsys.readouterr().out
+    assert "抓盒子" in out
+    assert json.loads(out)[0]["checkpoint"]["step"] == 10_000
