@@ -299,7 +299,7 @@ def test_weights_that_were_not_loaded_stop_the_training(monkeypatch: pytest.Monk
     monkeypatch.setattr(trainer, "pi0_module", lambda _type: model)
     hook = trainer.Hook(trainer.Events(None))
     hook.original["make_policy"] = make_policy
-    cfg = SimpleNamespace(type="pi0", pretrained_path="/data/base")
+    cfg = SimpleNamespace(type="pi0", pretrained_path="/data/base", device="cpu")
     with pytest.raises(RuntimeError, match=r"weights of /data/base .*remote files: No such file"):
         hook.make_policy(cfg)
 
