@@ -287,24 +287,24 @@ def test_a_download_that_is_cut_goes_on_where_it_was(hub: StandInHub, home: Path
 
 
 def test_a_killed_download_is_not_taken_for_whole_and_leaves_nothing_behind(hub: StandInHub, home: Path) -> None:
-    sha = hub.commit("model", BASE.repo_id, BASE_FILES)
-    first = prepare(hub, home, BASE)
-    (BASE.snapshot(home, sha) / "model.safetensors").resolve().unlink()
-    (BASE.snapshot(home, sha) / "model.safetensors").unlink()
-    halfway = threading.Event()
-    fault = standin_hub.Fault(path="/cdn/", times=1, halfway=halfway)
+    sha = hub.commit("dataset", DATASET.repo_id, DATASET_FILES)
+    prepare(hub, home, DATASET)
+    large = DATASET.snapshot(home, sha) / "data" / "chunk-000" / "file-000.parquet"
+    large.resolve().unlink()
+    large.unlink()
+    fault = standin_hub.Fault(path="/cdn/", times=1, halfway=threading.Event())
     hub.faults.append(fault)
-    process = begin(hub, home, BASE, pins=first.pins)
-    assert halfway.wait(60)
+    process = begin(hub, home, DATASET)
+    assert fault.halfway.wait(60)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     fault.resume.set()
 
-    offline = prepare(hub, home, BASE, HF_HUB_OFFLINE="1")
-    assert offline.reason == "network"
-    assert prepare(hub, home, BASE).pins == first.pins
-    assert content(BASE, home, sha) == BASE_FILES
+    assert prepare(hub, home, DATASET, HF_HUB_OFFLINE="1").reason == "network"
+    assert prepare(hub, home, DATASET).pins == {DATASET.pin: sha}
+    assert content(DATASET, home, sha) == DATASET_FILES
     assert not list(home.rglob("*.incomplete"))
+    assert prepare(hub, home, DATASET, HF_HUB_OFFLINE="1").pins == {DATASET.pin: sha}
 
 
 def read_until(out: IO[str], text: str) -> list[str]:
