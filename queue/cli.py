@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pi0q.jobs.errors import Pi0qError
+from pi0q.jobs.errors import Pi0qError, UsageError
 
 #: verb -> (where it is, the extra that brings what it needs, one line of help). The order is that of the help.
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -34,18 +34,20 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        path, extra, _ = VERBS[cmd_name]
+        path, _, _ = VERBS[cmd_name]
         module, _, attribute = path.partition(":")
         try:
             command: click.Command = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if not extra or (error.name or "").startswith("pi0q"):
-                raise
-            raise click.UsageError(
-                f"`pi0q {cmd_name}` needs {error.name}, which is not installed here.\n"
-                f"Install it with: pip install 'pi0q[{extra}]'"
-            ) from None
+            raise _missing(cmd_name, error) from None
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            # Some verbs import what they need only as they run.
+            raise _missing(ctx.invoked_subcommand, error) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -63,6 +65,17 @@ class Root(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, line) for verb, (_, _, line) in VERBS.items()])
+
+
+def _missing(verb: str | None, error: ModuleNotFoundError) -> Exception:
+    """What a user reads who has installed pi0q without what the verb needs; the error itself where it is ours."""
+    extra, name = VERBS[verb][1] if verb in VERBS else "", error.name or ""
+    if not extra or name.startswith("pi0q"):
+        return error
+    return UsageError(
+        f"`pi0q {verb}` needs {name.partition('.')[0]}, which is not installed here.\n"
+        f"Install it with: pip install 'pi0q[{extra}]'"
+    )
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

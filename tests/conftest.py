@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -18,7 +20,7 @@ import redis
 
 from pi0q.jobs.transition import preparing, running
 from pi0q.ops import server as servers
-from pi0q.queue import message, settings
+from pi0q.queue import cli, message, settings
 from pi0q.queue.store import Claimed, Store, heard
 
 #: The command as its users have it, of the interpreter that runs the tests.
@@ -151,6 +153,25 @@ def pi0q(env: dict[str, str], tmp_path: Path) -> Command:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return pi0q
+
+
+@pytest.fixture
+def call(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The same command within this process: what it says and does is the same, and it takes a tenth of the time."""
+
+    def call(*args: str, stdin: str = "", **more: str) -> Answer:
+        out, err, code = StringIO(), StringIO(), 0
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(os, "environ", env | more)
+            patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode())))
+            patch.chdir(tmp_path)
+            try:
+                cli.main(list(args))
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Answer(code, out.getvalue(), err.getvalue())
+
+    return call
 
 
 class Running:

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pi0q.ops import server as servers
+from pi0q.queue.cli import VERBS
+from pi0q.queue.store import Store
+
+from ..conftest import Command, Hands
+
+READING = [["ls"], ["show", "x"], ["logs", "x"], ["watch", "x"], ["cancel", "x"], ["boxes"]]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_help(verb: str, pi0q: Command) -> None:
+    # Help is for those who have set up nothing yet, or wrongly.
+    answer = pi0q(verb, "--help", PI0Q_REDIS_URL="nonsense")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith(f"Usage: pi0q {verb} ")
+
+
+def test_help_lists_the_verbs_and_the_one_setting(pi0q: Command) -> None:
+    answer = pi0q("--help")
+    assert answer.returncode == 0
+    assert all(f"  {verb} " in answer.stdout for verb in VERBS)
+    assert "PI0Q_REDIS_URL" in answer.stdout
+    assert answer.stdout == pi0q("-h").stdout
+
+
+def test_version(pi0q: Command) -> None:
+    answer = pi0q("--version")
+    assert answer.returncode == 0
+    assert answer.stdout.startswith("pi0q ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("sumbit", "submit"), ("list", None), ("wacth", "watch"), ("box", "boxes")]
+)
+def test_a_mistyped_verb_is_guessed(typed: str, meant: str | None, call: Command) -> None:
+    answer = call(typed)
+    assert answer.returncode == 2
+    assert f"No such command '{typed}'." in answer.stderr
+    assert (f"Did you mean '{meant}'?" in answer.stderr) is (meant is not None)
+
+
+def test_a_wrong_option_or_a_missing_word(call: Command) -> None:
+    assert call("ls", "--jsn").returncode == 2
+    assert call("show").returncode == 2
+    assert call("cancel").returncode == 2
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+def test_an_unreachable_server_is_told_and_not_shown_as_a_traceback(args: list[str], pi0q: Command) -> None:
+    port = servers.choose_port(0, default=0, option="--port")
+    answer = pi0q(*args, PI0Q_REDIS_URL=f"redis://ada:s3cret@127.0.0.1:{port}/0")
+    assert (answer.returncode, answer.stdout) == (4, "")
+    assert answer.stderr.startswith(f"pi0q: The queue's server at redis://127.0.0.1:{port}/0 (from PI0Q_REDIS_URL)")
+    assert "Traceback" not in answer.stderr and "s3cret" not in answer.stderr
+
+
+def test_a_submit_to_an_unreachable_server(pi0q: Command) -> None:
+    spec = "train:\n  dataset: {repo_id: a/b}\n  policy: {type: act, push_to_hub: false}\nname: x\n"
+    answer = pi0q("submit", "-", stdin=spec, PI0Q_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (answer.returncode, answer.stdout) == (4, "")
+    assert "Nothing was changed." in answer.stderr
+
+
+def test_a_wrong_password(pi0q: Command, server: servers.Server) -> None:
+    answer = pi0q("ls", PI0Q_REDIS_URL=f"redis://:wrong@127.0.0.1:{server.port}/0")
+    assert answer.returncode == 4
+    assert "refuses the user or password" in answer.stderr
+    assert "wrong" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1", "127.0.0.1:6379", "redis://:s3cret@host:port/0", "redis://h/0?a=b"]
+)
+def test_a_bad_address_is_wrong_usage(url: str, call: Command) -> None:
+    answer = call("ls", PI0Q_REDIS_URL=url)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "PI0Q_REDIS_URL" in answer.stderr
+    assert "Traceback" not in answer.stderr and "s3cret" not in answer.stderr
+
+
+def test_a_bad_settings_file_is_told_with_all_its_faults(call: Command, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "pi0q" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('lease_secnds = 5\nfence = 7\nbox = "a b"\n')
+    answer = call("ls")
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[0] == "pi0q: pi0q's settings have faults; nothing was done."
+    assert all(word in answer.stderr for word in ("unknown setting lease_secnds", "fence", "box"))
+    assert answer.stderr.count(str(config)) == 3
+
+
+def test_the_settings_file_is_heeded(call: Command, server: servers.Server, store: Store, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "pi0q" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'redis_url = "{server.url}"\nprefix = "{store.prefix}"\n')
+    job = Hands(store).submit()
+    answer = call("ls", "--json", PI0Q_REDIS_URL="", PI0Q_PREFIX="")
+    assert [found["id"] for found in json.loads(answer.stdout)] == [job]
+
+
+def test_what_is_not_found_and_what_is(call: Command, hands: Hands) -> None:
+    hands.submit("grab_box")
+    assert call("show", "grab_box").returncode == 0
+    assert call("show", "grab").returncode == 3
+
+
+@pytest.mark.parametrize(("verb", "needs"), [("worker", "celery"), ("flower", "celery")])
+def test_a_verb_whose_extra_is_missing_says_which(verb: str, needs: str, env: dict[str, str]) -> None:
+    """As after a bare `pip install pi0q`."""
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['celery', 'kombu', 'flower', 'psutil', 'tornado']))\n"
+        "from pi0q.queue.cli import main\n"
+        f"main([{verb!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"pi0q: `pi0q {verb}` needs {needs}, which is not installed here.",
+        f"Install it with: pip install 'pi0q[{VERBS[verb][1]}]'",
+    ]
+
+
+@pytest.mark.parametrize("args", READING[:1] + READING[-1:], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(
+    args: list[str], env: dict[str, str], hands: Hands
+) -> None:
+    for _ in range(3):
+        hands.submit()
+    command = [sys.executable, "-m", "pi0q.queue.cli", *args]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" | true', "sh", *command], env=env, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr

@@ -1,0 +1,310 @@
+"""submit, ls, show, cancel and boxes, each as its user has it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs import command
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Saved
+from pi0q.jobs.spec import Spec, parse
+from pi0q.jobs.state import State
+from pi0q.jobs.transition import ended
+from pi0q.queue import message
+from pi0q.queue.store import Store
+from pi0q.queue.verbs import submit as submits
+
+from ..conftest import Command, Hands
+
+GRAB_BOX = files("pi0q.jobs.examples").joinpath("grab_box.yaml").read_text(encoding="utf-8")
+#: The 19 flags of the training guide; the directory is the one that pi0q chooses itself.
+GUIDE = {
+    "--dataset.repo_id=puheliang/lerobot_fmc3_grab_box_v2",
+    "--dataset.streaming=false",
+    "--policy.type=pi0",
+    "--output_dir=PI0Q_HOME/runs/JOB/output",
+    "--job_name=grab_box_pi0_fmc3",
+    "--policy.pretrained_path=lerobot/pi0",
+    "--policy.compile_model=true",
+    "--policy.gradient_checkpointing=false",
+    "--policy.dtype=bfloat16",
+    "--policy.freeze_vision_encoder=false",
+    "--policy.train_expert_only=false",
+    "--steps=50000",
+    "--policy.device=cuda",
+    "--policy.push_to_hub=true",
+    "--policy.repo_id=puheliang/pi0_fmc3_grab_box_v2",
+    "--batch_size=32",
+    "--save_freq=20000",
+    "--wandb.enable=true",
+    "--wandb.project=Lerobot_Fmc_Project",
+}
+BAD = "train:\n  dataset: {repo_id: a/b}\n  policy: {type: pi0}\n  stepps: 5\n  batch_size: -1\n"
+
+
+@pytest.fixture
+def grab_box(tmp_path: Path) -> str:
+    path = tmp_path / "grab_box.yaml"
+    path.write_text(GRAB_BOX, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    return "bad.yaml"
+
+
+def everything(store: Store) -> list[str]:
+    """Every key of the queue."""
+    return sorted(map(str, store.client.scan_iter(f"{store.prefix}*")))
+
+
+def spec(text: str) -> Spec:
+    return parse(text, filename="job.yaml")
+
+
+# -- submit ---------------------------------------------------------------------------------------
+
+
+def test_submit_queues_the_job_and_says_how_to_see_it(pi0q: Command, grab_box: str, store: Store) -> None:
+    answer = pi0q("submit", grab_box)
+    (job,) = store.waiting()
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout == f"Queued grab_box_pi0_fmc3 as {job.id}.  See it with: pi0q watch {job.id}\n"
+    record = store.get(job.id)
+    assert Spec.from_json(record.spec) == spec(GRAB_BOX)
+    assert (record.needs, record.steps) == ({"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}, 50000)
+    assert record.wandb_run_id == f"pi0q-{job.id}"
+    (raw,) = store.client.lrange(store.prefix + message.queue_key(message.STEPS["normal"]), 0, -1)
+    assert json.loads(raw)["headers"]["pi0q"] == {"name": "grab_box_pi0_fmc3", **record.needs}
+
+
+def test_submit_reads_standard_input_and_tells_machines(call: Command, store: Store) -> None:
+    told = json.loads(call("submit", "-", "--json", stdin=GRAB_BOX).stdout)
+    assert [job.id for job in store.waiting()] == [told["id"]]
+    assert told["name"] == "grab_box_pi0_fmc3" and told["state"] == "queued"
+    assert told["needs"]["vram_mib"] == 92160
+
+
+def test_many_files_are_many_jobs_in_their_order(call: Command, grab_box: str, tmp_path: Path, store: Store) -> None:
+    (tmp_path / "second.yaml").write_text(GRAB_BOX.replace("name: grab_box_pi0_fmc3", "name: 抓盒子", 1))
+    told = json.loads(call("submit", grab_box, "second.yaml", "--json").stdout)
+    assert [job["name"] for job in told] == ["grab_box_pi0_fmc3", "抓盒子"]
+    assert [job.id for job in store.waiting()] == [job["id"] for job in told]
+
+
+def test_a_bad_file_queues_nothing_and_all_its_faults_are_told(call: Command, bad: str, store: Store) -> None:
+    answer = call("submit", bad)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "bad.yaml has 2 faults; nothing was queued." in answer.stderr
+    assert "bad.yaml:4:" in answer.stderr and "bad.yaml:5:" in answer.stderr
+    assert everything(store) == []
+
+
+def test_one_bad_file_of_several_queues_none(call: Command, grab_box: str, bad: str, store: Store) -> None:
+    assert call("submit", grab_box, bad, grab_box).returncode == 2
+    assert everything(store) == []
+
+
+def test_a_file_that_is_not_there(call: Command, grab_box: str, tmp_path: Path, store: Store) -> None:
+    for file in ("missing.yaml", str(tmp_path)):
+        answer = call("submit", grab_box, file)
+        assert answer.returncode == 2
+        assert f"Can't read {file}" in answer.stderr and "Nothing was queued." in answer.stderr
+    assert everything(store) == []
+
+
+def test_watch_is_for_one(call: Command, grab_box: str, store: Store) -> None:
+    answer = call("submit", grab_box, grab_box, "--watch")
+    assert answer.returncode == 2 and "one job" in answer.stderr
+    assert everything(store) == []
+
+
+def test_a_dry_run_shows_the_guides_command_and_queues_nothing(call: Command, grab_box: str, store: Store) -> None:
+    # It doesn't even ask for the server.
+    answer = call("submit", grab_box, "--dry-run", "--json", PI0Q_REDIS_URL="redis://127.0.0.1:1/0")
+    plan = json.loads(answer.stdout)
+    assert answer.returncode == 0
+    assert {"argv", "env", "needs"} <= set(plan)
+    assert plan["argv"][0] == "lerobot-train"
+    assert len(GUIDE) == 19 and set(plan["argv"]) >= GUIDE
+    assert plan["env"]["OMP_NUM_THREADS"] == "1"
+    assert plan["needs"] == {"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}
+    assert everything(store) == []
+
+
+def test_a_dry_run_for_people(call: Command, grab_box: str) -> None:
+    out = call("submit", grab_box, "--dry-run").stdout
+    assert "grab_box_pi0_fmc3: the file is good; nothing was queued." in out
+    assert "vram 90 GiB: stated" in out and "OMP_NUM_THREADS=1" in out
+    assert "--policy.type=pi0 \\\n" in out
+
+
+def test_a_rehearsal_is_the_same_job_made_small(call: Command, grab_box: str, store: Store) -> None:
+    told = json.loads(call("submit", grab_box, "--rehearsal", "--json").stdout)
+    job = store.get(told["id"])
+    assert job.spec["rehearsal"] is True
+    assert job.steps == command.REHEARSAL_STEPS
+    assert job.needs["vram_mib"] == 4096
+    assert "a rehearsal" in job.history[0].text
+
+
+WANDB = GRAB_BOX.replace("    project:", "    entity: ada\n    project:")
+
+
+@pytest.mark.parametrize(
+    ("text", "rehearsal", "url"),
+    [
+        (WANDB, False, "https://wandb.ai/ada/Lerobot_Fmc_Project/runs/pi0q-a1"),
+        # Whose it is shows only once the box has logged in.
+        (GRAB_BOX, False, None),
+        (WANDB, True, None),
+        (WANDB + "    mode: offline\n", False, None),
+        (WANDB.replace("enable: true", "enable: false"), False, None),
+    ],
+)
+def test_the_wandb_link_is_known_before_the_first_step(text: str, rehearsal: bool, url: str | None) -> None:
+    assert submits.wandb_url(replace(spec(text), rehearsal=rehearsal), "pi0q-a1") == url
+
+
+def test_without_steps_it_is_lerobots_own_number() -> None:
+    assert submits.steps(spec(GRAB_BOX.replace("  steps: 50000\n", ""))) == 100_000
+
+
+# -- ls -------------------------------------------------------------------------------------------
+
+
+def test_ls_is_one_line_a_job(pi0q: Command, hands: Hands, store: Store) -> None:
+    waiting, running, over = (hands.submit(name) for name in ("抓盒子", "[red]bold[/]", "third"))
+    hands.report(running, hands.run(running), step=25_000, loss=0.5, phase="")
+    store.cancel(over, text="no")
+    answer = pi0q("ls")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    head, *lines = answer.stdout.splitlines()
+    assert head.startswith("ID ")
+    assert [line.split()[:3] for line in lines] == [
+        [over, "third", "cancelled"],
+        [waiting, "抓盒子", "queued"],
+        [running, "[red]bold[/]", "running"],
+    ]
+    assert "\x1b" not in answer.stdout
+
+
+def test_ls_of_nothing(call: Command) -> None:
+    assert "No jobs yet." in call("ls").stdout
+    assert json.loads(call("ls", "--json").stdout) == []
+
+
+def test_ls_of_three_hundred_says_how_many_it_hides(call: Command, hands: Hands) -> None:
+    jobs = [hands.submit(f"job {number}") for number in range(300)]
+    shown = call("ls").stdout.splitlines()
+    assert len(shown) == 1 + 50 + 1
+    assert shown[-1] == "… and 250 more: `pi0q ls --all`"
+    assert [line.split()[0] for line in call("ls", "--all").stdout.splitlines()[1:]] == jobs
+    assert [job["id"] for job in json.loads(call("ls", "--all", "--json").stdout)] == jobs
+
+
+# -- show -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failed(hands: Hands, store: Store) -> str:
+    job = hands.submit("grab_box", wandb_url="https://wandb.ai/ada/p/runs/x")
+    epoch = hands.run(job)
+    saved = Saved(step=20_000, path="/data/checkpoints/020000", manifest="ab", bytes=28)
+    hands.report(job, epoch, step=25_000, checkpoint=saved)
+    store.move(job, ended(store.get(job), epoch, Reason.NON_FINITE_LOSS, "loss is NaN at step 25001"))
+    return job
+
+
+def test_show_tells_machines_everything(call: Command, failed: str) -> None:
+    shown = json.loads(call("show", failed, "--json").stdout)
+    for key, value in {
+        "id": failed, "name": "grab_box", "state": "failed", "attempt": 1, "epoch": 1, "box": "box-a", "step": 25_000,
+        "steps": 50_000, "wandb_url": "https://wandb.ai/ada/p/runs/x", "reason": "non_finite_loss",
+    }.items():  # fmt: skip
+        assert shown[key] == value
+    assert shown["checkpoint"]["step"] == 20_000
+    assert [event["state"] for event in shown["history"]] == ["queued", "claimed", "preparing", "running", "failed"]
+
+
+def test_show_tells_people_what_happened_and_what_to_do(pi0q: Command, failed: str) -> None:
+    answer = pi0q("show", "grab_box")
+    text = " ".join(answer.stdout.split())
+    assert answer.returncode == 0 and "\x1b" not in answer.stdout
+    assert "non_finite_loss: loss is NaN at step 25001" in text
+    assert "lower the learning rate" in text
+    assert "step 20000, 0 MB, verified /data/checkpoints/020000" in text
+    assert "submitted by ada@laptop" in text
+
+
+def test_show_of_no_job_or_of_two(call: Command, hands: Hands) -> None:
+    hands.submit("twin", job_id="abc123"), hands.submit("twin", job_id="abc456")
+    missing, twice = call("show", "nosuchjob"), call("show", "abc")
+    assert (missing.returncode, twice.returncode) == (3, 2)
+    assert "`pi0q ls --all` lists every job" in missing.stderr
+    assert "could mean 2 jobs: abc123, abc456" in twice.stderr
+
+
+# -- cancel ---------------------------------------------------------------------------------------
+
+
+def test_cancel_ends_what_waits_and_asks_what_runs(pi0q: Command, hands: Hands, store: Store, failed: str) -> None:
+    waits, runs = hands.submit("waits"), hands.submit("runs")
+    epoch = hands.run(runs)
+    answer = pi0q("cancel", "waits", runs, failed)
+    assert answer.returncode == 0
+    assert answer.stdout.splitlines() == [
+        "waits is cancelled.",
+        f"runs is told to stop; `pi0q watch {runs}` shows it end.",
+        "grab_box has already failed; nothing was changed.",
+    ]
+    assert store.get(waits).state is State.CANCELLED
+    assert store.get(waits).detail.startswith("cancelled by ")
+    assert hands.report(runs, epoch) == "cancel"
+    assert store.get(failed).reason is Reason.NON_FINITE_LOSS
+
+
+def test_cancel_twice_changes_nothing_the_second_time(call: Command, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    first = json.loads(call("cancel", job, "--json").stdout)
+    assert first == {"id": job, "state": "cancelled", "already_ended": False}
+    before = store.get(job)
+    assert call("cancel", job).stdout == "grab_box was cancelled before; nothing was changed.\n"
+    assert store.get(job) == before
+
+
+def test_cancel_with_one_wrong_name_cancels_none(call: Command, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    assert call("cancel", job, "nosuchjob").returncode == 3
+    assert store.get(job).state is State.QUEUED
+
+
+# -- boxes ----------------------------------------------------------------------------------------
+
+
+def test_boxes_say_what_they_have(pi0q: Command, store: Store) -> None:
+    gpus = [{"name": "RTX PRO 6000", "free_mib": 97 * 1024, "total_mib": 97 * 1024, "simulated": True}]
+    known = {"gpus": gpus, "running": 1, "slots": 2, "disk_free_mib": 122_880, "lerobot": "0.6.1", "note": "busy"}
+    store.announce_box("autodl-1", "1", {"status": "idle", **known})
+    store.announce_box("autodl-2", "2", {"status": "idle"})
+    store.client.zadd(store.prefix + "boxes", {"autodl-2": store.now_ms() - 61_000})
+    answer = pi0q("boxes")
+    _, silent, alive = answer.stdout.splitlines()
+    words = " ".join(alive.split())
+    assert words.startswith("autodl-1 idle ")
+    assert words.endswith("ago 1/2 RTX PRO 6000 97.0/97 GiB (simulated) 120 GiB 0.6.1 busy")
+    assert " ".join(silent.split()).startswith("autodl-2 unreachable 1m 1s ago 0/? none")
+    told = {box["name"]: box for box in json.loads(pi0q("boxes", "--json").stdout)}
+    assert told["autodl-1"]["gpus"] == gpus
+    assert told["autodl-2"]["status"] == "unreachable"
+
+
+def test_no_box_says_how_to_get_one(call: Command) -> None:
+    assert "pi0q worker" in call("boxes").stdout
