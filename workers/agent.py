@@ -33,6 +33,8 @@ class Agent(threading.Thread):
         super().__init__(name="agent", daemon=True)
         self.box = box
         self._waking: PubSub | None = None
+        self._next_beat = 0.0
+        self._told: dict[str, str] = {}
 
     def run(self) -> None:
         self.box.launcher.warm()
@@ -40,6 +42,7 @@ class Agent(threading.Thread):
         while not self.box.stopping.is_set():
             try:
                 self._waking = self._waking or self.box.store.subscribe("wake")
+                self.beat()
                 self.box.tend(at_start=not started)
                 started = True
                 self.poll()
@@ -55,18 +58,29 @@ class Agent(threading.Thread):
             except Pi0qError as error:
                 logger.error("%s", error)
                 self.box.stopping.wait(SLOW_POLL_SECONDS)
+            except Exception:
+                # A disk or driver that fails for a moment must not end the one thread that claims.
+                logger.exception("can't look for jobs; running trainings go on, trying again")
+                self.box.stopping.wait(SLOW_POLL_SECONDS)
 
     def poll(self) -> None:
-        """One round: claim what fits, then tell the world and mend what is broken."""
+        """One round: claim what fits."""
         if isinstance(self.box.trainer, interpreter.NoTrainer):
             self.box.trainer = interpreter.find(self.box.settings)
         self.box.claim()
-        if time.monotonic() >= self._next_beat:
-            self._next_beat = time.monotonic() + SLOW_POLL_SECONDS
-            self.box.announce()
-            self.box.store.sweep()
+        if self.box.refusals != self._told:
+            self.announce()
 
-    _next_beat = 0.0
+    def announce(self) -> None:
+        self.box.announce()
+        self._told = self.box.refusals
+
+    def beat(self) -> None:
+        """Now and then: tells the world and mends what is broken. A box whose name was taken goes no further."""
+        if time.monotonic() >= self._next_beat:
+            self.announce()
+            self.box.store.sweep()
+            self._next_beat = time.monotonic() + SLOW_POLL_SECONDS
 
 
 def step(box: Box) -> type[bootsteps.StartStopStep]:

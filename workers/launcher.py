@@ -59,5 +59,6 @@ def _hand(runner: subprocess.Popen[str], order: Order) -> bool:
         runner.stdin.write(order.to_line())
         runner.stdin.close()
     except OSError:
+        runner.wait()
         return False
     return runner.poll() is None

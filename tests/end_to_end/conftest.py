@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -94,6 +93,10 @@ class Box:
         self.worker.terminate()
         return self.worker.wait(PATIENCE)
 
+    def says(self, text: str) -> None:
+        """Waits for these words in the worker's log."""
+        wait(lambda: text in self.log, repr(text), lambda: self.log)
+
     def run_dir(self, job: str) -> Path:
         return self.home / "runs" / job
 
@@ -121,6 +124,14 @@ class Box:
             f"step {step} of {job}",
             lambda: self.log,
         )
+
+    def ended(self, job: str) -> None:
+        """Waits until a trainer of the job has come to its last step."""
+        wait(lambda: self.events(job, "end"), f"the end of {job}", lambda: self.log)
+
+    def says_in_log(self, job: str, text: str) -> None:
+        """Waits for these words in the job's log on the box."""
+        wait(lambda: text in self.trainer_log(job), repr(text), lambda: self.trainer_log(job))
 
     def sealed(self, job: str, step: int) -> Path:
         """Waits for the manifest of a checkpoint."""
@@ -225,15 +236,19 @@ class House:
 
     def submit(self, name: str = "grab_box", *, steps: int = 40, save_freq: int = 10, gib: float = 0, **more: Any) -> str:
         """Queues a job: of one GPU with this many GiB, or of none."""
-        resources = {"gpus": 1, "vram": f"{gib}GiB"} if gib else {"gpus": 0}
+        resources = {"gpus": more.pop("cards", 1), "vram": f"{gib}GiB"} if gib else {"gpus": 0}
         resources |= {"disk": more.pop("disk", SMALL_DISK)}
+        dataset = {"repo_id": "local/grab_box", "root": "datasets/grab_box"}
+        if more.pop("from_hub", False):
+            dataset.pop("root")
         train = {
-            "dataset": {"repo_id": "local/grab_box", "root": "datasets/grab_box"},
+            "dataset": dataset,
             "policy": {"type": "act", "device": "cuda" if gib else "cpu", "push_to_hub": False},
             "steps": steps,
             "save_freq": save_freq,
             "batch_size": 2,
             "wandb": {"enable": True, "mode": "offline", "project": "trials"},
+            **more.pop("flags", {}),
         }
         text = yaml.safe_dump({"name": name, "resources": resources, "train": train, **more})
         return str(put(self.store, parse(text, filename="job.yaml"))["id"])
@@ -261,6 +276,16 @@ class House:
 
     def ends(self, job: str) -> Record:
         return self.until(job, lambda record: record.state in ENDED)
+
+    def sweeps(self, wanted: Callable[[Record], object]) -> Callable[[Record], object]:
+        """The same condition, with a sweep at each look; boxes sweep twice a minute."""
+
+        def swept(record: Record) -> object:
+            self.store.client.delete(self.prefix + "swept")
+            self.store.sweep()
+            return wanted(record)
+
+        return swept
 
     def refused(self, job: str, box: str = "box-a") -> str:
         """Waits until a box says why it does not take the job; its words."""
@@ -330,7 +355,3 @@ def frail(tmp_path: Path) -> Iterator[House]:
     yield opened
     opened.close()
     server.running.stop()
-
-
-def send(pid: int, signum: signal.Signals) -> None:
-    os.kill(pid, signum)

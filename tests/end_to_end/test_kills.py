@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,14 @@ def went_on(house: House, box: Box, job: str, *, lives: int = 2, resumed_at: int
     assert done.wandb_run_id == f"pi0q-{job}"
     assert house.promised() == 0 and box.processes(job) == []
     return done
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """The process stands still meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
 
 
 def states(record: Record) -> str:
@@ -112,20 +122,18 @@ def without_last(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [truncated, bit_flipped, unfinished, without_last])
-def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(street: House, box: Box, harm) -> None:  # type: ignore[no-untyped-def]
+def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(street: House, box: Box, harm: Callable[[Path], None]) -> None:
     job = street.submit(steps=STEPS, save_freq=FREQ)
     newest = box.sealed(job, 2 * FREQ)
-    runner = box.runner(job)
-    os.kill(runner, signal.SIGSTOP)
-    os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
-    harm(newest)
-    os.kill(runner, signal.SIGCONT)
+    with paused(box.runner(job)):
+        os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
+        harm(newest)
     went_on(street, box, job, resumed_at=FREQ)
     assert newest.with_name(newest.name + ".bad").is_dir()
     assert "it is moved aside" in box.trainer_log(job)
 
 
-def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box: Box, tmp_path: Path) -> None:
+def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box: Box) -> None:
     job = street.submit(f"killsave@{FREQ + 1}", steps=STEPS, save_freq=FREQ)
     done = street.ends(job)
     # The same happens to each attempt, so the job fails in the end, with its good checkpoint kept.
@@ -138,13 +146,12 @@ def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box
 def test_a_killed_worker_finds_its_run_again(house: House) -> None:
     box = house.box()
     job = begun(house, box)
-    runner = box.runner(job)
-    box.kill()
-    box.start()
+    with paused(box.lives(job)[0]["pid"]):
+        box.kill()
+        box.start().says(f"found the live runner {box.runner(job)} of {job}")
     done = went_on(house, box, job, lives=1, resumed_at=0)
     assert (done.attempt, done.epoch) == (1, 1)
     assert states(done) == f"queued {ONE_LIFE} succeeded"
-    assert f"found the live runner {runner} of {job}" in box.log
 
 
 def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(house: House) -> None:
@@ -173,11 +180,12 @@ def test_a_stopped_worker_leaves_the_training_and_the_next_one_finds_it(house: H
     box = house.box()
     job = begun(house, box)
     trainer = box.lives(job)[0]["pid"]
-    assert box.stop() == 0
-    assert trainer in [process.pid for process in box.processes(job)]
-    (known,) = house.store.boxes()
-    assert known["status"] == "stopped"
-    box.start()
+    with paused(trainer):
+        assert box.stop() == 0
+        assert trainer in [process.pid for process in box.processes(job)]
+        (known,) = house.store.boxes()
+        assert known["status"] == "stopped"
+        box.start().says(f"found the live runner {box.runner(job)} of {job}")
     done = went_on(house, box, job, lives=1, resumed_at=0)
     assert (done.attempt, done.epoch) == (1, 1)
 
@@ -195,7 +203,7 @@ def test_a_lost_runner_with_a_stalled_trainer_never_writes_again(house: House) -
     job = begun(house, box)
     first = box.runner(job)
     os.kill(first, signal.SIGSTOP)
-    house.until(job, lambda record: any(str(event.reason) == "lease_expired" for event in record.history))
+    house.until(job, house.sweeps(lambda record: any(str(e.reason) == "lease_expired" for e in record.history)))
     done = house.ends(job)
     assert (str(done.state), done.step, done.attempt) == ("succeeded", STEPS, 1)
     box.trainers_came_one_by_one(job)

@@ -17,6 +17,7 @@ LINE_BYTES = 8192
 REPORT_BYTES = 8192
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CUT_WORD = re.compile(rb"^\S{0,512}")
 SECRETS = re.compile(r"hf_[A-Za-z0-9]{20,}|wandb_v1_\w+|(?<=://)[^/@\s]+@(?=\S)")
 #: Variables whose values must never be seen.
 SECRET_NAMES = re.compile(r"TOKEN|API_KEY|PASSWORD|SECRET")
@@ -40,8 +41,9 @@ class Log:
         """Adds output; lines become visible when they are complete."""
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         if len(self._partial) > LINE_BYTES:
-            # A bar that redraws itself, or a line without end: its newest part is the one that counts.
-            self._partial = self._partial[-LINE_BYTES:]
+            # A bar that redraws itself, or a line without end: its newest part is the one that counts,
+            # less the word at the cut, which may be half a secret.
+            self._partial = CUT_WORD.sub(b"", self._partial[-LINE_BYTES:])
         self._add(clean(line, self._secrets) for line in lines)
 
     def say(self, text: str) -> None:
@@ -80,5 +82,6 @@ class Log:
 
 def clean(line: bytes, secrets: re.Pattern[str] = SECRETS) -> str:
     """One line as a person should see it: the last state of a redrawn bar, no escapes, no secrets."""
-    text = line.rstrip(b"\r").rpartition(b"\r")[2][:LINE_BYTES].decode(errors="replace")
-    return secrets.sub("***", ANSI.sub("", text))
+    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
+    # Cut last: half a secret would not be known for one.
+    return secrets.sub("***", ANSI.sub("", text))[:LINE_BYTES]

@@ -85,6 +85,8 @@ class Runner:
         self.resume: Saved | None = None
         self.cache_env: Mapping[str, str] = {}
         self.mib_before = 0
+        #: What the history will say of the trainer's start, until the queue was told.
+        self.unsaid = ""
         #: cancel, lost or fenced, once it was heard.
         self.heard = ""
         self._ending = threading.Lock()
@@ -126,7 +128,7 @@ class Runner:
             self.order.epoch,
             lease_seconds=self.settings.lease_seconds,
             fence=self.settings.fence,
-            collect=lambda: (self.progress.take(), self.log.take()),
+            collect=self.news,
             on=self.on,
         )
         self.reporter.start()
@@ -235,10 +237,25 @@ class Runner:
         how = f"resumed from step {self.resume.step}" if self.resume else "from step 0"
         text = f"trainer {self.training.pid}, LeRobot {self.order.lerobot}, {how}"
         self.log.say(text)
+        self.unsaid = text
+        self.say_unsaid()
+
+    def say_unsaid(self) -> None:
+        """Moves the job to running, at once or when the queue is back; said twice it does nothing."""
+        if not self.unsaid:
+            return
         first = self.record.started_ms is None
         with contextlib.suppress(redis.RedisError):
-            move = transition.running(self.order.epoch, text=text, started_ms=self.store.now_ms() if first else None)
-            self.store.move(self.order.job_id, move)
+            started_ms = self.store.now_ms() if first else None
+            self.store.move(
+                self.order.job_id, transition.running(self.order.epoch, text=self.unsaid, started_ms=started_ms)
+            )
+            self.unsaid = ""
+
+    def news(self) -> tuple[dict[str, Any], str]:
+        """What the reporter has to tell."""
+        self.say_unsaid()
+        return self.progress.take(), self.log.take()
 
     # -- what comes from outside ------------------------------------------------------------------
 

@@ -1,0 +1,114 @@
+"""Cancel: wherever the job is, it ends once, nothing of it lives on and what was promised to it is free again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import State
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Box, House
+
+
+@pytest.fixture(scope="module")
+def silent_hub() -> Iterator[str]:
+    """A Hub that takes every call and answers none: who asks it is preparing for a long time."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def box(street: House, silent_hub: str) -> Box:
+    return street.box(slots=2, gpus=[80], HF_ENDPOINT=silent_hub)
+
+
+def cancelled(house: House, box: Box, job: str) -> Record:
+    """Asks for it and sees it come true, with nothing left of it."""
+    house.store.cancel(job, text="cancelled by a test")
+    record = house.ends(job)
+    assert (str(record.state), str(record.reason)) == ("cancelled", "cancelled_by_user")
+    assert box.processes(job) == []
+    assert house.promised() == 0
+    assert house.store.owned(box.name) == []
+    return record
+
+
+def test_while_it_waits_in_the_queue(street: House, box: Box) -> None:
+    job = street.submit(gib=200)
+    street.refused(job)
+    record = cancelled(street, box, job)
+    assert [str(event.state) for event in record.history] == ["queued", "cancelled"]
+    assert street.store.waiting() == []
+
+
+def test_while_it_prepares(street: House, box: Box) -> None:
+    job = street.submit(gib=30, from_hub=True)
+    street.comes_to(job, State.PREPARING)
+    record = cancelled(street, box, job)
+    assert [str(event.state) for event in record.history if event.state is State.RUNNING] == []
+    assert box.lives(job) == []
+
+
+def test_while_it_runs_and_its_checkpoint_stays(street: House, box: Box) -> None:
+    job = street.submit(gib=30, steps=10_000, save_freq=5)
+    box.sealed(job, 5)
+    record = street.until(job, lambda record: record.checkpoint)
+    assert street.promised() == 30 * 1024 + 10
+    record = cancelled(street, box, job)
+    assert record.checkpoint and (box.run_dir(job) / "output" / "checkpoints").is_dir()
+    assert record.wish == ""
+
+
+def test_with_a_grandchild_that_left_its_session_and_ignores_signals(street: House, box: Box) -> None:
+    job = street.submit("stray", gib=30, steps=10_000)
+    box.steps(job, 2)
+    stray = int((box.home / "lives" / f"{job}.stray").read_text())
+    assert os.getsid(stray) == stray
+    cancelled(street, box, job)
+    assert stray not in [process.pid for process in box.processes()]
+
+
+def test_a_trainer_that_hangs_is_ended_all_the_same(street: House, box: Box) -> None:
+    job = street.submit("hang@3", gib=30)
+    box.steps(job, 2)
+    cancelled(street, box, job)
+
+
+def test_at_the_moment_it_ends_there_is_one_end(street: House, box: Box) -> None:
+    job = street.submit(steps=6)
+    box.steps(job, 6)
+    street.store.cancel(job, text="too late, perhaps")
+    street.ends(job)
+    # Whatever is still under way has ended when the next job has.
+    street.ends(street.submit(steps=2))
+    record = street.store.get(job)
+    assert len([event for event in record.history if event.state in (State.CANCELLED, State.SUCCEEDED)]) == 1
+    assert street.promised() == 0
+
+
+def test_while_its_box_is_dead_it_ends_when_the_box_is_back(house: House) -> None:
+    box = house.box()
+    job = house.submit(steps=10_000)
+    box.steps(job, 2)
+    box.kill_everything()
+    assert house.store.cancel(job, text="cancelled by a test") is State.RUNNING
+    box.start()
+    record = house.ends(job)
+    assert record.state is State.CANCELLED
+    assert len(box.lives(job)) == 1
+
+
+def test_while_no_worker_lives_its_runner_hears_it(house: House) -> None:
+    box = house.box()
+    job = house.submit(steps=10_000)
+    box.steps(job, 2)
+    box.worker.send_signal(signal.SIGKILL)
+    box.worker.wait()
+    cancelled(house, box, job)

@@ -1,0 +1,111 @@
+"""How runs end, what follows, and what of a trainer's words may be seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS
+from pi0q.jobs.record import Record
+from pi0q.queue.verbs import submit as submit_verb
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Box, House
+
+#: As in witness/sitecustomize.py.
+HF_TOKEN, WANDB_KEY = "hf_" + "CaNaRy" * 6, "c0ffee" * 7
+
+
+@pytest.fixture(scope="module")
+def box(street: House) -> Box:
+    return street.box(slots=4, FAKE_STEP_SECONDS="0.01", HF_TOKEN=HF_TOKEN, WANDB_API_KEY=WANDB_KEY)
+
+
+def failed(house: House, box: Box, name: str) -> Record:
+    record = house.ends(house.submit(name))
+    assert str(record.state) == "failed"
+    assert box.processes(record.id) == [] and house.store.owned(box.name) == []
+    box.trainers_came_one_by_one(record.id)
+    return record
+
+
+def test_an_error_is_tried_three_times(street: House, box: Box) -> None:
+    record = failed(street, box, "exit3@12")
+    assert (str(record.reason), record.attempt, record.epoch) == ("trainer_failed", 3, 3)
+    assert "(attempt 3 of 3)" in record.detail
+    # Each try goes on from the last checkpoint.
+    assert [event["step"] for event in box.events(record.id, "ready")] == [0, 10, 10]
+
+
+def test_an_exception_is_told_in_its_own_words(street: House, box: Box) -> None:
+    record = failed(street, box, "error@2")
+    assert record.detail == "RuntimeError: a fault on demand (attempt 3 of 3)"
+    shown = street.pi0q("show", record.id).stdout
+    assert "trainer_failed: RuntimeError: a fault on demand" in shown and record.cure in shown
+
+
+@pytest.mark.parametrize(("name", "reason"), [("oom@3", "cuda_out_of_memory"), ("nan@3", "non_finite_loss")])
+def test_what_would_happen_again_is_not_tried_again(street: House, box: Box, name: str, reason: str) -> None:
+    record = failed(street, box, name)
+    assert (str(record.reason), record.attempt, record.epoch) == (reason, 1, 1)
+    assert len(box.lives(record.id)) == 1
+
+
+def test_a_runner_that_always_dies_ends_as_a_crash_loop(
+    street: House, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = "c4a5c4a5c4a5"
+    monkeypatch.setattr(submit_verb.secrets, "token_hex", lambda _: job)
+    box.run_dir(job).parent.mkdir(exist_ok=True)
+    box.run_dir(job).write_text("where its directory should be")
+    assert street.submit() == job
+    record = street.ends(job)
+    assert (str(record.state), str(record.reason)) == ("failed", "crash_loop")
+    assert (record.epoch, record.attempt) == (MAX_FRUITLESS_RUNS, 0)
+    assert record.detail == f"its runner died ({MAX_FRUITLESS_RUNS} times without a new checkpoint)"
+
+
+def test_a_flood_of_output_stays_small_in_the_queue(street: House, box: Box) -> None:
+    record = street.ends(street.submit("flood@3"))
+    assert str(record.state) == "succeeded"
+    assert street.store.client.strlen(f"{street.prefix}tail:{record.id}") <= 32 * 1024
+    text, _ = street.store.tail(record.id)
+    assert "lines are only in the log on the box" in text
+    assert box.trainer_log(record.id).count("flood " * 40) == 20_000
+
+
+def redis_says(house: House) -> str:
+    """Every key and value of the queue."""
+    client, said = house.store.client, []
+    read: dict[str, Any] = {
+        "string": client.get,
+        "hash": client.hgetall,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "set": client.smembers,
+        "zset": lambda key: client.zrange(key, 0, -1),
+    }
+    for key in client.scan_iter(f"{house.prefix}*"):
+        said.append(f"{key} {read[str(client.type(key))](key)}")
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("name", ["tell", "confess"])
+def test_no_secret_gets_out(street: House, box: Box, name: str) -> None:
+    record = street.ends(street.submit(name))
+    seen = {path.name: path.read_text() for path in box.run_dir(record.id).iterdir() if path.is_file()}
+    assert set(seen) == {"trainer.log", "events.jsonl", "runner.json", "runner.log"}
+    seen["redis"] = redis_says(street)
+    for command in (["show", record.id], ["show", record.id, "--json"], ["logs", record.id], ["ls", "--json"]):
+        seen[" ".join(command)] = street.pi0q(*command).stdout
+    seen["worker"] = box.log
+    assert [place for place, text in seen.items() if "CaNaRy" in text or "c0ffee" in text] == []
+    # They were said, and stars stand in their place.
+    assert "***" in seen["trainer.log"]
+    if name == "confess":
+        assert "***" in seen["redis"]
+        assert record.detail.startswith("RuntimeError: 401 at https://***hub.example with *** and ***")
+    assert json.loads(seen[f"show {record.id} --json"])["id"] == record.id
+    assert Path(record.run_dir or "") == box.run_dir(record.id)

@@ -1,0 +1,79 @@
+"""The run's directory and the runner's name tag in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pi0q.workers.run.directory import RunDirectory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "runs" / "abc")
+    made.make()
+    return made
+
+
+def retagged(directory: RunDirectory, **changed: object) -> None:
+    tag = json.loads(directory.tag_file.read_text())
+    directory.tag_file.write_text(json.dumps(tag | changed))
+
+
+def test_it_is_made_with_a_fresh_pipe_only_we_can_read(directory: RunDirectory) -> None:
+    mode = directory.pipe.stat().st_mode
+    assert stat.S_ISFIFO(mode) and stat.S_IMODE(mode) == 0o600
+    before = directory.pipe.stat().st_ino, directory.pipe.stat().st_ctime_ns
+    directory.make()
+    assert (directory.pipe.stat().st_ino, directory.pipe.stat().st_ctime_ns) != before
+
+
+def test_who_signed_lives_under_its_epoch_only(directory: RunDirectory) -> None:
+    assert directory.live_runner(3) is None
+    directory.sign("abc", 3)
+    assert directory.live_runner(3) == os.getpid()
+    assert directory.live_runner(2) is None and directory.live_runner(4) is None
+
+
+@pytest.mark.parametrize("changed", [{"start_time": 1}, {"boot": "another"}, {"pid": 2**22 - 1}])
+def test_another_process_of_that_pid_is_not_taken_for_it(directory: RunDirectory, changed: dict[str, object]) -> None:
+    directory.sign("abc", 3)
+    retagged(directory, **changed)
+    assert directory.live_runner(3) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "null"])
+def test_a_torn_tag_is_nobody(directory: RunDirectory, text: str) -> None:
+    directory.tag_file.write_text(text)
+    assert directory.live_runner(3) is None and directory.other_runner(4) is None
+
+
+def test_only_a_runner_of_an_earlier_epoch_is_in_the_way(directory: RunDirectory) -> None:
+    """A runner that overslept must not take its successor for a predecessor."""
+    directory.sign("abc", 3)
+    assert directory.other_runner(4) == os.getpid()
+    assert directory.other_runner(3) is None and directory.other_runner(2) is None
+
+
+def test_an_output_in_the_way_of_a_fresh_start_is_kept_aside(directory: RunDirectory) -> None:
+    directory.set_output_aside()
+    for content in ("first", "second"):
+        directory.output.mkdir()
+        (directory.output / "weights").write_text(content)
+        directory.set_output_aside()
+        assert not directory.output.exists()
+        assert (directory.path / "output.old" / "weights").read_text() == content
+
+
+def test_its_size_is_what_it_takes_of_the_disk(directory: RunDirectory) -> None:
+    assert directory.size_mib() == 0
+    directory.output.mkdir()
+    (directory.output / "weights").write_bytes(bytes(3 * 1024 * 1024))
+    with (directory.output / "hole").open("wb") as sparse:
+        sparse.truncate(50 * 1024 * 1024)
+    (directory.output / "link").symlink_to(directory.output / "weights")
+    assert directory.size_mib() == 3

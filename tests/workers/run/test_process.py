@@ -1,0 +1,102 @@
+"""A trainer and all that descends from it, ended for good."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pi0q.workers.run import process
+
+#: Says a word when it is ready, so that nobody has to guess.
+SLEEPER = "import signal, time, sys\n{before}\nprint('ready', flush=True)\ntime.sleep(600)"
+DEAF = "[signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]"
+POLITE = "signal.signal(signal.SIGINT, lambda *_: (print('bye', flush=True), sys.exit(7)))"
+
+
+@pytest.fixture
+def job() -> Iterator[str]:
+    name = secrets.token_hex(6)
+    yield name
+    process.kill_all(name, 10**9)
+
+
+def started(job: str, *, epoch: int = 1, before: str = "") -> subprocess.Popen[bytes]:
+    marks = {process.MARK: job, process.MARK_EPOCH: str(epoch)}
+    code = SLEEPER.format(before=before)
+    child = process.spawn([sys.executable, "-S", "-c", code], env=os.environ | marks, cwd=Path("/"))
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    return child
+
+
+def reaped(child: subprocess.Popen[bytes]) -> int:
+    assert child.stdout is not None
+    code = child.wait(30)
+    child.stdout.close()
+    return code
+
+
+def test_it_runs_in_a_session_of_its_own_with_one_output(job: str) -> None:
+    child = started(job)
+    assert os.getsid(child.pid) == child.pid
+    assert process.marked(job, 1) == [child.pid]
+    assert process.kill_all(job, 1) == 1
+    assert reaped(child) == -signal.SIGKILL
+    assert process.marked(job, 1) == []
+
+
+def test_one_that_left_its_session_and_hears_nothing_is_ended_too(job: str) -> None:
+    fork = (
+        "import os, subprocess\n"
+        f"subprocess.Popen([sys.executable, '-S', '-c', {SLEEPER.format(before=DEAF)!r}], start_new_session=True)"
+    )
+    marks = {process.MARK: job, process.MARK_EPOCH: "1"}
+    code = SLEEPER.format(before=fork)
+    child = process.spawn([sys.executable, "-S", "-c", code], env=os.environ | marks, cwd=Path("/"))
+    assert child.stdout is not None
+    assert [child.stdout.readline(), child.stdout.readline()] == [b"ready\n", b"ready\n"]
+    pids = process.marked(job, 1)
+    assert len(pids) == 2
+    assert process.kill_all(job, 1) == 2
+    reaped(child)
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+
+def test_a_later_epoch_and_another_job_are_spared(job: str) -> None:
+    old, new, other = started(job, epoch=2), started(job, epoch=3), started(job + "x", epoch=1)
+    assert process.kill_all(job, 2) == 1
+    assert reaped(old) == -signal.SIGKILL
+    assert new.poll() is None and other.poll() is None
+    process.kill_all(job, 3)
+    process.kill_all(job + "x", 1)
+    reaped(new)
+    reaped(other)
+
+
+def test_a_cancelled_trainer_may_say_good_bye(job: str) -> None:
+    child = started(job, before=POLITE)
+    process.end(child, job, 1)
+    assert child.stdout is not None and child.stdout.read() == b"bye\n"
+    assert reaped(child) == 7
+
+
+def test_a_deaf_trainer_is_ended_after_a_while(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLITE_SECONDS", 0.2)
+    child = started(job, before=DEAF)
+    process.end(child, job, 1)
+    assert reaped(child) == -signal.SIGKILL
+
+
+def test_a_signal_to_one_that_is_gone_is_no_fault(job: str) -> None:
+    child = started(job)
+    child.kill()
+    reaped(child)
+    process.send(child.pid, signal.SIGTERM)
+    assert process.kill_all(job, 1) == 0

@@ -1,0 +1,146 @@
+"""Checkpoints: sealed, verified, pruned; what does not verify is never used and never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs.checkpoint import MANIFEST, REQUIRED
+from pi0q.workers.run import saves
+
+Harm = Callable[[Path], object]
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+def written(checkpoints: Path, step: int) -> Path:
+    """A checkpoint as LeRobot leaves it."""
+    place = checkpoints / f"{step:06d}"
+    for name in (*REQUIRED, "training_state/rng_state.safetensors"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(f"{name} of {step}".encode() * 100)
+    return place
+
+
+def sealed(checkpoints: Path, step: int) -> Path:
+    place = written(checkpoints, step)
+    saves.seal(place, step=step, epoch=1)
+    return place
+
+
+def newest(checkpoints: Path) -> tuple[int | None, list[str]]:
+    said: list[str] = []
+    found = saves.newest(checkpoints, said.append)
+    return (found.step if found else None), said
+
+
+def names(checkpoints: Path) -> list[str]:
+    return sorted(path.name for path in checkpoints.iterdir())
+
+
+def test_a_seal_names_every_file_and_its_own_digest(checkpoints: Path) -> None:
+    place = written(checkpoints, 10)
+    saved = saves.seal(place, step=10, epoch=3)
+    manifest = json.loads((place / MANIFEST).read_text())
+    assert (manifest["step"], manifest["epoch"]) == (10, 3)
+    assert set(manifest["files"]) == {*REQUIRED, "training_state/rng_state.safetensors"}
+    assert saved.bytes == sum((place / name).stat().st_size for name in manifest["files"])
+    assert not list(place.glob("*.new"))
+    assert saves.newest(checkpoints, print) == saved
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_is_not_whole_is_not_sealed(checkpoints: Path, name: str) -> None:
+    place = written(checkpoints, 10)
+    (place / name).unlink()
+    with pytest.raises(ValueError, match=f"000010 lacks {name}"):
+        saves.seal(place, step=10, epoch=1)
+    assert not (place / MANIFEST).exists()
+
+
+def test_the_newest_is_taken_whatever_last_says(checkpoints: Path) -> None:
+    for step in (10, 20, 30):
+        sealed(checkpoints, step)
+    (checkpoints / "last").symlink_to("000010")
+    assert newest(checkpoints) == (30, [])
+    assert (checkpoints / "last").readlink() == Path("000030")
+
+
+def test_a_lost_last_link_is_made_again(checkpoints: Path) -> None:
+    sealed(checkpoints, 10)
+    (checkpoints / ".last.new").symlink_to("nowhere")
+    assert newest(checkpoints) == (10, [])
+    assert (checkpoints / "last").resolve() == checkpoints / "000010"
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def zero_tail(path: Path) -> None:
+    size = path.stat().st_size
+    os.truncate(path, size - 10)
+    os.truncate(path, size)
+
+
+MODEL, OPTIMIZER = "pretrained_model/model.safetensors", "training_state/optimizer_state.safetensors"
+HARMS: dict[str, tuple[Harm, str]] = {
+    "truncated": (lambda place: os.truncate(place / OPTIMIZER, 100), "has 100 bytes instead of"),
+    "a bit flipped": (lambda place: flip(place / MODEL), "has other bytes than were saved"),
+    "a tail of zeros": (lambda place: zero_tail(place / MODEL), "has other bytes than were saved"),
+    "a file gone": (lambda place: (place / "training_state/rng_state.safetensors").unlink(), "is gone"),
+    "no manifest": (lambda place: (place / MANIFEST).unlink(), "was never finished"),
+    "half a manifest": (lambda place: os.truncate(place / MANIFEST, 100), "its manifest can't be read"),
+    "another manifest": (lambda place: (place / MANIFEST).write_text("[]"), "its manifest can't be read"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_harmed_one_is_moved_aside_and_the_one_before_it_taken(checkpoints: Path, harm: str) -> None:
+    sealed(checkpoints, 10)
+    place = sealed(checkpoints, 20)
+    do, words = HARMS[harm]
+    do(place)
+    found, said = newest(checkpoints)
+    assert found == 10
+    assert len(said) == 1 and words in said[0] and said[0].endswith("it is moved aside")
+    assert names(checkpoints) == ["000010", "000020.bad", "last"]
+    # LeRobot comes to that step again and finds nothing in its way; neither does a second harm.
+    sealed(checkpoints, 20)
+    do(checkpoints / "000020")
+    assert newest(checkpoints)[0] == 10
+
+
+def test_when_none_verifies_there_is_none(checkpoints: Path) -> None:
+    written(checkpoints, 10)
+    assert newest(checkpoints)[0] is None
+    assert newest(checkpoints) == (None, [])
+    assert newest(checkpoints / "nowhere") == (None, [])
+
+
+def test_the_newest_are_kept_and_nothing_that_is_not_sealed_is_touched(checkpoints: Path) -> None:
+    for step in (10, 20, 30, 40):
+        sealed(checkpoints, step)
+    written(checkpoints, 5)
+    (checkpoints / "000002.bad").mkdir()
+    (checkpoints / "last").symlink_to("000040")
+    assert saves.prune(checkpoints, 2) == [10, 20]
+    assert names(checkpoints) == ["000002.bad", "000005", "000030", "000040", "last"]
+    assert saves.prune(checkpoints, 0) == [30], "one is always kept"
+
+
+def test_steps_are_numbers_not_names(checkpoints: Path) -> None:
+    for name in ("999990", "1000000"):
+        place = written(checkpoints, int(name))
+        saves.seal(place, step=int(name), epoch=1)
+    assert newest(checkpoints)[0] == 1_000_000
+    assert saves.prune(checkpoints, 1) == [999_990]

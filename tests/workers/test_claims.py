@@ -1,0 +1,137 @@
+"""May this box take this job? Every lack is named with both its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pi0q.jobs.record import Record, Saved
+from pi0q.jobs.state import State
+from pi0q.workers.claims import Fit, Misfit, judge, resources
+from pi0q.workers.probe import Disk, Gpu, Host
+
+GIB = 1024
+SAVED = Saved(step=10, path="/x", manifest="", bytes=1)
+
+
+def job(**fields: Any) -> Record:
+    needs = {"gpus": 1, "vram_mib": 30 * GIB, "disk_mib": 50 * GIB} | fields.pop("needs", {})
+    known: dict[str, Any] = {"id": "new", "name": "new", "state": State.QUEUED, "priority": "normal"}
+    known |= {"submitter": "", "spec": {}, "needs": needs, "created_ms": 0, "updated_ms": 0}
+    return Record(**known | fields)
+
+
+def host(*cards: int, disk: int = 500, inodes: int | None = None, system: int = 50, fault: str = "") -> Host:
+    gpus = tuple(Gpu(uuid=f"G{i}", name="card", total_mib=80 * GIB, free_mib=gib * GIB) for i, gib in enumerate(cards))
+    return Host(
+        gpus=gpus,
+        data=Disk(path="/data", free_mib=disk * GIB, free_inodes=inodes, resource="disk:data"),
+        system=Disk(path="/", free_mib=system * GIB, free_inodes=None, resource="disk:system"),
+        gpu_fault=fault,
+    )
+
+
+def judged(
+    wanted: Record, box: Host, promised: dict[str, dict[str, int]] | None = None, *owned: Record, **how: Any
+) -> Fit | Misfit:
+    promises = {resource: (7, (promised or {}).get(resource, {})) for resource in resources(box)}
+    usual: dict[str, Any] = {"here_mib": 0, "waited_seconds": 0.0, "wait_for_box": 600.0, "system_reserve_mib": 2 * GIB}
+    return judge(wanted, box, promises, owned, box="box-a", **usual | how)
+
+
+def words(verdict: Fit | Misfit) -> tuple[str, ...]:
+    assert isinstance(verdict, Misfit)
+    return verdict.shortfalls
+
+
+def test_a_job_that_fits_is_promised_what_it_needs_under_the_count_that_was_seen() -> None:
+    verdict = judged(job(), host(80))
+    assert isinstance(verdict, Fit)
+    assert verdict.promises == (("gpu:G0", 7, 30 * GIB), ("disk:data", 7, 50 * GIB))
+
+
+def test_exactly_enough_is_enough_and_one_mib_less_is_not() -> None:
+    assert isinstance(judged(job(), host(30)), Fit)
+    assert isinstance(judged(job(needs={"vram_mib": 30 * GIB + 1}), host(30)), Misfit)
+
+
+def test_it_gets_the_fullest_card_that_will_do() -> None:
+    verdict = judged(job(), host(80, 31, 29, 40))
+    assert isinstance(verdict, Fit) and [gpu.uuid for gpu in verdict.gpus] == ["G1"]
+    two = judged(job(needs={"gpus": 2}), host(80, 31, 29, 40))
+    assert isinstance(two, Fit) and [gpu.uuid for gpu in two.gpus] == ["G1", "G3"]
+
+
+def test_what_is_promised_to_others_is_not_free() -> None:
+    promised = {"gpu:G0": {"a": 30 * GIB, "b": 30 * GIB}}
+    assert words(judged(job(), host(80), promised)) == (
+        "VRAM: needs 30.0 GiB on 1 GPU, 0 have it; the best has 20.0 GiB of 80.0 GiB free "
+        "(60.0 GiB more are promised to running jobs)",
+    )
+
+
+def test_what_a_running_job_already_holds_is_counted_once() -> None:
+    """Its promise is 60 GiB and it holds 45 of them: measured free are 35, still to come are 15."""
+    running = job(id="old", vram_now_mib=45 * GIB)
+    promised = {"gpu:G0": {"old": 60 * GIB}}
+    assert isinstance(judged(job(needs={"vram_mib": 20 * GIB}), host(35), promised, running), Fit)
+    assert isinstance(judged(job(needs={"vram_mib": 20 * GIB + 1}), host(35), promised, running), Misfit)
+
+
+def test_a_job_that_holds_more_than_its_promise_lends_nothing_to_others() -> None:
+    running = job(id="old", vram_now_mib=70 * GIB)
+    verdict = judged(job(needs={"vram_mib": 10 * GIB + 1}), host(10), {"gpu:G0": {"old": 60 * GIB}}, running)
+    assert isinstance(verdict, Misfit)
+
+
+def test_a_promise_of_another_box_on_the_same_card_counts_in_full() -> None:
+    assert isinstance(judged(job(), host(80), {"gpu:G0": {"elsewhere": 51 * GIB}}), Misfit)
+
+
+def test_disk_that_the_job_already_took_here_need_not_be_free_again() -> None:
+    assert isinstance(judged(job(), host(80, disk=20), here_mib=30 * GIB), Fit)
+    assert words(judged(job(), host(80, disk=20), here_mib=29 * GIB)) == (
+        "disk: needs 21.0 GiB, 20.0 GiB free on /data",
+    )
+
+
+def test_disk_is_promised_too() -> None:
+    assert words(judged(job(), host(80, disk=60), {"disk:data": {"old": 20 * GIB}})) == (
+        "disk: needs 50.0 GiB, 40.0 GiB free on /data (20.0 GiB more are promised to running jobs)",
+    )
+
+
+def test_every_lack_is_told_at_once() -> None:
+    told = words(judged(job(), host(10, disk=10, inodes=5, system=1), problems=["trainer: none"]))
+    assert [text.partition(":")[0] for text in told] == ["trainer", "VRAM", "disk", "inodes", "system disk"]
+
+
+def test_a_job_without_a_gpu_needs_none() -> None:
+    verdict = judged(job(needs={"gpus": 0, "vram_mib": 0}), host())
+    assert isinstance(verdict, Fit) and verdict.gpus == () and len(verdict.promises) == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        (host(), "GPUs: needs 1, the box has none"),
+        (host(fault="NVML: Driver Not Loaded"), "GPUs: needs 1, the box has none (NVML: Driver Not Loaded)"),
+    ],
+)
+def test_a_missing_gpu_is_told_with_its_cause(box: Host, told: str) -> None:
+    assert words(judged(job(), box)) == (told,)
+
+
+def test_too_few_gpus_are_counted() -> None:
+    assert words(judged(job(needs={"gpus": 4}), host(80, 80))) == ("GPUs: needs 4, the box has 2",)
+
+
+def test_a_job_with_a_checkpoint_elsewhere_is_left_to_that_box_for_a_while() -> None:
+    wanted = job(box="box-b", checkpoint=SAVED)
+    assert words(judged(wanted, host(80), waited_seconds=10.0)) == (
+        "its checkpoint is on box-b, which may still take it for 590 s",
+    )
+    assert isinstance(judged(wanted, host(80), waited_seconds=600.0), Fit)
+    assert isinstance(judged(job(box="box-b"), host(80)), Fit)
+    assert isinstance(judged(job(box="box-a", checkpoint=SAVED), host(80)), Fit)
