@@ -13,12 +13,8 @@ _PORT = click.IntRange(0, 65535)
 
 
 @click.command()
-@click.option(
-    "--port", type=_PORT, help="Port of the queue's server; 0: any free.  [default: 6389 or the next free]"
-)
-@click.option(
-    "--flower-port", type=_PORT, help="Port of Flower; 0: any free.  [default: 5555 or the next free]"
-)
+@click.option("--port", type=_PORT, help="Port of the queue's server; 0: any free.  [default: 6389 or the next free]")
+@click.option("--flower-port", type=_PORT, help="Port of Flower; 0: any free.  [default: 5555 or the next free]")
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Instead of PI0Q_HOME.")
 @click.option("--slots", type=click.IntRange(1), help="Jobs that the worker runs at a time.")
 @click.option("--no-worker", is_flag=True, help="Only keep the queue here; the boxes are other machines.")
@@ -40,9 +36,7 @@ def up(
     from pi0q.ops import stack
 
     env = {**os.environ, "PI0Q_HOME": str(home)} if home else os.environ
-    wanted = stack.Wanted(
-        port=port, flower_port=flower_port, slots=slots, worker=not no_worker, flower=not no_flower
-    )
+    wanted = stack.Wanted(port=port, flower_port=flower_port, slots=slots, worker=not no_worker, flower=not no_flower)
     stack.run(settings.load(env), wanted, click.echo, stack.stop_on_signals())
 
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -175,8 +176,8 @@ class Feeder(threading.Thread):
             while not self.stopping.is_set():
                 # Listening began before this look, so nothing falls between the two.
                 self._hand_over(self.store.page(live=-1, ended=HISTORY).jobs)
-                look_again = self.store.now_ms() + LOOK_SECONDS * 1000
-                while not self.stopping.is_set() and self.store.now_ms() < look_again:
+                look_again = time.monotonic() + LOOK_SECONDS
+                while not self.stopping.is_set() and time.monotonic() < look_again:
                     changed = set(heard(pubsub, 2.0))
                     if changed:
                         self.stopping.wait(GATHER_SECONDS)
@@ -203,7 +204,7 @@ class Feeder(threading.Thread):
         state = self.web.events.state
         for job in jobs:
             told = self.told.get(job.id) if job.id in state.tasks else None
-            if told and told.epoch > job.epoch:
+            if told and told.state in ENDED:
                 continue
             for event in events(job, told):
                 state.event(event)

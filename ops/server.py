@@ -136,9 +136,7 @@ def password(data: Path) -> str:
     config.chmod(0o600)
     found = re.search(r"^requirepass\s+(\S+)", config.read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
-        raise UsageError(
-            f"{config} has no `requirepass` line. Nothing was started.\nRemove it to have one made."
-        )
+        raise UsageError(f"{config} has no `requirepass` line. Nothing was started.\nRemove it to have one made.")
     return found[1].strip('"')
 
 

@@ -1,12 +1,18 @@
-"""A real browser."""
+"""A real Flower and a real browser."""
 
 from __future__ import annotations
 
+import base64
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from ..conftest import Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -14,6 +20,26 @@ if TYPE_CHECKING:
 #: Added to a command's environment: nothing but `pi0q up` itself says where the queue is.
 NOWHERE = {"PI0Q_REDIS_URL": "", "PI0Q_PREFIX": ""}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Web:
+    """A Flower that runs, asked without a browser."""
+
+    def __init__(self, url: str, home: Path, running: Running) -> None:
+        self.url, self.running = url, running
+        self.password = (home / "flower.password").read_text().strip()
+
+    def get(self, path: str, *, password: str | None = "", method: str = "GET") -> tuple[int, str]:
+        request = urllib.request.Request(self.url + path, method=method)
+        if password is not None:
+            token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
 
 @pytest.fixture(scope="session")

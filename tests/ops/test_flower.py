@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import signal
 import stat
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +21,8 @@ from pi0q.ops import server as servers
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import heard
 
-from ..conftest import Command, Hands, Running, Start
+from ..conftest import Command, Hands, Start
+from .conftest import Web
 
 pytest.importorskip("flower")
 from playwright.sync_api import Browser, Page, expect
@@ -33,31 +31,11 @@ LINK = "https://wandb.ai/us/lerobot/runs/pi0q-1"
 SAVED = Saved(step=40000, path="/data/runs/x/checkpoints/040000", manifest="0" * 64, bytes=10)
 
 
-class Web:
-    """A Flower of the test's own store."""
-
-    def __init__(self, running: Running, home: Path) -> None:
-        self.running = running
-        self.url = running.until("Flower: ").split()[1]
-        self.password = (home / "flower.password").read_text().strip()
-
-    def get(self, path: str, *, password: str | None = "", method: str = "GET") -> tuple[int, str]:
-        request = urllib.request.Request(self.url + path, method=method)
-        if password is not None:
-            token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
-            request.add_header("Authorization", f"Basic {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-
 @pytest.fixture
 def start_web(start: Start, chosen: Settings) -> Callable[..., Web]:
     def start_web(*options: str) -> Web:
-        return Web(start("flower", "--port", "0", *options), chosen.home)
+        running = start("flower", "--port", "0", *options)
+        return Web(running.until("Flower: ").split()[1], chosen.home, running)
 
     return start_web
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import redis
 from pi0q.ops import stack
 from pi0q.queue.store import Store
 
-from ..conftest import Command, Hands, Running, Start
-from .conftest import NOWHERE
+from ..conftest import PATIENCE, Command, Hands, Running, Start
+from .conftest import NOWHERE, Web
 
 QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower")
 
@@ -102,16 +103,22 @@ def test_jobs_and_address_are_kept_between_starts(up: Callable[..., Running], ho
 
 
 def test_a_server_that_dies_is_told_and_started_again(up: Callable[..., Running], home: Path) -> None:
-    running = up(*QUEUE_ONLY)
+    running = up("--port", "0", "--flower-port", "0", "--no-worker")
     store = store_of(home)
-    job = Hands(store).submit("grab_box")
+    hands = Hands(store)
+    before = hands.submit()
     assert store.client.waitaof(1, 0, 5000)[0] == 1
     os.kill(int(store.client.info("server")["process_id"]), signal.SIGKILL)
     running.until("The queue's server ended with -9")
     running.until("started again in 1 s")
     running.until("The queue's server runs again")
-    assert store.get(job).name == "grab_box"
+    after = hands.submit()
     store.client.close()
+    web = Web(facts(home)["flower_url"], home, running)
+    give_up = time.monotonic() + PATIENCE
+    while set(json.loads(web.get("/api/tasks")[1])) != {before, after}:
+        assert time.monotonic() < give_up, "Flower did not find the queue again"
+        time.sleep(0.2)
 
 
 def test_killed_it_leaves_nothing_behind_that_hinders_the_next(up: Callable[..., Running], home: Path) -> None:
