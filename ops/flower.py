@@ -250,6 +250,7 @@ def password(home: Path, path: Path | None = None) -> str:
 
 def build(settings: Settings, store: Store, door: Door) -> Flower:
     """Flower, not yet listening."""
+    from flower.api import BaseApiHandler
     from flower.app import Flower
     from flower.options import options
     from flower.urls import settings as handlers_settings
@@ -275,6 +276,7 @@ def build(settings: Settings, store: Store, door: Door) -> Flower:
     capp.control.revoke = partial(cancel, store)
     web = Flower(capp=capp, options=options, **handlers_settings)
     web.events.on_event = without_tasks(web.events.on_event)
+    BaseApiHandler.write_error = asking_for_password(BaseApiHandler.write_error)
     return web
 
 
@@ -291,6 +293,20 @@ def without_tasks(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
             on_event(event)
 
     return pass_on
+
+
+def asking_for_password(write_error: Callable[..., None]) -> Callable[..., None]:
+    """Lets a browser that was led straight to a job's page give the password to the buttons there too.
+
+    Flower's API refuses without naming a scheme, and a browser then keeps the password it knows to itself.
+    """
+
+    def refuse(handler: Any, status_code: int, **fields: Any) -> None:
+        if status_code == 401:
+            handler.set_header("WWW-Authenticate", 'Basic realm="flower"')
+        write_error(handler, status_code, **fields)
+
+    return refuse
 
 
 def serve(settings: Settings, door: Door, say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class Child:
 
 def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event) -> None:
     """Starts the stack, says how to reach it, and holds it up until `stopping`. Raises Pi0qError."""
+    require(wanted)
     home = settings.home
     home.mkdir(parents=True, exist_ok=True)
     with _only_one(home) as alone:
@@ -110,6 +112,18 @@ def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event)
                     child.look(time.monotonic(), say)
         finally:
             _stop(home, children, say)
+
+
+def require(wanted: Wanted) -> None:
+    """Raises UsageError where a part is wanted that is not installed: it would only die again and again."""
+    parts = {"worker": ("celery", wanted.worker), "flower": ("flower", wanted.flower)}
+    missing = [part for part, (module, asked) in parts.items() if asked and find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"What `pi0q up` needs for {' and '.join(missing)} is not installed here. Nothing was started.\n"
+            f"Install it with: pip install 'pi0q[{','.join(missing)}]', or leave it out: "
+            + " ".join(f"--no-{part}" for part in missing)
+        )
 
 
 def _start(settings: Settings, wanted: Wanted, children: list[Child], say: Say) -> dict[str, Any]:

@@ -126,11 +126,15 @@ def test_changes_are_seen_while_it_runs(hands: Hands, web: Web, look: Look) -> N
     assert task["started"] == pytest.approx((started or 0) / 1000)
 
 
-def test_terminate_asks_the_owner_to_end_it(hands: Hands, web: Web, look: Look) -> None:
+@pytest.mark.parametrize("led_by", ["the list", "a bookmark"])
+def test_terminate_asks_the_owner_to_end_it(hands: Hands, web: Web, look: Look, led_by: str) -> None:
     job, epoch = running_job(hands)
     page = look(web, "/tasks")
     row(page, job, "STARTED")
-    page.get_by_role("link", name=job).click()
+    if led_by == "the list":
+        page.get_by_role("link", name=job).click()
+    else:
+        page = look(web, f"/task/{job}")
     changes = hands.store.subscribe("changes")
     page.get_by_role("button", name="Terminate").click()
     while hands.report(job, epoch) != "cancel":

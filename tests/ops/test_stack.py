@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from pi0q.jobs.errors import UsageError
 from pi0q.ops import stack
 from pi0q.queue.store import Store
 
@@ -153,6 +154,13 @@ def test_a_server_named_in_the_environment_is_pointed_out(start: Start) -> None:
     running.until("PI0Q_REDIS_URL names another server")
     running.until("Ctrl-C stops it")
     assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_part_that_is_not_installed_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "find_spec", lambda module: None)
+    with pytest.raises(UsageError, match=r"pi0q\[worker,flower\].*--no-worker --no-flower"):
+        stack.require(stack.Wanted())
+    stack.require(stack.Wanted(worker=False, flower=False))
 
 
 class Mortal:
