@@ -155,13 +155,20 @@ class Runner:
                     wanted,
                     hf_home=hf_home,
                     pins=self.record.pins,
-                    say=lambda phase: self.progress.update(phase=phase),
+                    say=self.say_fetching,
                 )
             except cache.Refused as refused:
                 raise Stop(refused.reason, refused.detail) from None
-            self.progress.update(pins=pins, phase="")
+            # A resume fetches no base, and its pin must not be forgotten.
+            self.progress.update(pins={**self.record.pins, **pins}, phase="")
             self.spec = fetches.at_home(self.spec, wanted, hf_home=hf_home, pins=pins)
         self.cache_env = fetches.offline_env(self.spec, hf_home=hf_home)
+
+    def say_fetching(self, text: str) -> None:
+        """Where the download is goes into the phase; all else a person should find again."""
+        self.progress.update(phase=text)
+        if not text.startswith("downloading"):
+            self.log.say(text)
 
     def train(self) -> None:
         """Runs the trainer to its end; a rehearsal is stopped once behind its first save, to prove the resume."""
@@ -326,6 +333,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)
     settings = all_settings.load()
+    # huggingface_hub reads where its caches and the token are when it is imported.
+    os.environ.update(environment.caches(settings))
     store = Store(connect(settings), settings.prefix)
     with contextlib.suppress(redis.RedisError):
         store.now_ms()
