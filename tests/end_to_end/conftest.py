@@ -54,6 +54,7 @@ class Server:
         self.running.process.wait()
 
     def restart(self) -> None:
+        self.running.process.wait()
         self.running = servers.start(self.data, port=self.port, log=self.data.with_suffix(".log"))
 
 
@@ -156,10 +157,11 @@ class Box:
 
     def kill_everything(self) -> None:
         """Every process with this home, as the end of a container does."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-                process.wait()
+        while living := [process for process in self.processes() if not gone(process.pid)]:
+            for process in living:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(living, timeout=0.1)
         for started in self.started:
             started.wait()
 

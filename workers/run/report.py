@@ -56,10 +56,8 @@ class Reporter(threading.Thread):
             self._pause()
 
     def stop(self) -> None:
-        """Ends the thread; `report` may still be called for a last word."""
+        """Ends the thread, within a second; `report` may still be called for a last word."""
         self._over.set()
-        if threading.current_thread() is not self:
-            self.join()
 
     def due(self) -> bool:
         """Whether there is news, or the lease wants renewing."""
@@ -98,7 +96,7 @@ class Reporter(threading.Thread):
         try:
             if self._listening is None:
                 self._listening = self.store.subscribe(f"wish:{self.job_id}")
-            if any(heard(self._listening, REPORT_SECONDS)):
+            if any(heard(self._listening, REPORT_SECONDS)) and not self._over.is_set():
                 self.report()
         except redis.RedisError:
             self._listening = None

@@ -1,0 +1,203 @@
+"""The runner's decisions, on a real queue; its whole life is told in tests/end_to_end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.spec import parse
+from pi0q.jobs.state import State
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import Claimed, Store
+from pi0q.queue.verbs.submit import put
+from pi0q.workers import identity
+from pi0q.workers.run import runner as module
+from pi0q.workers.run.runner import Lost, Order, Runner, Stop
+
+FAKE = Path(__file__).parents[2] / "fake_lerobot"
+JOB = """
+resources: {gpus: 0, disk: 1MiB}
+checkpoints: {every: null, keep: 2}
+train:
+  dataset: {repo_id: local/d, root: datasets/d}
+  policy: {type: act, device: cpu, push_to_hub: false}
+  steps: 6
+  save_freq: 2
+"""
+
+
+@pytest.fixture
+def settings(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (chosen.home / "datasets/d/meta").mkdir(parents=True)
+    (chosen.home / "datasets/d/meta/info.json").write_text("{}")
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    return replace(chosen, box="box-a")
+
+
+def claimed(store: Store, text: str = JOB) -> Order:
+    job = str(put(store, parse(text, filename="job.yaml"))["id"])
+    return claimed_again(store, job)
+
+
+def claimed_again(store: Store, job: str) -> Order:
+    answer = store.claim(job, box="box-a", boot="1", lease_seconds=600, promises=[], gpus=[], text="claimed")
+    assert isinstance(answer, Claimed)
+    return Order(job_id=job, epoch=answer.epoch, python=sys.executable, lerobot="0.6.1")
+
+
+def history(store: Store, job: str) -> list[str]:
+    return [str(event.state) for event in store.get(job).history]
+
+
+@pytest.fixture
+def runner(settings: Settings, store: Store) -> Iterator[Runner]:
+    """A runner with its order, begun or not; its threads end with the test."""
+    made = Runner(claimed(store), settings, store)
+    yield made
+    if hasattr(made, "reporter"):
+        made.reporter.stop()
+        made.reporter.join()
+        made.log.close()
+
+
+def test_an_order_is_one_line_and_comes_back_the_same() -> None:
+    order = Order(job_id="a", epoch=3, python="/x y/python", lerobot="0.6.1")
+    assert order.to_line().count("\n") == 1
+    assert Order(**json.loads(order.to_line())) == order
+
+
+def test_a_run_goes_from_claimed_to_succeeded(runner: Runner, store: Store) -> None:
+    runner.run()
+    record = store.get(runner.order.job_id)
+    assert history(store, record.id) == ["queued", "claimed", "preparing", "running", "succeeded"]
+    assert (record.step, record.checkpoint and record.checkpoint.step) == (6, 6)
+
+
+def test_the_same_order_given_twice_runs_once(runner: Runner, settings: Settings, store: Store) -> None:
+    second = Runner(runner.order, settings, store)
+    runner.run()
+    before = store.get(runner.order.job_id)
+    second.run()
+    assert store.get(runner.order.job_id) == before
+
+
+def test_an_order_of_an_earlier_epoch_is_not_obeyed(runner: Runner, settings: Settings, store: Store) -> None:
+    job = runner.order.job_id
+    store.client.zadd(store.prefix + "leases", {job: 1})
+    assert store.sweep() == [job]
+    claimed_again(store, job)
+    with pytest.raises(Lost):
+        runner.start()
+    assert store.get(job).state is State.CLAIMED and not runner.directory.path.exists()
+
+
+def test_running_is_told_when_the_queue_is_back(runner: Runner, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link drops at the very moment the trainer starts: the job must not stay `preparing` for two days."""
+    move, refused = store.move, []
+
+    def drops(job: str, transition: Any) -> State | None:
+        if transition.to is State.RUNNING and not refused:
+            refused.append(transition)
+            raise redis.ConnectionError("reset by peer")
+        return move(job, transition)
+
+    monkeypatch.setattr(store, "move", drops)
+    runner.run()
+    assert refused
+    assert history(store, runner.order.job_id) == ["queued", "claimed", "preparing", "running", "succeeded"]
+
+
+def test_the_end_is_told_when_the_queue_is_back(runner: Runner, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FINISH_RETRY_SECONDS", 0.01)
+    move, refused = store.move, []
+
+    def drops(job: str, transition: Any) -> State | None:
+        if transition.to is State.SUCCEEDED and len(refused) < 3:
+            refused.append(transition)
+            raise redis.TimeoutError("no answer")
+        return move(job, transition)
+
+    monkeypatch.setattr(store, "move", drops)
+    runner.run()
+    assert len(refused) == 3 and store.get(runner.order.job_id).state is State.SUCCEEDED
+
+
+def test_a_job_taken_from_it_meanwhile_is_left_alone_at_the_end(runner: Runner, store: Store) -> None:
+    runner.heard = "lost"  # by its reporter too, which would end this very process
+    runner.start()
+    job = runner.order.job_id
+    store.client.zadd(store.prefix + "leases", {job: 1})
+    store.sweep()
+    claimed_again(store, job)
+    runner.finish(Reason.FINISHED, "reached step 6")
+    assert store.get(job).state is State.CLAIMED
+
+
+def test_a_run_without_a_good_checkpoint_starts_again_from_nothing(
+    runner: Runner, settings: Settings, store: Store
+) -> None:
+    (runner.directory.output / "wandb").mkdir(parents=True)
+    runner.run()
+    assert store.get(runner.order.job_id).state is State.SUCCEEDED
+    assert (runner.directory.path / "output.old" / "wandb").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("heard", "reason"),
+    [("cancel", Reason.CANCELLED_BY_USER), ("fenced", Reason.STOPPED_BY_BOX)],
+)
+def test_what_was_heard_ends_the_run(runner: Runner, heard: str, reason: Reason) -> None:
+    runner.heard = heard
+    with pytest.raises(Stop) as stopped:
+        runner.answer()
+    assert stopped.value.reason is reason
+
+
+def test_a_wish_to_cancel_wins_over_a_retry_and_not_over_a_success(runner: Runner, store: Store) -> None:
+    runner.heard = "cancel"
+    runner.start()
+    store.cancel(runner.order.job_id, text="cancelled")
+    record = store.get(runner.order.job_id)
+    assert runner.last_move(record, Reason.TRAINER_FAILED, "x").to is State.CANCELLED
+    assert runner.last_move(record, Reason.FINISHED, "x").to is State.SUCCEEDED
+    assert runner.last_move(record, Reason.CUDA_OUT_OF_MEMORY, "x").to is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (("torch.OutOfMemoryError", "CUDA out of memory.\nTried to"), 1, "OutOfMemoryError: CUDA out of memory."),
+        (("KeyError", ""), 1, "KeyError: "),
+        (None, -signal.SIGKILL, "the trainer was ended by SIGKILL"),
+        (None, 3, "the trainer ended with exit code 3"),
+    ],
+)
+def test_the_end_is_told_in_the_trainers_words(
+    runner: Runner, error: tuple[str, str] | None, code: int, words: str
+) -> None:
+    runner.progress.error = error
+    assert runner.words(Reason.TRAINER_FAILED, code) == words
+
+
+def test_its_predecessor_is_ended_before_it_begins(runner: Runner, settings: Settings) -> None:
+    """A runner of an earlier epoch that a paused machine kept alive."""
+    before = subprocess.Popen(["sleep", "60"])
+    runner.directory.make()
+    runner.directory.sign(runner.order.job_id, 0)
+    tag = json.loads(runner.directory.tag_file.read_text())
+    tag |= {"pid": before.pid, "start_time": identity.start_time(before.pid)}
+    runner.directory.tag_file.write_text(json.dumps(tag))
+    runner.start()
+    assert before.wait(30) == -signal.SIGKILL
+    assert runner.directory.live_runner(runner.order.epoch) == os.getpid()

@@ -1,0 +1,171 @@
+"""One life of the trainer: the real hook on the fake LeRobot, seen through to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pi0q.workers.run import process, saves, trainer
+from pi0q.workers.run import training as module
+from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.log import Log
+from pi0q.workers.run.progress import Progress
+from pi0q.workers.run.training import Training
+
+FAKE = Path(__file__).parents[2] / "fake_lerobot"
+
+
+class Life:
+    """What a runner has of one trainer; `saw` waits for what its progress shows."""
+
+    def __init__(self, place: Path) -> None:
+        self.job = secrets.token_hex(6)
+        self.directory = RunDirectory(place / "run")
+        self.directory.make()
+        self.log = Log(self.directory.log, {})
+        self.changed = threading.Condition()
+        self.progress = Progress(None)
+        self.progress.update = self.update  # type: ignore[method-assign]
+        self.seen: list[dict[str, Any]] = []
+
+    def update(self, **fields: Any) -> None:
+        with self.changed:
+            self.progress.fields |= fields
+            self.seen.append(fields)
+            self.changed.notify_all()
+
+    def saw(self, name: str, at_least: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: (self.progress.fields.get(name) or -1) >= at_least, 30.0)
+
+    def start(self, *flags: str, keep: int = 2, stop_after_save: bool = False, **env: str) -> Training:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
+        marks = {process.MARK: self.job, process.MARK_EPOCH: "1", "PI0Q_EVENTS": str(self.directory.pipe)}
+        usual = ["--dataset.repo_id=l/x", "--policy.type=act", "--policy.push_to_hub=false"]
+        argv = [sys.executable, trainer.__file__, *usual, f"--output_dir={self.directory.output}", *flags]
+        return Training(
+            argv=argv,
+            env={**clean, "PYTHONPATH": str(FAKE), "PYTHONUNBUFFERED": "1", **marks, **env},
+            directory=self.directory,
+            job_id=self.job,
+            epoch=1,
+            keep=keep,
+            mib_before=0,
+            log=self.log,
+            progress=self.progress,
+            stop_after_save=stop_after_save,
+        )
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.directory.events.read_text().splitlines()]
+
+    def steps_kept(self) -> list[str]:
+        return sorted(path.name for path in self.directory.checkpoints.glob("[0-9]*"))
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Life]:
+    made = Life(tmp_path)
+    yield made
+    process.kill_all(made.job, 10**9)
+    made.log.close()
+
+
+def test_a_whole_training_is_seen_through(life: Life) -> None:
+    assert life.start("--steps=6", "--save_freq=2").wait() == 0
+    assert life.events()[:2] == ["start", "ready"] and life.events()[-1] == "end"
+    assert life.events().count("step") == 6
+    assert life.progress.fields["step"] == 6
+    assert "End of training" in life.log.take()
+
+
+def test_every_save_is_sealed_and_the_last_ones_are_kept(life: Life) -> None:
+    assert life.start("--steps=8", "--save_freq=2", keep=2).wait() == 0
+    assert life.steps_kept() == ["000006", "000008"]
+    saved = life.progress.fields["checkpoint"]
+    assert saves.newest(life.directory.checkpoints, print) == saved
+    assert [f["checkpoint"].step for f in life.seen if "checkpoint" in f] == [2, 4, 6, 8]
+    assert life.progress.fields["fruitless"] == 0
+
+
+def test_the_exit_code_and_the_error_are_its_own(life: Life) -> None:
+    assert life.start("--steps=6", FAKE_FAULT="oom@3").wait() == 1
+    assert life.progress.error and life.progress.error[0] == "OutOfMemoryError"
+    assert life.start("--steps=6", "--no.such=1").wait() == 2
+
+
+def test_a_killed_trainer_is_a_negative_code(life: Life) -> None:
+    training = life.start("--steps=1000", FAKE_STEP_SECONDS="0.01")
+    threading.Timer(0, lambda: (life.saw("step", 3), os.kill(training.pid, signal.SIGKILL))).start()
+    assert training.wait() == -signal.SIGKILL
+
+
+def test_told_to_stop_it_saves_first(life: Life) -> None:
+    training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
+    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("fenced"))).start()
+    assert training.wait() == 75
+    (kept,) = life.steps_kept()
+    assert life.progress.fields["checkpoint"].step == int(kept) == life.progress.fields["step"]
+
+
+def test_cancelled_it_ends_without_a_save(life: Life) -> None:
+    training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
+    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("cancel"))).start()
+    assert training.wait() != 0
+    assert life.steps_kept() == [] and process.marked(life.job, 1) == []
+
+
+def test_one_that_does_not_stop_is_ended(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.3)
+    monkeypatch.setattr(process, "POLITE_SECONDS", 0.3)
+    training = life.start("--steps=1000", FAKE_FAULT="hang@4")
+    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("fenced"))).start()
+    assert training.wait() != 75
+    assert "no save within" in life.log.take()
+
+
+def test_a_rehearsal_is_stopped_behind_its_first_sealed_save(life: Life) -> None:
+    training = life.start("--steps=10000", "--save_freq=5", stop_after_save=True, FAKE_STEP_SECONDS="0.02")
+    assert training.wait() == 75
+    assert life.progress.fields["checkpoint"].step < 10000
+
+
+def test_a_flood_is_read_as_fast_as_it_comes(life: Life) -> None:
+    assert life.start("--steps=4", FAKE_FAULT="flood@2").wait() == 0
+    assert life.directory.log.read_text().count("flood " * 40) == 20_000
+    assert life.events().count("step") == 4
+
+
+def test_a_save_that_is_not_whole_is_not_vouched_for_and_the_training_goes_on(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(directory: Path, **_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saves, "seal", full)
+    assert life.start("--steps=4", "--save_freq=2").wait() == 0
+    assert "the checkpoint of step 2 could not be vouched for: [Errno 28]" in life.log.take()
+    assert "checkpoint" not in life.progress.fields
+
+
+def test_a_stop_after_its_end_does_no_harm(life: Life) -> None:
+    training = life.start("--steps=2")
+    training.wait()
+    training.stop("cancel")
+
+
+def test_it_leaves_no_open_file_behind(life: Life) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in (4, 6):
+        flags = ["--resume=true", f"--config_path={life.directory.checkpoints}/000004/pretrained_model/train_config.json"]
+        assert life.start(f"--steps={number}", "--save_freq=2", *(flags if number > 4 else [])).wait() == 0
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
