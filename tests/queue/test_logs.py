@@ -26,22 +26,22 @@ def test_the_last_lines_and_where_the_others_are(pi0q: Command, hands: Hands) ->
     assert f"older lines are on box-a in /data/runs/{job}/trainer.log" in answer.stderr
 
 
-def test_before_the_start_there_is_none(pi0q: Command, hands: Hands) -> None:
+def test_before_the_start_there_is_none(call: Command, hands: Hands) -> None:
     hands.submit("grab_box")
-    answer = pi0q("logs", "grab_box")
+    answer = call("logs", "grab_box")
     assert (answer.returncode, answer.stdout) == (0, "")
     assert "grab_box has not started yet; it is queued." in answer.stderr
 
 
-def test_as_json(pi0q: Command, hands: Hands) -> None:
+def test_as_json(call: Command, hands: Hands) -> None:
     job = hands.submit()
     hands.report(job, hands.run(job), log="step 1\n")
-    assert json.loads(pi0q("logs", job, "--json").stdout) == {"id": job, "text": "step 1\n", "log_bytes": 7}
+    assert json.loads(call("logs", job, "--json").stdout) == {"id": job, "text": "step 1\n", "log_bytes": 7}
 
 
-def test_no_such_job(pi0q: Command) -> None:
+def test_no_such_job(call: Command) -> None:
     for follow in ((), ("-f",)):
-        answer = pi0q("logs", "nosuchjob", *follow)
+        answer = call("logs", "nosuchjob", *follow)
         assert (answer.returncode, answer.stdout) == (3, "")
         assert "nosuchjob" in answer.stderr
 

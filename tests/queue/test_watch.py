@@ -51,18 +51,18 @@ def test_a_failure_is_told_with_its_reason_and_the_exit_code(start: Start, hands
 
 
 @pytest.mark.parametrize(("reason", "code"), [(Reason.FINISHED, 0), (Reason.NON_FINITE_LOSS, 1)])
-def test_what_has_ended_is_told_at_once(reason: Reason, code: int, pi0q: Command, hands: Hands, store: Store) -> None:
+def test_what_has_ended_is_told_at_once(reason: Reason, code: int, call: Command, hands: Hands, store: Store) -> None:
     job = hands.submit()
     end(store, job, hands.run(job), reason)
-    answer = pi0q("watch", job)
+    answer = call("watch", job)
     assert answer.returncode == code
     assert len(answer.stdout.splitlines()) == 1
 
 
-def test_a_cancelled_job_did_not_succeed(pi0q: Command, hands: Hands, store: Store) -> None:
+def test_a_cancelled_job_did_not_succeed(call: Command, hands: Hands, store: Store) -> None:
     job = hands.submit()
     store.cancel(job, text="no")
-    assert pi0q("watch", job).returncode == 1
+    assert call("watch", job).returncode == 1
 
 
 def test_steps_are_told_by_tenths(start: Start, hands: Hands, store: Store) -> None:
@@ -88,8 +88,8 @@ def test_ctrl_c_only_stops_looking(start: Start, hands: Hands, store: Store) -> 
     assert store.get(job) == before
 
 
-def test_no_such_job(pi0q: Command) -> None:
-    answer = pi0q("watch", "nosuchjob")
+def test_no_such_job(call: Command) -> None:
+    answer = call("watch", "nosuchjob")
     assert (answer.returncode, answer.stdout) == (3, "")
 
 
