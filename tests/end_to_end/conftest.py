@@ -80,9 +80,7 @@ class Box:
         with (self.home / "worker.out").open("ab") as out:
             command = [sys.executable, "-m", "pi0q.queue.cli", "worker", *self.argv]
             self.started.append(
-                subprocess.Popen(
-                    command, env=self.env, cwd=self.home, stdout=out, stderr=out, start_new_session=True
-                )
+                subprocess.Popen(command, env=self.env, cwd=self.home, stdout=out, stderr=out, start_new_session=True)
             )
         return self
 
@@ -236,7 +234,9 @@ class House:
         self.boxes.append(box)
         return box.start()
 
-    def submit(self, name: str = "grab_box", *, steps: int = 40, save_freq: int = 10, gib: float = 0, **more: Any) -> str:
+    def submit(
+        self, name: str = "grab_box", *, steps: int = 40, save_freq: int = 10, gib: float = 0, **more: Any
+    ) -> str:
         """Queues a job: of one GPU with this many GiB, or of none."""
         resources = {"gpus": more.pop("cards", 1), "vram": f"{gib}GiB"} if gib else {"gpus": 0}
         resources |= {"disk": more.pop("disk", SMALL_DISK)}
@@ -265,7 +265,8 @@ class House:
                 if wanted(record):
                     return record
             if time.monotonic() > deadline:
-                raise AssertionError(f"it did not come to that\n{record}\n" + "".join(b.log[-3000:] for b in self.boxes))
+                logs = "".join(box.log[-3000:] for box in self.boxes)
+                raise AssertionError(f"it did not come to that\n{record}\n{logs}")
             try:
                 list(heard(listening, 0.5) if listening else ())
             except redis.RedisError:
@@ -316,7 +317,7 @@ class House:
     def promised(self) -> int:
         """MiB of VRAM and disk that are promised to anyone."""
         keys = list(self.store.client.scan_iter(f"{self.prefix}promises:*"))
-        return sum(int(mib) for key in keys for job, mib in self.store.client.hgetall(key).items() if job != "#")  # type: ignore[union-attr]
+        return sum(int(mib) for key in keys for job, mib in self.store.client.hgetall(key).items() if job != "#")
 
     def close(self) -> None:
         for box in self.boxes:

@@ -28,9 +28,9 @@ def box(street: House) -> Box:
     return street.box(slots=2)
 
 
-def begun(house: House, box: Box, **more: object) -> str:
+def begun(house: House, box: Box, name: str = "grab_box") -> str:
     """A job that is at MIDDLE, its first checkpoint sealed."""
-    job = house.submit(steps=STEPS, save_freq=FREQ, **more)
+    job = house.submit(steps=STEPS, save_freq=FREQ, name=name)
     box.sealed(job, FREQ)
     box.steps(job, MIDDLE)
     return job
@@ -122,7 +122,9 @@ def without_last(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [truncated, bit_flipped, unfinished, without_last])
-def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(street: House, box: Box, harm: Callable[[Path], None]) -> None:
+def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(
+    street: House, box: Box, harm: Callable[[Path], None]
+) -> None:
     job = street.submit(steps=STEPS, save_freq=FREQ)
     newest = box.sealed(job, 2 * FREQ)
     with paused(box.runner(job)):

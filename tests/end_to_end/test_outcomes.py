@@ -10,7 +10,6 @@ import pytest
 
 from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS
 from pi0q.jobs.record import Record
-from pi0q.queue.verbs import submit as submit_verb
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
@@ -58,7 +57,7 @@ def test_a_runner_that_always_dies_ends_as_a_crash_loop(
     street: House, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = "c4a5c4a5c4a5"
-    monkeypatch.setattr(submit_verb.secrets, "token_hex", lambda _: job)
+    monkeypatch.setattr("secrets.token_hex", lambda _: job)
     box.run_dir(job).parent.mkdir(exist_ok=True)
     box.run_dir(job).write_text("where its directory should be")
     assert street.submit() == job

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pi0q.jobs.errors import UsageError
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.spec import parse
 from pi0q.jobs.state import State
 from pi0q.queue.settings import Settings
@@ -19,6 +20,7 @@ from pi0q.workers.box import Box
 from pi0q.workers.interpreter import NoTrainer, Trainer
 from pi0q.workers.launcher import CannotStart
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.runner import Order
 
 if TYPE_CHECKING:
     from tests.conftest import Hands
@@ -28,7 +30,8 @@ CARD = ({"name": "simulated", "total_gib": 80},)
 
 def a_box(settings: Settings, store: Store, name: str = "box-a", **how: Any) -> Box:
     home = settings.home if name == "box-a" else settings.home / name
-    chosen = replace(settings, box=name, home=home, fake_gpus=CARD, system_disk_reserve_mib=0, trainer_python="/bin/false")
+    chosen = replace(settings, box=name, home=home, fake_gpus=CARD, system_disk_reserve_mib=0)
+    chosen = replace(chosen, trainer_python="/bin/false")
     box = Box(chosen, store, slots=how.get("slots", 2))
     box.trainer = Trainer(python="/bin/false", lerobot="0.6.1")
     return box
@@ -77,7 +80,8 @@ def test_it_claims_up_to_its_slots_and_promises_what_it_claims(box: Box, store: 
 def test_it_says_in_the_history_what_it_measured(box: Box, store: Store) -> None:
     job = submit(store)
     box.claim()
-    assert store.get(job).history[-1].text.startswith("measured simulated with 80.0 of 80.0 GiB free (simulated); disk ")
+    text = store.get(job).history[-1].text
+    assert text.startswith("measured simulated with 80.0 of 80.0 GiB free (simulated); disk ")
 
 
 def test_a_promise_made_meanwhile_by_another_is_seen(box: Box, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,9 +133,7 @@ def test_a_job_that_is_not_its_own_is_left_alone(box: Box, store: Store, hands: 
     assert store.get(job).state is State.CLAIMED
 
 
-def test_a_runner_that_cannot_start_is_an_interruption(
-    box: Box, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runner_that_cannot_start_is_an_interruption(box: Box, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def launch(order: object) -> None:
         raise CannotStart("a runner could not be started: see the worker's log")
 
@@ -153,22 +155,20 @@ def test_a_claim_renewed_while_the_last_one_ends_is_attended(
         def wait(self, _: float) -> None:
             return None
 
-    monkeypatch.setattr(box.launcher, "launch", lambda order: orders.append(order.epoch) or Ended())
+    def launch(order: Order) -> Ended:
+        orders.append(order.epoch)
+        return Ended()
+
+    monkeypatch.setattr(box.launcher, "launch", launch)
     job = submit(store)
     box.claim()
     box.attended.add((job, 1))
     assert box.attend(job) is None and orders == []
-    box.settle(job, 1, *_lost())
+    box.settle(job, 1, Reason.RUNNER_LOST, "its runner died")
     box.claim()
     box.attend(job)
     assert orders == [2]
     assert box.attended == {(job, 1)}
-
-
-def _lost() -> tuple[Any, str]:
-    from pi0q.jobs.outcome import Reason
-
-    return Reason.RUNNER_LOST, "its runner died"
 
 
 # -- after a restart
@@ -238,9 +238,9 @@ def test_jobs_that_a_thread_attends_are_left_to_it(box: Box, store: Store, hands
 def test_a_settled_job_is_not_settled_twice(box: Box, store: Store, hands: Hands) -> None:
     job = hands.submit()
     epoch = hands.run(job)
-    box.settle(job, epoch, *_lost())
+    box.settle(job, epoch, Reason.RUNNER_LOST, "its runner died")
     again = hands.run(job)
-    record = box.settle(job, epoch, *_lost())
+    record = box.settle(job, epoch, Reason.RUNNER_LOST, "its runner died")
     assert (record.state, record.epoch) == (State.RUNNING, again)
 
 

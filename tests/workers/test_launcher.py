@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 
 import psutil
@@ -61,6 +62,11 @@ def test_one_that_died_while_it_waited_is_replaced(launcher: Launcher) -> None:
 
 
 def test_runners_that_cannot_start_are_told(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_hand", lambda runner, order: bool(runner.kill() or runner.wait() and runner.stdin.close()))
+    def hand(runner: subprocess.Popen[str], order: Order) -> bool:
+        runner.kill()
+        runner.communicate()
+        return False
+
+    monkeypatch.setattr(module, "_hand", hand)
     with pytest.raises(CannotStart, match="see the worker's log"):
         launcher.launch(ORDER)

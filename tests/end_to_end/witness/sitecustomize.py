@@ -13,8 +13,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 FAULT = re.compile(r"[a-z0-9]+@\d+")
 #: Secrets as they might stand in a trainer's output; none of them is one.
@@ -47,8 +47,14 @@ def begin(job: str, lives: Path) -> None:
         alone = True
     except BlockingIOError:
         alone = False
-    life = {"pid": os.getpid(), "t": time.time(), "epoch": int(os.environ["PI0Q_EPOCH"]), "alone": alone}
-    life |= {"others": others(job), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "argv": sys.orig_argv}
+    life = {
+        "pid": os.getpid(),
+        "epoch": int(os.environ["PI0Q_EPOCH"]),
+        "alone": alone,
+        "others": others(job),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "argv": sys.orig_argv,
+    }
     with (lives / f"{job}.jsonl").open("a") as file:
         file.write(json.dumps(life) + "\n")
 
@@ -96,16 +102,15 @@ def trainer(job: str) -> None:
 
 def cut_off() -> None:
     """The queue's server dies at the moment a runner starts its trainer."""
-    popen = subprocess.Popen
+    start: Any = subprocess.Popen.__init__
 
-    class Popen(popen):  # type: ignore[type-arg]
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, **kwargs)  # type: ignore[call-overload]
-            if any("trainer.py" in str(part) for part in self.args):  # type: ignore[union-attr]
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(os.environ["WITNESS_SERVER"]), signal.SIGKILL)
+    def start_and_cut(self: Any, argv: Any, **how: Any) -> None:
+        start(self, argv, **how)
+        if any("trainer.py" in str(part) for part in argv):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(os.environ["WITNESS_SERVER"]), signal.SIGKILL)
 
-    subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen.__init__ = start_and_cut  # type: ignore[assignment,method-assign]
 
 
 if "WITNESS_SERVER" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:

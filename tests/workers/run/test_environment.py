@@ -48,11 +48,15 @@ def test_it_sees_the_gpus_promised_to_it_and_no_other(settings: Settings) -> Non
 
 
 def test_the_job_wins_over_the_box_and_the_runner_over_the_job(settings: Settings) -> None:
-    env = built(settings, {"A": "box", "B": "box"}, command={"A": "job", "PI0Q_JOB": "job"}, marks={"PI0Q_JOB": "runner"})
+    env = built(
+        settings, {"A": "box", "B": "box"}, command={"A": "job", "PI0Q_JOB": "job"}, marks={"PI0Q_JOB": "runner"}
+    )
     assert (env["A"], env["B"], env["PI0Q_JOB"]) == ("job", "box", "runner")
 
 
-def test_a_login_in_the_users_home_is_found(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_login_in_the_users_home_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(environment, "LOGIN_TOKEN", tmp_path / "token")
     assert "HF_TOKEN_PATH" not in built(settings)
     (tmp_path / "token").write_text("hf_x")

@@ -110,9 +110,7 @@ def test_a_flood_loses_its_head_in_the_report_and_says_so(log: Log) -> None:
     assert log.take() == ""
 
 
-def test_the_file_is_turned_over_and_the_oldest_goes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_file_is_turned_over_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "FILE_BYTES", 10_000)
     log = Log(tmp_path / "trainer.log", {})
     for number in range(1000):

@@ -59,7 +59,15 @@ def test_its_phases_are_words() -> None:
     for event in events:
         progress.event(event)
         phases.append(progress.fields["phase"])
-    assert phases == ["importing LeRobot", "first step", "compiling", "", "saving step 11", "", "saving before it stops"]
+    assert phases == [
+        "importing LeRobot",
+        "first step",
+        "compiling",
+        "",
+        "saving step 11",
+        "",
+        "saving before it stops",
+    ]
     assert progress.fields["steps"] == 60
 
 

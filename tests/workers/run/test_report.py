@@ -27,7 +27,14 @@ class Run:
         self.news: tuple[dict[str, Any], str] = ({}, "")
         self.said = threading.Event()
         self.reporter = Reporter(
-            store, job, epoch, lease_seconds=600.0, fence=0.8, collect=self.collect, on=self.on, monotonic=lambda: self.now
+            store,
+            job,
+            epoch,
+            lease_seconds=600.0,
+            fence=0.8,
+            collect=self.collect,
+            on=self.on,
+            monotonic=lambda: self.now,
         )
 
     def collect(self) -> tuple[dict[str, Any], str]:
@@ -64,7 +71,7 @@ def away(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 
 def lease(run: Run) -> float:
-    return float(run.store.client.zscore(run.store.prefix + "leases", run.job) or 0)  # type: ignore[arg-type]
+    return float(run.store.client.zscore(run.store.prefix + "leases", run.job) or 0)
 
 
 def test_news_is_due_and_without_news_only_the_lease(run: Run) -> None:

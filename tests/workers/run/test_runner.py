@@ -104,7 +104,7 @@ def test_an_order_of_an_earlier_epoch_is_not_obeyed(runner: Runner, settings: Se
 
 def test_running_is_told_when_the_queue_is_back(runner: Runner, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The link drops at the very moment the trainer starts: the job must not stay `preparing` for two days."""
-    move, refused = store.move, []
+    move, refused = store.move, list[Any]()
 
     def drops(job: str, transition: Any) -> State | None:
         if transition.to is State.RUNNING and not refused:
@@ -120,7 +120,7 @@ def test_running_is_told_when_the_queue_is_back(runner: Runner, store: Store, mo
 
 def test_the_end_is_told_when_the_queue_is_back(runner: Runner, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FINISH_RETRY_SECONDS", 0.01)
-    move, refused = store.move, []
+    move, refused = store.move, list[Any]()
 
     def drops(job: str, transition: Any) -> State | None:
         if transition.to is State.SUCCEEDED and len(refused) < 3:

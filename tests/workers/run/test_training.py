@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ class Life:
     def saw(self, name: str, at_least: int) -> None:
         with self.changed:
             assert self.changed.wait_for(lambda: (self.progress.fields.get(name) or -1) >= at_least, 30.0)
+
+    def at_step(self, step: int, act: Callable[[], None]) -> None:
+        """Does it once that step was seen, from another thread as a reporter would."""
+
+        def wait_and_act() -> None:
+            self.saw("step", step)
+            act()
+
+        threading.Thread(target=wait_and_act, daemon=True).start()
 
     def start(self, *flags: str, keep: int = 2, stop_after_save: bool = False, **env: str) -> Training:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
@@ -105,13 +114,13 @@ def test_the_exit_code_and_the_error_are_its_own(life: Life) -> None:
 
 def test_a_killed_trainer_is_a_negative_code(life: Life) -> None:
     training = life.start("--steps=1000", FAKE_STEP_SECONDS="0.01")
-    threading.Timer(0, lambda: (life.saw("step", 3), os.kill(training.pid, signal.SIGKILL))).start()
+    life.at_step(3, lambda: os.kill(training.pid, signal.SIGKILL))
     assert training.wait() == -signal.SIGKILL
 
 
 def test_told_to_stop_it_saves_first(life: Life) -> None:
     training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
-    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("fenced"))).start()
+    life.at_step(3, lambda: training.stop("fenced"))
     assert training.wait() == 75
     (kept,) = life.steps_kept()
     assert life.progress.fields["checkpoint"].step == int(kept) == life.progress.fields["step"]
@@ -119,7 +128,7 @@ def test_told_to_stop_it_saves_first(life: Life) -> None:
 
 def test_cancelled_it_ends_without_a_save(life: Life) -> None:
     training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
-    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("cancel"))).start()
+    life.at_step(3, lambda: training.stop("cancel"))
     assert training.wait() != 0
     assert life.steps_kept() == [] and process.marked(life.job, 1) == []
 
@@ -128,7 +137,7 @@ def test_one_that_does_not_stop_is_ended(life: Life, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.3)
     monkeypatch.setattr(process, "POLITE_SECONDS", 0.3)
     training = life.start("--steps=1000", FAKE_FAULT="hang@4")
-    threading.Timer(0, lambda: (life.saw("step", 3), training.stop("fenced"))).start()
+    life.at_step(3, lambda: training.stop("fenced"))
     assert training.wait() != 75
     assert "no save within" in life.log.take()
 
@@ -166,6 +175,7 @@ def test_a_stop_after_its_end_does_no_harm(life: Life) -> None:
 def test_it_leaves_no_open_file_behind(life: Life) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for number in (4, 6):
-        flags = ["--resume=true", f"--config_path={life.directory.checkpoints}/000004/pretrained_model/train_config.json"]
+        config = life.directory.checkpoints / "000004" / "pretrained_model" / "train_config.json"
+        flags = ["--resume=true", f"--config_path={config}"]
         assert life.start(f"--steps={number}", "--save_freq=2", *(flags if number > 4 else [])).wait() == 0
     assert len(list(Path("/proc/self/fd").iterdir())) == before
