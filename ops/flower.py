@@ -124,7 +124,8 @@ def _event(said: list[Event], job: Record, kind: str, at_ms: int | None, **field
 def result(job: Record) -> str:
     """One line on how far a job is or what it left."""
     saved = job.checkpoint
-    parts = [f"step {render.progress(job)}" if job.step is not None else ""]
+    parts = [_why(job) if job.state is not State.SUCCEEDED else ""]
+    parts.append(f"step {render.progress(job)}" if job.step is not None else "")
     if job.state is State.RUNNING:
         parts += [
             "" if job.loss is None else f"loss {job.loss:.3g}",

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -106,6 +107,7 @@ def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event)
         try:
             facts = _start(settings, wanted, children, say)
             servers.private_text(home / "up.json", json.dumps(facts))
+            _await_flower(children, facts, stopping)
             say("pi0q is up.\n" + reach(settings, facts) + "\nCtrl-C stops it.")
             while not stopping.wait(LOOK_SECONDS):
                 for child in children:
@@ -160,6 +162,18 @@ def _start(settings: Settings, wanted: Wanted, children: list[Child], say: Say) 
     for child in children:
         child.look(time.monotonic(), say)
     return facts
+
+
+def _await_flower(children: Sequence[Child], facts: Mapping[str, Any], stopping: threading.Event) -> None:
+    """A person opens the page as soon as it is told. One that does not come is told of by `Child.look`."""
+    give_up = time.monotonic() + HELLO_SECONDS
+    while facts["flower_url"] and time.monotonic() < give_up and not stopping.wait(servers.POLL_SECONDS):
+        if any(child.process and child.process.poll() is not None for child in children):
+            return
+        with suppress(OSError):
+            port = int(str(facts["flower_url"]).rpartition(":")[2])
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
 
 
 def _sticky_port(data: Path, given: int | None, say: Say) -> int:

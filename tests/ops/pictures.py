@@ -71,7 +71,7 @@ def photograph(home: Path, out: Path) -> None:
 
 
 def main(out: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="pi0q-pictures-") as place:
+    with tempfile.TemporaryDirectory(prefix="pi0q-") as place:
         home = Path(place)
         standins.make_dataset(home / "datasets" / "grab_box")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PI0Q_")}
