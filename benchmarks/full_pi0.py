@@ -67,7 +67,9 @@ def until(store: Store, job_id: str, met: Any, what: str) -> Any:
         if record.ended_ms:
             raise SystemExit(f"ended before {what}: {record.state} {record.reason} {record.detail}")
         list(heard(pubsub, 5.0))
-    print(f"{time.monotonic() - started:8.1f} s  {what}: step {record.step}, {record.phase or record.state}", flush=True)
+    print(
+        f"{time.monotonic() - started:8.1f} s  {what}: step {record.step}, {record.phase or record.state}", flush=True
+    )
     return record
 
 
@@ -83,7 +85,9 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     try:
         chosen = _settings_when_up(home)
         store = Store(connect(chosen), chosen.prefix)
-        done = subprocess.run(pi0q("submit", "-", "--json"), input=spec(args), text=True, capture_output=True, check=True)
+        done = subprocess.run(
+            pi0q("submit", "-", "--json"), input=spec(args), text=True, capture_output=True, check=True
+        )
         job_id = json.loads(done.stdout)["id"]
         until(store, job_id, lambda job: (job.step or 0) >= 1, "first step")
         until(store, job_id, lambda job: job.checkpoint, "first verified checkpoint")
@@ -124,8 +128,12 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
 
 def bare(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     """The same flags through the plain `lerobot-train`, no save."""
-    plan = subprocess.run(pi0q("submit", "-", "--dry-run", "--json"), input=spec(args), text=True, capture_output=True, check=True)
-    argv = [word for word in json.loads(plan.stdout)["argv"][1:] if not re.match("--(output_dir|steps|dataset.root)=", word)]
+    plan = subprocess.run(
+        pi0q("submit", "-", "--dry-run", "--json"), input=spec(args), text=True, capture_output=True, check=True
+    )
+    argv = [
+        word for word in json.loads(plan.stdout)["argv"][1:] if not re.match("--(output_dir|steps|dataset.root)=", word)
+    ]
     argv += [f"--output_dir={home}/bare", f"--steps={args.bare_steps}", f"--dataset.root={home}/datasets/grab_box"]
     env = {**os.environ, "HF_HOME": f"{home}/huggingface", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     program = "import sys; sys.argv[0] = 'lerobot-train'; from lerobot.scripts.lerobot_train import main; main()"

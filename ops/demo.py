@@ -46,6 +46,14 @@ def shown(*words: str) -> None:
     subprocess.run(pi0q(*words), check=True)
 
 
+def make(kind: str, place: Path) -> None:
+    """Makes a stand-in; LeRobot's many words about codecs that nobody needs here are shown only if it fails."""
+    done = subprocess.run([sys.executable, standins.__file__, kind, str(place)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    print(f"  {done.stdout.strip()}", flush=True)
+
+
 @contextmanager
 def up(home: Path) -> Iterator[Store]:
     """`pi0q up` in its own directory on free ports, until the end of the block."""
@@ -113,9 +121,9 @@ def main() -> None:
     lerobot = version("lerobot")
     example = "quickstart.yaml" if lerobot >= "0.5" else "act.yaml"
     say(f"A dataset of noise and a stand-in tokenizer for LeRobot {lerobot}")
-    standins.make_dataset(home / "datasets" / "grab_box")
+    make("dataset", home / "datasets" / "grab_box")
     if example == "quickstart.yaml":
-        standins.make_tokenizer(home / "huggingface")
+        make("tokenizer", home / "huggingface")
     say("Server, worker and Flower on this machine")
     with up(home) as store, as_file(files("pi0q.jobs.examples").joinpath(example)) as file:
         say(f"One job, all the way: {example}")

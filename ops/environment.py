@@ -55,7 +55,7 @@ def choose() -> str:
     found: dict[tuple[int, int], str] = {}
     for python in candidates():
         if (seen := version(python)) in VERSIONS:
-            found.setdefault(seen, python)  # type: ignore[arg-type]
+            found.setdefault(seen, python)
     for wanted in VERSIONS:
         if wanted in found:
             if wanted < (3, 12):

@@ -24,7 +24,7 @@ from pi0q.workers import claims, datasets, identity, interpreter, probe
 from pi0q.workers.launcher import CannotStart, Launcher
 from pi0q.workers.run import process
 from pi0q.workers.run.directory import RunDirectory
-from pi0q.workers.run.runner import Order
+from pi0q.workers.run.order import Order
 
 logger = logging.getLogger("pi0q")
 

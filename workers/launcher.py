@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 
-from pi0q.workers.run.runner import Order
+from pi0q.workers.run.order import Order
 
 
 class CannotStart(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -93,22 +92,20 @@ def test_at_the_moment_it_ends_there_is_one_end(street: House, box: Box) -> None
     assert street.promised() == 0
 
 
-def test_while_its_box_is_dead_it_ends_when_the_box_is_back(house: House) -> None:
-    box = house.box()
-    job = house.submit(steps=10_000)
+def test_while_its_box_is_dead_it_ends_when_the_box_is_back(street: House, box: Box) -> None:
+    job = street.submit(steps=10_000)
     box.steps(job, 2)
     box.kill_everything()
-    assert house.store.cancel(job, text="cancelled by a test") is State.RUNNING
+    assert street.store.cancel(job, text="cancelled by a test") is State.RUNNING
     box.start()
-    record = house.ends(job)
+    record = street.ends(job)
     assert record.state is State.CANCELLED
     assert len(box.lives(job)) == 1
 
 
-def test_while_no_worker_lives_its_runner_hears_it(house: House) -> None:
-    box = house.box()
-    job = house.submit(steps=10_000)
+def test_while_no_worker_lives_its_runner_hears_it(street: House, box: Box) -> None:
+    job = street.submit(steps=10_000)
     box.steps(job, 2)
-    box.worker.send_signal(signal.SIGKILL)
-    box.worker.wait()
-    cancelled(house, box, job)
+    box.kill()
+    cancelled(street, box, job)
+    box.start()

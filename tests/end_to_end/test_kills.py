@@ -24,7 +24,7 @@ MIDDLE = 24
 
 @pytest.fixture(scope="module")
 def box(street: House) -> Box:
-    """A box whose worker lives through all stories that use it."""
+    """A box whose worker lives at the end of each story that uses it."""
     return street.box(slots=2)
 
 
@@ -145,58 +145,54 @@ def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box
     box.trainers_came_one_by_one(job)
 
 
-def test_a_killed_worker_finds_its_run_again(house: House) -> None:
-    box = house.box()
-    job = begun(house, box)
+def test_a_killed_worker_finds_its_run_again(street: House, box: Box) -> None:
+    job = begun(street, box)
     with paused(box.lives(job)[0]["pid"]):
         box.kill()
         box.start().says(f"found the live runner {box.runner(job)} of {job}")
-    done = went_on(house, box, job, lives=1, resumed_at=0)
+    done = went_on(street, box, job, lives=1, resumed_at=0)
     assert (done.attempt, done.epoch) == (1, 1)
     assert states(done) == f"queued {ONE_LIFE} succeeded"
 
 
-def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(house: House) -> None:
-    box = house.box()
-    job = begun(house, box)
+def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(street: House, box: Box) -> None:
+    job = begun(street, box)
     box.kill()
-    done = went_on(house, box, job, lives=1, resumed_at=0)
+    done = went_on(street, box, job, lives=1, resumed_at=0)
     box.start()
-    after = house.ends(house.submit(steps=2))
+    after = street.ends(street.submit(steps=2))
     assert after.state is State.SUCCEEDED
-    assert house.store.get(job) == done
+    assert street.store.get(job) == done
 
 
-def test_all_three_killed_and_the_box_takes_its_job_back_at_once(house: House) -> None:
-    box = house.box()
-    job = begun(house, box)
+def test_all_three_killed_and_the_box_takes_its_job_back_at_once(street: House, box: Box) -> None:
+    job = begun(street, box)
     box.kill_everything()
-    assert house.store.get(job).state is State.RUNNING
+    assert street.store.get(job).state is State.RUNNING
     box.start()
-    done = went_on(house, box, job)
+    done = went_on(street, box, job)
     assert (done.attempt, done.epoch) == (1, 2)
     assert [str(event.reason) for event in done.history if event.reason] == ["runner_lost", "finished"]
 
 
-def test_a_stopped_worker_leaves_the_training_and_the_next_one_finds_it(house: House) -> None:
-    box = house.box()
-    job = begun(house, box)
+def test_a_stopped_worker_leaves_the_training_and_the_next_one_finds_it(street: House, box: Box) -> None:
+    job = begun(street, box)
     trainer = box.lives(job)[0]["pid"]
     with paused(trainer):
         assert box.stop() == 0
         assert trainer in [process.pid for process in box.processes(job)]
-        (known,) = house.store.boxes()
+        (known,) = street.store.boxes()
         assert known["status"] == "stopped"
         box.start().says(f"found the live runner {box.runner(job)} of {job}")
-    done = went_on(house, box, job, lives=1, resumed_at=0)
+    done = went_on(street, box, job, lives=1, resumed_at=0)
     assert (done.attempt, done.epoch) == (1, 1)
 
 
-def test_a_worker_that_stops_leaves_no_runner_waiting(house: House) -> None:
-    box = house.box()
-    house.ends(house.submit(steps=2))
+def test_a_worker_that_stops_leaves_no_runner_waiting(street: House, box: Box) -> None:
+    street.ends(street.submit(steps=2))
     assert box.stop() == 0
     assert box.processes() == []
+    box.start()
 
 
 def test_a_lost_runner_with_a_stalled_trainer_never_writes_again(house: House) -> None:

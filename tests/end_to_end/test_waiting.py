@@ -77,11 +77,11 @@ def test_without_a_trainer_the_box_says_why_and_the_job_stays(house: House) -> N
     assert house.store.get(job).state is State.QUEUED
 
 
-def test_a_flag_that_this_lerobot_lacks_is_told_and_the_job_stays(house: House) -> None:
-    house.box()
-    job = house.submit(flags={"dataset": {"repo_id": "local/else", "root": "/etc"}})
-    assert "dataset: /etc is outside of what this box allows" in house.refused(job)
-    assert house.store.get(job).state is State.QUEUED
+def test_a_dataset_that_the_box_does_not_allow_is_told_and_the_job_stays(street: House, box: Box) -> None:
+    job = street.submit(flags={"dataset": {"repo_id": "local/else", "root": "/etc"}})
+    assert "dataset: /etc is outside of what this box allows" in street.refused(job)
+    assert street.store.get(job).state is State.QUEUED
+    street.store.cancel(job, text="enough waited")
 
 
 def test_a_second_worker_in_one_home_is_refused(street: House, box: Box) -> None:

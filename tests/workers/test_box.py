@@ -20,7 +20,7 @@ from pi0q.workers.box import Box
 from pi0q.workers.interpreter import NoTrainer, Trainer
 from pi0q.workers.launcher import CannotStart
 from pi0q.workers.run.directory import RunDirectory
-from pi0q.workers.run.runner import Order
+from pi0q.workers.run.order import Order
 
 if TYPE_CHECKING:
     from tests.conftest import Hands

@@ -11,7 +11,7 @@ import pytest
 
 from pi0q.workers import launcher as module
 from pi0q.workers.launcher import CannotStart, Launcher
-from pi0q.workers.run.runner import Order
+from pi0q.workers.run.order import Order
 
 ORDER = Order(job_id="nosuchjob", epoch=1, python="python", lerobot="0.6.1")
 SECONDS = 30.0

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from pi0q.workers.datasets import local_root
 from pi0q.workers.run import environment, process, saves
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.log import Log
+from pi0q.workers.run.order import Order
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.report import Reporter
 from pi0q.workers.run.training import Training
@@ -41,20 +41,6 @@ from pi0q.workers.run.training import Training
 HOOK = Path(__file__).with_name("trainer.py")
 #: Seconds between two tries to tell the queue how a run ended.
 FINISH_RETRY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What the box tells a runner to run."""
-
-    job_id: str
-    epoch: int
-    #: The interpreter that has LeRobot, and its version.
-    python: str
-    lerobot: str
-
-    def to_line(self) -> str:
-        return json.dumps(asdict(self)) + "\n"
 
 
 class Stop(Exception):

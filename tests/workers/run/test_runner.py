@@ -23,7 +23,8 @@ from pi0q.queue.store import Claimed, Store
 from pi0q.queue.verbs.submit import put
 from pi0q.workers import identity
 from pi0q.workers.run import runner as module
-from pi0q.workers.run.runner import Lost, Order, Runner, Stop
+from pi0q.workers.run.order import Order
+from pi0q.workers.run.runner import Lost, Runner, Stop
 
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 JOB = """

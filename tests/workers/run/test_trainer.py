@@ -329,8 +329,7 @@ def test_unhooked_sigusr1_is_ignored_and_sigterm_ends(start: Starter) -> None:
 
 def test_dies_with_its_runner(start: Starter) -> None:
     runner = (
-        "import os, subprocess, sys; os.environ['PI0Q_PARENT'] = str(os.getpid());"
-        "subprocess.Popen(sys.argv[1:]).wait()"
+        "import os, subprocess, sys; os.environ['PI0Q_PARENT'] = str(os.getpid());subprocess.Popen(sys.argv[1:]).wait()"
     )
     flags = ["--dataset.repo_id=x", "--policy.type=pi0", "--policy.push_to_hub=false", "--steps=9"]
     fifo = start.place / "fifo"
