@@ -11,6 +11,7 @@ random, the tokenizer and the dataset (224 x 224 images) are stand-ins, which ch
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -114,7 +115,7 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
         "state": record.state.value,
         "epochs": record.epoch,
         "steps_done": len(steps),
-        "step_after_resume": next(b for a, b in zip(steps, steps[1:], strict=False) if b <= a),
+        "step_after_resume": next(b for a, b in itertools.pairwise(steps) if b <= a),
         "seconds_kill_to_training": round(back, 1),
         "params": next(event["params"] for event in events if event["event"] == "ready"),
         "vram_peak_mib": max((event.get("vram_peak_mib") or 0) for event in events),

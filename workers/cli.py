@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from dataclasses import replace
 
 import click
+import redis
 from celery.signals import worker_shutting_down
 from filelock import FileLock, Timeout
 
@@ -78,5 +80,6 @@ def serve(settings: all_settings.Settings, slots: int | None) -> None:
     finally:
         box.stopping.set()
         box.launcher.close()
-        box.announce(status="stopped")
+        with contextlib.suppress(redis.RedisError):
+            box.announce(status="stopped")
     sys.exit(running.exitcode or 0)

@@ -72,3 +72,15 @@ def test_while_a_worker_is_idle_it_takes_jobs_again(frail: House) -> None:
     box.says("running trainings go on, trying again")
     frail.server.restart()
     assert str(frail.ends(frail.submit(steps=2)).state) == "succeeded"
+
+
+def test_a_worker_can_be_stopped_meanwhile_and_its_run_goes_on(frail: House) -> None:
+    box = frail.box()
+    job = frail.submit(steps=60)
+    box.steps(job, 3)
+    frail.server.kill()
+    assert box.stop() == 0
+    box.ended(job)
+    frail.server.restart()
+    done = frail.ends(job)
+    assert (str(done.state), done.step, done.epoch) == ("succeeded", 60, 1)

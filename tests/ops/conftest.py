@@ -15,7 +15,7 @@ import pytest
 from ..conftest import Running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 #: Added to a command's environment: nothing but `pi0q up` itself says where the queue is.
 NOWHERE = {"PI0Q_REDIS_URL": "", "PI0Q_PREFIX": ""}
@@ -40,6 +40,13 @@ class Web:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+
+def press(page: Page, button: str) -> None:
+    """Presses a button of a job's page and waits for Flower's answer; before its script has run it does nothing."""
+    page.wait_for_url("**/task/*", wait_until="load")
+    with page.expect_response("**/api/task/revoke/*"):
+        page.get_by_role("button", name=button).click()
 
 
 @pytest.fixture(scope="session")

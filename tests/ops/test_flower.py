@@ -22,7 +22,7 @@ from pi0q.queue.settings import Settings
 from pi0q.queue.store import heard
 
 from ..conftest import Command, Hands, Start
-from .conftest import Web
+from .conftest import Web, press
 
 pytest.importorskip("flower")
 from playwright.sync_api import Browser, Page, expect
@@ -136,7 +136,7 @@ def test_terminate_asks_the_owner_to_end_it(hands: Hands, web: Web, look: Look, 
     else:
         page = look(web, f"/task/{job}")
     changes = hands.store.subscribe("changes")
-    page.get_by_role("button", name="Terminate").click()
+    press(page, "Terminate")
     while hands.report(job, epoch) != "cancel":
         assert list(heard(changes, 10.0)), "the wish never came"
     changes.close()
@@ -151,7 +151,7 @@ def test_revoke_ends_a_job_that_was_interrupted_though_no_box_is_there(hands: Ha
     page = look(web, "/tasks")
     row(page, job, "RETRY")
     page.get_by_role("link", name=job).click()
-    page.get_by_role("button", name="Revoke").click()
+    press(page, "Revoke")
     row(look(web, "/tasks"), job, "REVOKED")
     assert hands.store.get(job).state is State.CANCELLED
     assert hands.store.waiting() == []

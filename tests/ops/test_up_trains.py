@@ -18,7 +18,7 @@ pytest.importorskip("flower")
 from playwright.sync_api import Browser, Page, expect
 
 from ..conftest import Command, Running, Start, WaitFor
-from .conftest import NOWHERE
+from .conftest import NOWHERE, press
 
 JOB = """
 name: {name}
@@ -114,7 +114,7 @@ def test_a_job_from_submit_to_terminate(
     assert page.locator("tr#jobs td").all_inner_texts()[:2] == ["jobs", "1"]
 
     page.goto(f"/task/{first}")
-    page.get_by_role("button", name="Terminate").click()
+    press(page, "Terminate")
     wait_for(lambda: job(first)["state"] == "cancelled")
     comes(f"/task/{first}", "REVOKED")
     # The box is free, and the next one gets it.

@@ -16,9 +16,10 @@ PHASES = {"start": "importing LeRobot", "compiling": "compiling", "stopping": "s
 class Progress:
     """Fed by the runner's threads, emptied by the reporter's."""
 
-    def __init__(self, steps: int | None) -> None:
+    def __init__(self, steps: int | None, *, vram_peak_mib: int | None = None) -> None:
+        """`steps` is the last step; `vram_peak_mib` the peak of the job's earlier runs."""
         self._lock = threading.Lock()
-        self.fields: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {"vram_peak_mib": vram_peak_mib}
         self._changed: dict[str, Any] = {}
         self._steps = steps
         self._times: deque[tuple[float, int]] = deque(maxlen=WINDOW)
@@ -57,6 +58,8 @@ class Progress:
             self.update(wandb_run_id=event.get("run_id"), wandb_dir=event.get("dir") if event.get("offline") else None)
             if event.get("url"):
                 self.update(wandb_url=event["url"])
+        elif kind == "nonfinite":
+            self.error = ("NonFiniteLoss", f"the loss was {event.get('loss')} at step {event.get('step')}")
         elif kind == "error":
             self.error = (str(event.get("type")), str(event.get("message")))
         elif kind in PHASES:

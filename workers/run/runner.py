@@ -64,7 +64,7 @@ class Runner:
         self.record: Record = store.get(order.job_id)
         self.spec = Spec.from_json(self.record.spec)
         self.log: Log
-        self.progress = Progress(self.record.steps)
+        self.progress = Progress(self.record.steps, vram_peak_mib=self.record.vram_peak_mib)
         self.reporter: Reporter
         self.training: Training | None = None
         #: The checkpoint that the trainer goes on from.
