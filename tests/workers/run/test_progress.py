@@ -101,3 +101,16 @@ def test_an_error_is_remembered_and_an_unknown_event_passed_over() -> None:
     progress.event({"event": "error", "type": "OutOfMemoryError", "message": "CUDA"})
     assert progress.error == ("OutOfMemoryError", "CUDA")
     assert progress.fields == {}
+
+
+def test_a_loss_that_is_no_number_says_its_step() -> None:
+    progress = Progress(100)
+    progress.event({"event": "nonfinite", "step": 7, "loss": "nan"})
+    assert progress.error == ("NonFiniteLoss", "the loss was nan at step 7")
+
+
+def test_the_peak_of_an_earlier_run_is_not_forgotten() -> None:
+    progress = Progress(100, vram_peak_mib=38538)
+    progress.event({"event": "step", "t": 1.0, "step": 1, "vram_mib": 30000, "vram_peak_mib": 37000})
+    assert progress.take()["vram_now_mib"] == 30000
+    assert progress.fields["vram_peak_mib"] == 38538
