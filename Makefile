@@ -9,7 +9,7 @@ demo: env
 	$(IN) -m pi0q.ops.demo .demo
 
 test: env
-	$(IN) -m pytest -n auto --dist worksteal -q
+	$(IN) -m pytest -n auto --dist loadscope -q
 
 check: env
 	$(IN) -m ruff check .
@@ -19,6 +19,9 @@ check: env
 
 bench: env
 	$(IN) benchmarks/start.py
+
+pictures: env
+	$(IN) tests/ops/pictures.py
 
 env:
 	@$(PYTHON) ops/environment.py $(VENV) worker,train,server,flower,dev

@@ -39,7 +39,7 @@ def watch(job: str | None) -> None:
 def follow(store: Store, job_id: str) -> None:
     """Shows one job until it ends; exits 1 if it did not succeed."""
     if sys.stdout.isatty():
-        _live(store, lambda: _screen(store, job_id))
+        _live(store, lambda: screen(store, job_id))
     else:
         _lines(store, job_id)
     record = store.get(job_id)
@@ -47,7 +47,8 @@ def follow(store: Store, job_id: str) -> None:
         sys.exit(1)
 
 
-def _screen(store: Store, job_id: str) -> tuple[RenderableType, bool]:
+def screen(store: Store, job_id: str) -> tuple[RenderableType, bool]:
+    """What a terminal shows of one job, and whether it has ended."""
     record = store.get(job_id)
     tail = store.tail(job_id)[0].splitlines()[-LOG_LINES:]
     return render.details(record, store.now_ms(), tail), record.state in ENDED

@@ -1,12 +1,13 @@
-"""Takes `ops/pictures/flower.png`: small real trainings by the real LeRobot, as Flower shows them.
+"""Takes the README's pictures: small real trainings by the real LeRobot, as Flower and `pi0q watch` show them.
 
-    python tests/ops/pictures.py [OUT.png]
+    python tests/ops/pictures.py [DIRECTORY]
 
 Needs a Python with pi0q and LeRobot, a browser on PATH, and a few minutes of CPU.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -18,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
+from rich.console import Console
 
 import pi0q.jobs.examples
 from pi0q.ops import standins
 from pi0q.queue.settings import load
 from pi0q.queue.store import Store, heard
+from pi0q.queue.verbs import watch
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OUT = Path(__file__).parents[2] / "ops" / "pictures" / "flower.png"
+OUT = Path(__file__).parents[2] / "ops" / "pictures"
 EXAMPLES = Path(next(iter(pi0q.jobs.examples.__path__)))
 SMALL = (EXAMPLES / "act.yaml").read_text(encoding="utf-8")
 LIMIT_BYTES = 150_000
@@ -70,6 +73,13 @@ def photograph(home: Path, out: Path) -> None:
     assert out.stat().st_size <= LIMIT_BYTES, f"{out} has {out.stat().st_size} bytes"
 
 
+def draw(store: Store, job: str, out: Path) -> None:
+    """The screen of `pi0q watch JOB` as it is now, on a terminal of 110 columns."""
+    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, highlight=False)
+    console.print(watch.screen(store, job)[0])
+    out.write_text(console.export_svg(title=f"$ pi0q watch {store.get(job).name}"), encoding="utf-8")
+
+
 def main(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pi0q-") as place:
         home = Path(place)
@@ -103,7 +113,8 @@ def show(env: dict[str, str], home: Path, out: Path) -> None:
     example = (EXAMPLES / "grab_box.yaml").read_text(encoding="utf-8")
     pi0q_json(env, "submit", "-", stdin=example)
     wait(store, running, "running", step=50)
-    photograph(home, out)
+    photograph(home, out / "flower.png")
+    draw(store, running, out / "watch.svg")
     pi0q_json(env, "cancel", running)
     wait(store, running, "cancelled")
     store.client.close()

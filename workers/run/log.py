@@ -17,6 +17,8 @@ LINE_BYTES = 8192
 REPORT_BYTES = 8192
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+#: A bar that the trainer's own log line came behind of: tqdm ends none of its lines.
+BAR = re.compile(r"^[^|\[]*\|[^|]*\| \d+/\d+ \[[^\]]*\](?=\S)")
 CUT_WORD = re.compile(rb"^\S{0,512}")
 SECRETS = re.compile(r"hf_[A-Za-z0-9]{20,}|wandb_v1_\w+|(?<=://)[^/@\s]+@(?=\S)")
 #: Variables whose values must never be seen.
@@ -81,7 +83,7 @@ class Log:
 
 
 def clean(line: bytes, secrets: re.Pattern[str] = SECRETS) -> str:
-    """One line as a person should see it: the last state of a redrawn bar, no escapes, no secrets."""
+    """One line as a person should see it: the last state of a redrawn bar, if it stands alone, no escapes, no secrets."""
     text = line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
     # Cut last: half a secret would not be known for one.
-    return secrets.sub("***", ANSI.sub("", text))[:LINE_BYTES]
+    return secrets.sub("***", BAR.sub("", ANSI.sub("", text)))[:LINE_BYTES]

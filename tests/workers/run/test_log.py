@@ -39,6 +39,12 @@ def test_a_bar_shows_its_last_state_without_colours(log: Log) -> None:
     assert log.take() == "100%|██████████|\n"
 
 
+def test_a_bar_in_front_of_a_log_line_goes(log: Log) -> None:
+    bar = "Training:   2%|▏         | 55/3000 [00:13<29:52,  1.64step/s]"
+    log.write(f"{bar}INFO 2026-11-22 ot_train.py:641 step:55 loss:52.1\n{bar}\n".encode())
+    assert log.take() == f"INFO 2026-11-22 ot_train.py:641 step:55 loss:52.1\n{bar}\n"
+
+
 def test_a_character_cut_between_two_reads_is_whole(log: Log) -> None:
     text = "抓取盒子\n".encode()
     log.write(text[:4])

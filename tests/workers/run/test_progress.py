@@ -100,7 +100,7 @@ def test_an_error_is_remembered_and_an_unknown_event_passed_over() -> None:
     progress.event({})
     progress.event({"event": "error", "type": "OutOfMemoryError", "message": "CUDA"})
     assert progress.error == ("OutOfMemoryError", "CUDA")
-    assert progress.fields == {}
+    assert progress.take() == {}
 
 
 def test_a_loss_that_is_no_number_says_its_step() -> None:
