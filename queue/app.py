@@ -27,9 +27,10 @@ def make(settings: Settings, *, box: str | None = None) -> Celery:
         # With late acks one TCP reset requeues a running task at once, whatever the visibility timeout.
         task_acks_late=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # A reserved message would wait behind a two-day job.
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
+        # Unlimited: the box's own queue holds claims only, no more than its slots. A consumer that pauses while
+        # its slots are full looks again up to 1 s after one is free.
+        worker_prefetch_multiplier=0,
+        worker_disable_prefetch=False,
         # A server that is away for a night must not end a box.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

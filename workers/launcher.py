@@ -8,6 +8,9 @@ import threading
 
 from pi0q.workers.run.order import Order
 
+#: Seconds after an order in which the next runner is readied: its start would take the CPU from this one's.
+WARM_AFTER_SECONDS = 0.5
+
 
 class CannotStart(Exception):
     """A runner ended before it took its order."""
@@ -35,8 +38,13 @@ class Launcher:
             runner = _start()
             if not _hand(runner, order):
                 raise CannotStart("a runner could not be started: see the worker's log")
-        threading.Thread(target=self.warm, daemon=True).start()
+        self._warm_soon()
         return runner
+
+    def _warm_soon(self) -> None:
+        timer = threading.Timer(WARM_AFTER_SECONDS, self.warm)
+        timer.daemon = True
+        timer.start()
 
     def close(self) -> None:
         """Lets the waiting runner go."""

@@ -30,7 +30,7 @@ from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
 from pi0q.workers.datasets import local_root
-from pi0q.workers.run import environment, process, saves
+from pi0q.workers.run import cache, environment, fetches, process, saves
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.order import Order
@@ -131,8 +131,6 @@ class Runner:
 
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
-        from pi0q.workers.run import cache, fetches
-
         hf_home = self.settings.hf_home
         wanted = fetches.wanted(self.spec, resuming=self.resume is not None)
         if wanted:
