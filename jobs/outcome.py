@@ -59,6 +59,8 @@ class Outcome:
     next: Next
     #: One sentence for the user: what it means and what cures it.
     cure: str
+    #: Seconds before the second attempt; twice that before the third.
+    delay_seconds: float = 0.0
 
 
 OUTCOMES: dict[Reason, Outcome] = {
@@ -100,7 +102,7 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.RETRY,
         cure="Something on the box killed the trainer (memory limit, a person, the platform).",
     ),
-    Reason.NETWORK: Outcome(next=Next.RETRY, cure="The Hub could not be reached from the box."),
+    Reason.NETWORK: Outcome(next=Next.RETRY, cure="The Hub could not be reached from the box.", delay_seconds=60.0),
     Reason.DISK_FULL: Outcome(
         next=Next.RETRY,
         cure="The box's data disk is full: free some space or ask for more with resources.disk.",

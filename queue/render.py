@@ -132,12 +132,12 @@ def table(page: Page) -> RenderableType:
     return Group(shown, Text(f"… and {hidden} more: `pi0q ls --all`", "dim")) if hidden > 0 else shown
 
 
-def details(job: Record, now_ms: int, tail: Sequence[str] = ()) -> RenderableType:
+def details(job: Record, now_ms: int, tail: Sequence[str] = (), waits: Sequence[str] = ()) -> RenderableType:
     """All that is known of one job."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, value in rows(job, now_ms):
+    for label, value in [*rows(job, now_ms), ("waits for", "\n".join(waits))]:
         if value:
             grid.add_row(label, value)
     parts: list[RenderableType] = [grid]

@@ -218,6 +218,16 @@ class Store:
             for (name, at), fields in zip(seen, pipe.execute(), strict=True)
         ]
 
+    def waits(self, job: Record) -> list[str]:
+        """Why a queued job is not taken, box by box; empty for any other job."""
+        if job.state is not State.QUEUED:
+            return []
+        living = [box for box in self.boxes() if float(box["seen_seconds"]) < BOX_SILENT_SECONDS]
+        ready = [box for box in living if box.get("status") == "ready"]
+        if not ready:
+            return ["no box is up: `pi0q worker` on a GPU machine makes it one"]
+        return [f"{box['name']}: {_refusal(box, job.id)}" for box in ready]
+
     def tail(self, job_id: str) -> tuple[str, int]:
         """The last bytes of the trainer's log and how many bytes it had in all."""
         # In one transaction: `pi0q logs -f` reckons from the total where in the text the new lines begin.
@@ -303,6 +313,12 @@ def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> None:
             words = list(heard(pubsub, left))
             if words and job_id in (None, *words):
                 return
+
+
+def _refusal(box: Mapping[str, str], job_id: str) -> str:
+    if int(box.get("running") or 0) >= int(box.get("slots") or 1):
+        return f"busy, {box.get('running')} of {box.get('slots')} slots in use"
+    return str(json.loads(box.get("refusals") or "{}").get(job_id, "has not looked at it yet"))
 
 
 def _json(fields: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pi0q.jobs.outcome import OUTCOMES
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
@@ -55,6 +56,8 @@ def judge(
     (trainer, dataset) why it can't run here.
     """
     shortfalls = list(problems)
+    if (pause := pause_seconds(job)) > waited_seconds:
+        shortfalls.append(f"{job.reason}: attempt {job.attempt + 1} in {pause - waited_seconds:.0f} s")
     using = {record.id: record for record in owned}
     if job.box and job.box != box and job.checkpoint and waited_seconds < wait_for_box:
         shortfalls.append(
@@ -76,6 +79,11 @@ def judge(
         return Misfit(shortfalls=tuple(shortfalls))
     wanted = [(gpu.resource, job.needs.get("vram_mib", 0)) for gpu in gpus] + [(host.data.resource, disk)]
     return Fit(gpus=gpus, promises=tuple((resource, promises[resource][0], mib) for resource, mib in wanted))
+
+
+def pause_seconds(job: Record) -> float:
+    """How long the job must have been back in the queue before it is tried again."""
+    return OUTCOMES[job.reason].delay_seconds * job.attempt if job.reason else 0.0
 
 
 def choose(count: int, vram_mib: int, host: Host, available: Mapping[str, int]) -> tuple[tuple[Gpu, ...], list[str]]:

@@ -54,10 +54,17 @@ def boxes(as_json: bool) -> None:
             gpus or "none",
             render.mib(int(box.get("disk_free_mib") or 0)),
             box.get("lerobot", ""),
-            box.get("note", ""),
+            _note(box),
         )
     render.console().print(table)
 
 
+def _note(box: dict[str, str]) -> str:
+    refused = len(json.loads(box.get("refusals") or "{}"))
+    unfit = f"{refused} waiting do not fit: `pi0q show ID` says why" if refused else ""
+    return " · ".join(part for part in (box.get("note", ""), unfit) if part)
+
+
 def _plain(box: dict[str, str]) -> dict[str, object]:
-    return {**box, "gpus": json.loads(box.get("gpus") or "[]"), "seen_seconds": float(box["seen_seconds"])}
+    listed = {name: json.loads(box.get(name) or empty) for name, empty in (("gpus", "[]"), ("refusals", "{}"))}
+    return {**box, **listed, "seen_seconds": float(box["seen_seconds"])}

@@ -19,6 +19,6 @@ def show(job: str, as_json: bool) -> None:
         render.print_json(record.to_json())
         return
     out = render.console()
-    out.print(render.details(record, store.now_ms()))
+    out.print(render.details(record, store.now_ms(), waits=store.waits(record)))
     out.print()
     out.print(render.history(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pi0q.jobs.errors import UsageError
+from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import render
 from pi0q.queue.store import Store, await_news
@@ -24,24 +27,29 @@ LOG_LINES = 10
 
 @click.command()
 @click.argument("job", metavar="[ID]", required=False)
-def watch(job: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a job's record, one JSON object a line, at each change.")
+def watch(job: str | None, as_json: bool) -> None:
     """Watch one job until it ends, or all of them; Ctrl-C only stops looking.
 
     Ends with 0 when the job succeeded and 1 when it did not.
     """
     store = open_store()
     if job is not None:
-        follow(store, store.resolve(job))
+        follow(store, store.resolve(job), as_json=as_json)
+    elif as_json:
+        raise UsageError("`pi0q watch --json` watches one job: give its ID.")
     else:
         _live(store, lambda: (render.table(store.page()), False))
 
 
-def follow(store: Store, job_id: str) -> None:
+def follow(store: Store, job_id: str, *, as_json: bool = False) -> None:
     """Shows one job until it ends; exits 1 if it did not succeed."""
-    if sys.stdout.isatty():
+    if as_json:
+        _lines(store, job_id, _as_json)
+    elif sys.stdout.isatty():
         _live(store, lambda: screen(store, job_id))
     else:
-        _lines(store, job_id)
+        _lines(store, job_id, _as_words)
     record = store.get(job_id)
     if record.state in ENDED and record.state is not State.SUCCEEDED:
         sys.exit(1)
@@ -51,7 +59,7 @@ def screen(store: Store, job_id: str) -> tuple[RenderableType, bool]:
     """What a terminal shows of one job, and whether it has ended."""
     record = store.get(job_id)
     tail = store.tail(job_id)[0].splitlines()[-LOG_LINES:]
-    return render.details(record, store.now_ms(), tail), record.state in ENDED
+    return render.details(record, store.now_ms(), tail, store.waits(record)), record.state in ENDED
 
 
 def _live(store: Store, look: Callable[[], tuple[RenderableType, bool]]) -> None:
@@ -70,21 +78,37 @@ def _live(store: Store, look: Callable[[], tuple[RenderableType, bool]]) -> None
         click.echo("Stopped looking; nothing else was stopped.", err=True)
 
 
-def _lines(store: Store, job_id: str) -> None:
-    """For pipes and files: a line whenever state, phase or a tenth of the way changes."""
+def _lines(store: Store, job_id: str, say: Callable[[Record], tuple[str, str]]) -> None:
+    """For pipes and files: a line whenever what `say` marks has changed."""
     pubsub, last = store.subscribe("changes"), ""
     try:
         while True:
             job = store.get(job_id)
-            tenth = 10 * (job.step or 0) // job.steps if job.steps else 0
-            mark = f"{job.state}{job.phase.split(' ')[0]}{tenth}{job.epoch}{job.checkpoint and job.checkpoint.step}"
+            mark, line = say(job)
             if mark != last:
-                words = [job.state.value, render.progress(job), "" if job.loss is None else f"loss {job.loss:.3f}",
-                         f"saved {job.checkpoint.step}" if job.checkpoint else "", render.note(job)]  # fmt: skip
-                click.echo("  ".join(word for word in words if word))
+                click.echo(line)
                 last = mark
             if job.state in ENDED:
                 return
             await_news(pubsub, job_id, SLOWEST)
     except KeyboardInterrupt:
         click.echo("Stopped looking; the job goes on.", err=True)
+
+
+def _as_words(job: Record) -> tuple[str, str]:
+    """Changes with state, phase, each save and each tenth of the way."""
+    saved = job.checkpoint.step if job.checkpoint else None
+    tenth = 10 * (job.step or 0) // job.steps if job.steps else 0
+    words = [
+        job.state.value,
+        render.progress(job),
+        "" if job.loss is None else f"loss {job.loss:.3f}",
+        "" if saved is None else f"saved {saved}",
+        render.note(job),
+    ]
+    return f"{job.state}{job.phase.split(' ')[0]}{tenth}{job.epoch}{saved}", "  ".join(word for word in words if word)
+
+
+def _as_json(job: Record) -> tuple[str, str]:
+    line = json.dumps(job.to_json(), ensure_ascii=False, default=vars)
+    return line, line

@@ -309,3 +309,19 @@ def test_boxes_say_what_they_have(pi0q: Command, store: Store) -> None:
 
 def test_no_box_says_how_to_get_one(call: Command) -> None:
     assert "pi0q worker" in call("boxes").stdout
+
+
+# -- why a job waits ------------------------------------------------------------------------------
+
+
+def test_a_waiting_job_says_what_it_waits_for(call: Command, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    assert "no box is up" in call("show", job).stdout
+    store.announce_box("small", "1", {"status": "ready", "slots": 1, "running": 0, "refusals": {job: "VRAM: 90 of 24"}})
+    store.announce_box("full", "2", {"status": "ready", "slots": 1, "running": 1})
+    shown = call("show", job).stdout
+    assert "small: VRAM: 90 of 24" in shown
+    assert "full: busy, 1 of 1 slots in use" in shown
+    assert "1 waiting do not fit" in call("boxes").stdout
+    hands.run(job, "full")
+    assert "waits for" not in call("show", job).stdout

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -146,3 +147,11 @@ def test_words_lost_with_a_connection_don_t_make_it_wait_for_ever(
         watch.follow(Store(client, chosen.prefix), job)
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("running") and last.startswith("succeeded")
+
+
+def test_for_machines_each_change_is_a_record(call: Command, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    store.cancel(job, text="no")
+    told = [json.loads(line) for line in call("watch", job, "--json").stdout.splitlines()]
+    assert [(record["id"], record["state"]) for record in told] == [(job, "cancelled")]
+    assert call("watch", "--json").returncode == 2

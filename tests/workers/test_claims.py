@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
 from pi0q.workers.claims import Fit, Misfit, judge, resources
@@ -135,3 +136,10 @@ def test_a_job_with_a_checkpoint_elsewhere_is_left_to_that_box_for_a_while() -> 
     assert isinstance(judged(wanted, host(80), waited_seconds=600.0), Fit)
     assert isinstance(judged(job(box="box-b"), host(80)), Fit)
     assert isinstance(judged(job(box="box-a", checkpoint=SAVED), host(80)), Fit)
+
+
+def test_a_network_failure_is_not_tried_again_at_once() -> None:
+    failed = job(reason=Reason.NETWORK, attempt=1)
+    assert words(judged(failed, host(80), waited_seconds=20.0)) == ("network: attempt 2 in 40 s",)
+    assert isinstance(judged(failed, host(80), waited_seconds=61.0), Fit)
+    assert isinstance(judged(job(reason=Reason.TRAINER_KILLED, attempt=1), host(80)), Fit)

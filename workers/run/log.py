@@ -83,7 +83,7 @@ class Log:
 
 
 def clean(line: bytes, secrets: re.Pattern[str] = SECRETS) -> str:
-    """One line as a person should see it: the last state of a redrawn bar, if it stands alone, no escapes, no secrets."""
+    """One line as a person should see it: the last state of a bar that stands alone, no escapes, no secrets."""
     text = line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
     # Cut last: half a secret would not be known for one.
     return secrets.sub("***", BAR.sub("", ANSI.sub("", text)))[:LINE_BYTES]

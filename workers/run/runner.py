@@ -9,12 +9,14 @@ milliseconds. If it dies, its trainer dies with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,13 +87,17 @@ class Runner:
             return
         try:
             self.prepare()
-            self.train()
-            reason, detail = Reason.FINISHED, f"reached step {self.progress.fields.get('step')}"
+            reason, detail = Reason.FINISHED, self.train()
         except Stop as stop:
             reason, detail = stop.reason, stop.detail
         except Lost:
             process.kill_all(self.order.job_id, self.order.epoch)
             return
+        except Exception as error:
+            traceback.print_exc()
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = Reason.DISK_FULL if full else Reason.RUNNER_LOST
+            detail = f"the runner failed with {type(error).__name__}: {error}"
         self.finish(reason, detail)
 
     def start(self) -> None:
@@ -154,8 +160,8 @@ class Runner:
         if not text.startswith("downloading"):
             self.log.say(text)
 
-    def train(self) -> None:
-        """Runs the trainer to its end; a rehearsal is stopped once behind its first save, to prove the resume."""
+    def train(self) -> str:
+        """Runs the trainer to its end, in words; a rehearsal is stopped once behind its first save, to resume."""
         rehearse_resume = self.spec.rehearsal and self.resume is None
         while True:
             started = self.resume
@@ -169,7 +175,8 @@ class Runner:
                 continue
             if reason is not Reason.FINISHED:
                 raise Stop(reason, self.words(reason, code))
-            return
+            unproven = " before its first save was sealed: the resume is not proven" * (rehearse_resume and not started)
+            return f"reached step {self.progress.fields.get('step')}{unproven}"
 
     def train_once(self, *, stop_after_save: bool) -> int:
         """One life of the trainer's process; its exit code."""

@@ -67,6 +67,9 @@ def prune(checkpoints: Path, keep: int) -> list[int]:
         # Without its manifest a half-removed checkpoint counts as unfinished, never as good.
         (checkpoints / named[step] / MANIFEST).unlink()
         shutil.rmtree(checkpoints / named[step])
+    for aside in checkpoints.glob("*.bad"):
+        # Kept until a good one follows: each can be 22 GB that no claim counted on.
+        shutil.rmtree(aside)
     return gone
 
 

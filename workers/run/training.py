@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ class Training:
         self._woken, self._wake = os.pipe()
         self._wish = ""
         self._open, self._open_lock = True, threading.Lock()
-        self._sealing: list[threading.Thread] = []
-        self._seal_lock = threading.Lock()
+        # Hashing 22 GB takes half a minute, which the training must not wait for. One at a time, in their order.
+        self._sealing = ThreadPoolExecutor(1)
         self.trainer = process.spawn(argv, env=env, cwd=directory.path)
         self.pid = self.trainer.pid
         self._exit, self._exited = os.pipe()
@@ -110,8 +111,7 @@ class Training:
         while self._take_output(output):
             pass
         self._take_events()
-        for thread in self._sealing:
-            thread.join()
+        self._sealing.shutdown()
         with self._open_lock:
             self._open = False
             for handle in (self._pipe, self._woken, self._wake, self._exit):
@@ -147,19 +147,15 @@ class Training:
     def _take(self, event: Mapping[str, Any]) -> None:
         self.progress.event(event)
         if event.get("event") == "saved":
-            # Hashing 22 GB takes half a minute, which the training must not wait for.
-            thread = threading.Thread(target=self._seal, args=(int(event["step"]), str(event["path"])), daemon=True)
-            self._sealing.append(thread)
-            thread.start()
+            self._sealing.submit(self._seal, int(event["step"]), str(event["path"]))
 
     def _seal(self, step: int, path: str) -> None:
-        with self._seal_lock:
-            try:
-                saved = saves.seal(Path(path), step=step, epoch=self.epoch)
-                gone = saves.prune(self.directory.checkpoints, self.keep)
-            except (OSError, ValueError) as error:
-                self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
-                return
+        try:
+            saved = saves.seal(Path(path), step=step, epoch=self.epoch)
+            gone = saves.prune(self.directory.checkpoints, self.keep)
+        except (OSError, ValueError) as error:
+            self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
+            return
         self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
         self.progress.update(checkpoint=saved, fruitless=0, disk_now_mib=self.directory.size_mib() - self.mib_before)
         if self.stop_after_save:

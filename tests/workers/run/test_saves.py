@@ -127,14 +127,13 @@ def test_when_none_verifies_there_is_none(checkpoints: Path) -> None:
     assert newest(checkpoints / "nowhere") == (None, [])
 
 
-def test_the_newest_are_kept_and_nothing_that_is_not_sealed_is_touched(checkpoints: Path) -> None:
+def test_the_newest_are_kept_and_no_unsealed_one_is_touched(checkpoints: Path) -> None:
     for step in (10, 20, 30, 40):
         sealed(checkpoints, step)
     written(checkpoints, 5)
-    (checkpoints / "000002.bad").mkdir()
     (checkpoints / "last").symlink_to("000040")
     assert saves.prune(checkpoints, 2) == [10, 20]
-    assert names(checkpoints) == ["000002.bad", "000005", "000030", "000040", "last"]
+    assert names(checkpoints) == ["000005", "000030", "000040", "last"]
     assert saves.prune(checkpoints, 0) == [30], "one is always kept"
 
 
@@ -144,3 +143,11 @@ def test_steps_are_numbers_not_names(checkpoints: Path) -> None:
         saves.seal(place, step=int(name), epoch=1)
     assert newest(checkpoints)[0] == 1_000_000
     assert saves.prune(checkpoints, 1) == [999_990]
+
+
+def test_what_was_moved_aside_goes_when_a_good_one_follows(checkpoints: Path) -> None:
+    saves.seal(written(checkpoints, 10), step=10, epoch=1)
+    (written(checkpoints, 20)).rename(checkpoints / "000020.bad")
+    saves.seal(written(checkpoints, 30), step=30, epoch=2)
+    assert saves.prune(checkpoints, keep=2) == []
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["000010", "000030"]
