@@ -1,4 +1,4 @@
-"""Makes the Python environment that `make demo` and `make test` use; any Python 3.9 with nothing installed runs it.
+"""Makes the Python environment that `make demo`, `make test` and `make bench` use; any Python 3.9 with nothing installed runs it.
 
     python3 ops/environment.py DIRECTORY EXTRA,EXTRA…
 
@@ -88,7 +88,8 @@ def main() -> None:
         chosen = choose()
         print(f"Making {directory} with {chosen} …", flush=True)
         subprocess.run([chosen, "-m", "venv", "--clear", str(directory)], check=True)
-    print(f"Installing pi0q[{extras}] into {directory}; the first time this fetches about 3 GB …", flush=True)
+    size = "; the first time this fetches about 3 GB" if "train" in extras.split(",") else ""
+    print(f"Installing pi0q[{extras}] into {directory}{size} …", flush=True)
     env = {**os.environ, "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink")}
     subprocess.run([*installer(python), *QUIET, "-e", f"{ROOT}[{extras}]"], check=True, env=env)
     stamp.write_text(content)

@@ -67,7 +67,9 @@ def serve(settings: all_settings.Settings, slots: int | None) -> None:
     running = app.Worker(
         hostname=f"pi0q@{box.name}",
         pool="threads",
-        concurrency=box.slots,
+        # One more than jobs at a time: the thread of a job that ended still waits for its runner to be gone when the
+        # next is claimed.
+        concurrency=box.slots + 1,
         task_events=True,
         without_mingle=True,
         without_gossip=True,
