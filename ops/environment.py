@@ -1,4 +1,4 @@
-"""Makes the Python environment that `make demo`, `make test` and `make bench` use; any Python 3.9 with nothing installed runs it.
+"""Makes the environments of `make demo`, `make test` and `make bench`; any Python 3.9 with nothing installed runs it.
 
     python3 ops/environment.py DIRECTORY EXTRA,EXTRA…
 
