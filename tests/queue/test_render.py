@@ -81,6 +81,7 @@ def test_what_is_not_shown_is_counted(capsys: pytest.CaptureFixture[str]) -> Non
         replace(QUEUED, name="抓盒子" * 33),
         replace(FAILED, detail="RuntimeError: one\n  two\r\n\tthree " + "x" * 2000),
         replace(RUNNING, phase="downloading 3.1/14 GB", box="b" * 63),
+        replace(RUNNING, phase="two\nlines"),
     ],
 )
 def test_a_job_is_one_line_whatever_it_holds(job: Record, capsys: pytest.CaptureFixture[str]) -> None:
