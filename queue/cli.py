@@ -94,7 +94,7 @@ def root() -> None:
     \b
       pi0q up                        a queue, a worker and Flower on this machine
       pi0q submit grab_box.yaml      put a training into the queue
-      pi0q watch grab_box            see it run
+      pi0q watch ID                  see it run
 
     PI0Q_REDIS_URL says where the queue is. An ID may be shortened to a unique prefix or be the job's name.
     Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 not found, 4 the queue can't be reached.
