@@ -8,11 +8,13 @@ be downloaded. Where LeRobot has no pi0 (0.4.4, on a Python below 3.12), a small
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from pi0q.jobs.checkpoint import MANIFEST
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
 from pi0q.ops import standins
@@ -27,9 +30,12 @@ from pi0q.queue import settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store
 from pi0q.workers.run import process
+from pi0q.workers.run.directory import RunDirectory
 
 #: Seconds until server, worker and Flower must be there; a cold disk takes a while to import Celery.
 UP_SECONDS = 90.0
+#: Seconds between two looks at how far the trainer is.
+LOOK_SECONDS = 0.05
 
 
 def pi0q(*words: str) -> list[str]:
@@ -80,21 +86,33 @@ def wait_for_box(home: Path, running: subprocess.Popen[bytes]) -> Store:
     sys.exit(f"`pi0q up` did not come up within {UP_SECONDS:.0f} s; see {home}/logs.")
 
 
-def watch_and_kill(store: Store, job_id: str) -> Record:
-    """Shows the job's progress; once it has a checkpoint and went on from there, kills its trainer."""
-    killed = False
+def watch_and_kill(store: Store, job_id: str, home: Path) -> Record:
+    """Shows the job's progress, and kills its trainer once it has a checkpoint and went on from there."""
+    threading.Thread(target=kill_once, args=(job_id, RunDirectory(home / "runs" / job_id)), daemon=True).start()
     print(f"$ pi0q watch {job_id}", flush=True)
     with subprocess.Popen(pi0q("watch", job_id), stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         for line in watching.stdout:
             print("  " + line, end="", flush=True)
-            job = store.get(job_id)
-            if not killed and job.checkpoint and (job.step or 0) > max(job.checkpoint.step, (job.steps or 0) // 2):
-                killed = True
-                say(f"kill -9 of the trainer at step {job.step}: it must go on from its checkpoint")
-                for pid in process.marked(job_id, job.epoch):
-                    process.send(pid, signal.SIGKILL)
     return store.get(job_id)
+
+
+def kill_once(job_id: str, run: RunDirectory) -> None:
+    """Looks at the run's files rather than at reports, which come once a second: a fast machine would be done."""
+    while (
+        not (sealed := list(run.checkpoints.glob(f"*/{MANIFEST}"))) or last_step(run) < int(sealed[0].parent.name) + 2
+    ):
+        time.sleep(LOOK_SECONDS)
+    say(f"kill -9 of the trainer at step {last_step(run)}: it must go on from its checkpoint")
+    for pid in process.marked(job_id, epoch=1):
+        process.send(pid, signal.SIGKILL)
+
+
+def last_step(run: RunDirectory) -> int:
+    """The newest step that the trainer told of."""
+    lines = run.events.read_text().splitlines()
+    events = (json.loads(line) for line in lines if line.endswith("}"))
+    return max((event["step"] for event in events if event["event"] == "step"), default=0)
 
 
 def report(job: Record) -> None:
@@ -129,7 +147,7 @@ def main() -> None:
         say(f"One job, all the way: {example}")
         shown("submit", str(file))
         job_id = store.page().jobs[-1].id
-        job = watch_and_kill(store, job_id)
+        job = watch_and_kill(store, job_id, home)
         say("The record")
         shown("ls")
         shown("show", job_id)
