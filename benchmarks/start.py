@@ -66,10 +66,9 @@ How to read it
 - The card is simulated (NVML is not asked); the trainer is tests/fake_lerobot with one step.
 - The contestants take turns, a job each, pauses of 0.15 to 0.45 s between, so each worker is idle when its job comes.
 - *End of a job to the next one's trainer*: the queue holds the next job already; each trains for 2 s.
-- `python -c pass` is the floor under every command."""
-
-
-# -- the house ----------------------------------------------------------------------------------------
+- The floors: `--help` can't be faster than Python with click; `ls` needs redis-py, whose import brings its asyncio and
+  cluster halves along, and rich.
+- A ratio is that of the medians to the first row's."""
 
 
 @contextlib.contextmanager
@@ -192,8 +191,7 @@ def peer_start(client: Any, publish: Callable[[str], Any]) -> float:
 
 def measure_starts(store: Store, url: str, jobs: int) -> dict[str, list[float]]:
     """Rounds of one job each; the first two warm up and do not count."""
-    spec, publishers = parse(json.dumps(JOB), filename="start.yaml"), peers(url)
-    client = redis.Redis.from_url(url)
+    spec, publishers, client = parse(json.dumps(JOB), filename="start.yaml"), peers(url), redis.Redis.from_url(url)
     found: dict[str, list[float]] = {}
     for index in range(jobs + 2):
         times = pi0q_start(store, spec)
@@ -231,7 +229,9 @@ def measure_commands(url: str, home: Path, starts: int) -> dict[str, list[float]
         f"pi0q ls, {STORED:,} jobs": command("pi0q", "ls"),
         "celery --help": command("celery", "--help"),
         "rq --help": command("rq", "--help"),
-        "python -c pass": [sys.executable, "-c", "pass"],
+        "python, nothing": [sys.executable, "-c", "pass"],
+        "python, `import click`": [sys.executable, "-c", "import click"],
+        "python, `import redis`": [sys.executable, "-c", "import redis"],
     }
     found: dict[str, list[float]] = {name: [] for name in argvs}
     for index in range(starts + 1):
