@@ -5,7 +5,7 @@
 
 PYTHON has pi0q[worker,server] and LeRobot 0.6.1. No weights and no tokenizer are downloaded: the weights are
 random, the tokenizer and the dataset (224 x 224 images) are stand-ins, which changes nothing of the work a step does.
-`--part pi0q|bare` does one half, for machines that are lent by the slice.
+`--part pi0q|bare|cancel` does one part, for machines that are lent by the slice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +84,8 @@ def vram() -> list[int]:
 def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Submit, claim, train, save, kill -9, resume, end."""
     before = vram()
-    up = subprocess.Popen(pi0q("up", "--no-flower", "--port", "0"), start_new_session=True)
-    try:
-        chosen = _settings_when_up(home)
-        store = Store(connect(chosen), chosen.prefix)
-        done = subprocess.run(
-            pi0q("submit", "-", "--json"), input=spec(args), text=True, capture_output=True, check=True
-        )
-        job_id = json.loads(done.stdout)["id"]
+    with running(home) as store:
+        job_id = submit(args)
         until(store, job_id, lambda job: (job.step or 0) >= 1, "first step")
         until(store, job_id, lambda job: job.checkpoint, "first verified checkpoint")
         until(store, job_id, lambda job: (job.step or 0) >= args.kill_at, "kill -9 of the trainer")
@@ -104,9 +100,6 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
         subprocess.run(pi0q("show", job_id), check=True)
         subprocess.run(pi0q("boxes"), check=True)
         (args.out / "record.json").write_text(json.dumps(record.to_json(), indent=1, default=str))
-    finally:
-        os.killpg(up.pid, signal.SIGINT)
-        up.wait(60)
     run = home / "runs" / job_id
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     steps = [event["step"] for event in events if event["event"] == "step"]
@@ -125,6 +118,30 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
         "wandb_runs": sorted({path.name.rpartition("-")[2] for path in run.glob("output/wandb/offline-run-*")}),
         **pace((run / "trainer.log").read_text()),
     }
+
+
+def cancel(args: argparse.Namespace, home: Path) -> dict[str, Any]:
+    """A rehearsal on the GPU to its end, then the full job cancelled in the midst of its training."""
+    before = vram()
+    with running(home) as store:
+        small, full = submit(args, "--rehearsal"), submit(args)
+        until(store, small, lambda job: job.ended_ms, "rehearsed")
+        until(store, full, lambda job: (job.step or 0) >= 5, "training")
+        during, asked = vram(), time.monotonic()
+        subprocess.run(pi0q("cancel", full), check=True)
+        until(store, full, lambda job: job.ended_ms, "cancelled")
+        seconds = time.monotonic() - asked
+        rehearsal = store.get(small)
+        assert rehearsal.started_ms and rehearsal.ended_ms
+        return {
+            "rehearsal": rehearsal.detail,
+            "rehearsal_seconds": (rehearsal.ended_ms - rehearsal.started_ms) / 1000,
+            "rehearsal_vram_peak_mib": rehearsal.vram_peak_mib,
+            "cancelled": store.get(full).state.value,
+            "seconds_to_cancel": round(seconds, 2),
+            "vram_free_mib_before_during_after": [before, during, vram()],
+            "processes_left": process.marked(full, epoch=9),
+        }
 
 
 def bare(args: argparse.Namespace, home: Path) -> dict[str, Any]:
@@ -162,21 +179,35 @@ def pace(log: str) -> dict[str, Any]:
     }
 
 
-def _settings_when_up(home: Path) -> all_settings.Settings:
-    for _ in range(300):
-        time.sleep(0.2)
-        if (home / "up.json").exists():
-            chosen = all_settings.load()
-            if Store(connect(chosen), chosen.prefix).boxes():
-                return chosen
-    raise SystemExit("pi0q up did not come up")
+@contextmanager
+def running(home: Path) -> Iterator[Store]:
+    """`pi0q up` without Flower, until the end of the block; the store once its box is there."""
+    up = subprocess.Popen(pi0q("up", "--no-flower", "--port", "0"), start_new_session=True)
+    try:
+        while up.poll() is None and not (home / "up.json").exists():
+            time.sleep(0.2)
+        chosen = all_settings.load()
+        store = Store(connect(chosen), chosen.prefix)
+        while up.poll() is None and not store.boxes():
+            time.sleep(0.2)
+        yield store
+    finally:
+        os.killpg(up.pid, signal.SIGINT)
+        up.wait(60)
+
+
+def submit(args: argparse.Namespace, *options: str) -> str:
+    """Queues the job; its id."""
+    command = pi0q("submit", "-", "--json", *options)
+    done = subprocess.run(command, input=spec(args), text=True, capture_output=True, check=True)
+    return str(json.loads(done.stdout)["id"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--home", type=Path)
-    parser.add_argument("--part", choices=("both", "pi0q", "bare"), default="both")
+    parser.add_argument("--part", choices=("both", "pi0q", "bare", "cancel"), default="both")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--steps", type=int, default=100)
@@ -194,10 +225,12 @@ def main() -> None:
         standins.make_dataset(home / "datasets" / "grab_box", size=32 if args.tiny else 224)
         standins.make_tokenizer(home / "huggingface")
     result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}}
-    if args.part != "bare":
+    if args.part == "cancel":
+        result["cancel"] = cancel(args, home)
+    if args.part in ("both", "pi0q"):
         result["pi0q"] = whole_path(args, home)
         print(json.dumps(result["pi0q"], indent=1), flush=True)
-    if args.part != "pi0q":
+    if args.part in ("both", "bare"):
         result["bare"] = bare(args, home)
         print(json.dumps(result["bare"], indent=1), flush=True)
     if args.part == "both":
