@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,11 +134,19 @@ def test_cancelled_it_ends_without_a_save(life: Life) -> None:
     assert life.steps_kept() == [] and process.marked(life.job, 1) == []
 
 
-def test_one_that_does_not_stop_is_ended(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_stop_is_ended(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.3)
     monkeypatch.setattr(process, "POLITE_SECONDS", 0.3)
-    training = life.start("--steps=1000", FAKE_FAULT="hang@4")
-    life.at_step(3, lambda: training.stop("fenced"))
+    hangs = tmp_path / "hangs"
+    training = life.start("--steps=1000", FAKE_FAULT="hang@4", FAKE_FAULT_ONCE=str(hangs))
+
+    def stop_when_it_hangs() -> None:
+        # At the step before it could still save and stop as it is told.
+        while not hangs.exists():
+            time.sleep(0.01)
+        training.stop("fenced")
+
+    life.at_step(3, stop_when_it_hangs)
     assert training.wait() != 75
     assert "no save within" in life.log.take()
 
