@@ -41,6 +41,9 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, watch: bool, 
       pi0q submit grab_box.yaml --watch
     """
     specs = [load(file, rehearsal=rehearsal) for file in files]
+    for spec in specs:
+        for note in notes(spec):
+            click.echo(f"pi0q: {spec.name}: {note}", err=True)
     if watch and len(specs) > 1:
         raise UsageError("--watch watches one job: submit one file with it, or use `pi0q watch` afterwards.")
     if dry_run:
@@ -71,6 +74,16 @@ def load(file: str, *, rehearsal: bool = False) -> Spec:
         raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
     spec = parse(raw, filename="standard input" if file == "-" else file)
     return replace(spec, rehearsal=True) if rehearsal else spec
+
+
+def notes(spec: Spec) -> list[str]:
+    """What the file asks for and this version of pi0q does not do."""
+    found = []
+    if spec.checkpoints.copy_to:
+        found.append("checkpoints.copy_to is not carried out yet: checkpoints stay on the box that trains.")
+    if (spec.resources.gpus or 0) > 1:
+        found.append(f"{spec.resources.gpus} GPUs are reserved, but LeRobot is started as one process and uses one.")
+    return found
 
 
 def put(store: Any, spec: Spec) -> dict[str, Any]:

@@ -325,3 +325,14 @@ def test_a_waiting_job_says_what_it_waits_for(call: Command, hands: Hands, store
     assert "1 waiting do not fit" in call("boxes").stdout
     hands.run(job, "full")
     assert "waits for" not in call("show", job).stdout
+
+
+def test_what_is_asked_for_and_not_done_is_said(call: Command, grab_box: str, tmp_path: Path) -> None:
+    file = tmp_path / "more.yaml"
+    text = Path(grab_box).read_text(encoding="utf-8").replace("gpus: 1", "gpus: 2")
+    file.write_text(text.replace("keep: 2", "keep: 2, copy_to: /root/autodl-fs/x"), encoding="utf-8")
+    answer = call("submit", str(file), "--dry-run")
+    assert answer.returncode == 0
+    assert "copy_to is not carried out yet" in answer.stderr
+    assert "2 GPUs are reserved" in answer.stderr
+    assert call("submit", grab_box, "--dry-run").stderr == ""
