@@ -23,6 +23,8 @@ PIPE_WIDTH = 200
 COLUMNS = ("ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE")
 #: Columns that give way where there is little room.
 ELASTIC = ("NAME", "BOX", "NOTE")
+#: Columns that are left out on a terminal narrower than this.
+ROOM = {"S/STEP": 130, "LOSS": 115, "SAVED": 100, "BOX": 90}
 COLOURS = {
     State.WAITING: "yellow",
     State.QUEUED: "yellow",
@@ -118,16 +120,18 @@ def cells(job: Record, now_ms: int) -> tuple[Text, ...]:
     return tuple(cell if isinstance(cell, Text) else Text(cell.replace("\n", " ")) for cell in found)
 
 
-def table(page: Page) -> RenderableType:
-    """One line a job."""
+def table(page: Page, *, width: int = PIPE_WIDTH) -> RenderableType:
+    """One line a job; `width` is that of the terminal, in columns."""
     shown = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for column in COLUMNS:
-        # Columns that rich may wrap are the first that it makes narrower; their text is cut all the same.
-        elastic = column in ELASTIC
-        shown.add_column(column, no_wrap=not elastic, overflow="ellipsis", min_width=5 if elastic else None)
     # A column is one cell of many lines: with a cell a job rich would need a sixth of the time of all `pi0q ls`.
-    lines = Text("\n", no_wrap=True, overflow="ellipsis")
-    shown.add_row(*map(lines.join, zip(*(cells(job, page.now_ms) for job in page.jobs), strict=True)))
+    lines, row = Text("\n", no_wrap=True, overflow="ellipsis"), []
+    for column, jobs in zip(COLUMNS, zip(*(cells(job, page.now_ms) for job in page.jobs), strict=True), strict=False):
+        if width >= ROOM.get(column, 0):
+            # Columns that rich may wrap are the first that it makes narrower; their text is cut all the same.
+            elastic = column in ELASTIC
+            shown.add_column(column, no_wrap=not elastic, overflow="ellipsis", min_width=5 if elastic else None)
+            row.append(lines.join(jobs))
+    shown.add_row(*row)
     hidden = page.live + page.ended - len(page.jobs)
     if not page.jobs:
         return Text("No jobs yet. `pi0q submit FILE` puts one into the queue.")

@@ -17,4 +17,5 @@ def ls(everything: bool, as_json: bool) -> None:
     if as_json:
         render.print_json([job.to_json() for job in page.jobs])
     else:
-        render.console().print(render.table(page))
+        out = render.console()
+        out.print(render.table(page, width=out.width))

@@ -39,7 +39,7 @@ def watch(job: str | None, as_json: bool) -> None:
     elif as_json:
         raise UsageError("`pi0q watch --json` watches one job: give its ID.")
     else:
-        _live(store, lambda: (render.table(store.page()), False))
+        _live(store, lambda: (render.table(store.page(), width=render.console().width), False))
 
 
 def follow(store: Store, job_id: str, *, as_json: bool = False) -> None:

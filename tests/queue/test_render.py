@@ -155,3 +155,13 @@ def test_json_is_json_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert "抓盒子" in out
     assert json.loads(out)[0]["checkpoint"]["step"] == 10_000
+
+
+def test_a_narrow_terminal_keeps_name_state_progress_and_note(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Page(jobs=(RUNNING,), live=1, ended=0, now_ms=60 * MINUTE)
+    heads = {
+        width: text_of(render.table(page, width=width), capsys).splitlines()[0].split() for width in (80, 100, 130)
+    }
+    assert heads[80] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "NOTE"]
+    assert heads[100] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "BOX", "SAVED", "NOTE"]
+    assert heads[130] == list(render.COLUMNS)
