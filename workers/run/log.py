@@ -39,14 +39,16 @@ class Log:
         self._left_out = 0
         self._lock = threading.Lock()
 
-    def write(self, chunk: bytes) -> None:
-        """Adds output; lines become visible when they are complete."""
+    def write(self, chunk: bytes) -> list[str]:
+        """Adds output; the lines that it completed, as a person may see them."""
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         if len(self._partial) > LINE_BYTES:
             # A bar that redraws itself, or a line without end: its newest part is the one that counts,
             # less the word at the cut, which may be half a secret.
             self._partial = CUT_WORD.sub(b"", self._partial[-LINE_BYTES:])
-        self._add(clean(line, self._secrets) for line in lines)
+        cleaned = [clean(line, self._secrets) for line in lines]
+        self._add(cleaned)
+        return cleaned
 
     def say(self, text: str) -> None:
         """A line of pi0q's own among the trainer's."""

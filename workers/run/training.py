@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pi0q.workers.run import process, saves
+from pi0q.jobs.checkpoint import step_of
+from pi0q.workers.run import console, process, saves
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
@@ -46,6 +47,8 @@ class Training:
         #: What the run directory held when it was claimed: that much was not promised.
         self.mib_before = mib_before
         progress.error = None
+        #: Whether the trainer tells its steps and saves itself; else they are read off its console.
+        self.hooked, self._seen_last = True, self._last()
         # Read-write, so that it has no end when a writer leaves.
         self._pipe = os.open(directory.pipe, os.O_RDWR | os.O_NONBLOCK)
         self._events = directory.events.open("ab")
@@ -111,6 +114,8 @@ class Training:
         while self._take_output(output):
             pass
         self._take_events()
+        if not self.hooked:
+            self._take_last()
         self._sealing.shutdown()
         with self._open_lock:
             self._open = False
@@ -127,8 +132,22 @@ class Training:
             chunk = os.read(output, READ_BYTES)
         except BlockingIOError:
             return False
-        self.log.write(chunk)
+        for line in self.log.write(chunk):
+            if not self.hooked and (event := console.event(line, time.time())):
+                self._take(event)
+                self._take_last()
         return bool(chunk)
+
+    def _last(self) -> str:
+        link = self.directory.checkpoints / "last"
+        return link.readlink().name if link.is_symlink() else ""
+
+    def _take_last(self) -> None:
+        """Without a hook a save is known to be over when LeRobot's `last` points to it."""
+        name = self._last()
+        if name != self._seen_last and (step := step_of(name)) is not None:
+            self._seen_last = name
+            self._take({"event": "saved", "step": step, "path": str(self.directory.checkpoints / name)})
 
     def _take_events(self) -> None:
         data = b""
@@ -146,6 +165,9 @@ class Training:
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self.progress.event(event)
+        if event.get("event") == "start" and not event.get("hooked", True):
+            self.hooked = False
+            self.log.say("this LeRobot can't be hooked: progress comes from its log, and it saves only when it would")
         if event.get("event") == "saved":
             self._sealing.submit(self._seal, int(event["step"]), str(event["path"]))
 

@@ -188,3 +188,13 @@ def test_it_leaves_no_open_file_behind(life: Life) -> None:
         flags = ["--resume=true", f"--config_path={config}"]
         assert life.start(f"--steps={number}", "--save_freq=2", *(flags if number > 4 else [])).wait() == 0
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_lerobot_without_a_hook_is_read_off_its_console(life: Life) -> None:
+    training = life.start("--steps=9", "--save_freq=3", "--log_freq=1", keep=2, FAKE_LAYOUT="other")
+    assert training.wait() == 0
+    assert "step" not in life.events()
+    assert life.progress.fields["step"] == 9
+    assert life.steps_kept() == ["000006", "000009"]
+    assert life.progress.fields["checkpoint"] == saves.newest(life.directory.checkpoints, print)
+    assert "can't be hooked" in life.log.take()
