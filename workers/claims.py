@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pi0q.jobs.outcome import OUTCOMES
+from pi0q.jobs.outcome import OUTCOMES, Reason
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
@@ -66,7 +66,9 @@ def judge(
     vram = {gpu.uuid: gpu.free_mib - _due(promises[gpu.resource][1], using, "vram_now_mib") for gpu in host.gpus}
     gpus, lack = choose(job.needs.get("gpus", 0), job.needs.get("vram_mib", 0), host, vram)
     shortfalls += lack
-    disk = max(0, job.needs.get("disk_mib", 0) - here_mib)
+    # What lay here already was not enough the last time.
+    filled_up = job.reason is Reason.DISK_FULL and job.box == box
+    disk = max(0, job.needs.get("disk_mib", 0) - (0 if filled_up else here_mib))
     free = host.data.free_mib - _due(promises[host.data.resource][1], using, "disk_now_mib")
     if disk > free:
         promised = _promised(free, host.data.free_mib)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,3 +144,12 @@ def test_a_network_failure_is_not_tried_again_at_once() -> None:
     assert words(judged(failed, host(80), waited_seconds=20.0)) == ("network: attempt 2 in 40 s",)
     assert isinstance(judged(failed, host(80), waited_seconds=61.0), Fit)
     assert isinstance(judged(job(reason=Reason.TRAINER_KILLED, attempt=1), host(80)), Fit)
+
+
+def test_a_disk_that_was_filled_up_must_have_room_for_all_of_it() -> None:
+    full = job(reason=Reason.DISK_FULL, box="box-a", attempt=1, needs={"disk_mib": 50 * GIB})
+    assert words(judged(full, host(80, disk=40), here_mib=45 * GIB)) == (
+        "disk: needs 50.0 GiB, 40.0 GiB free on /data",
+    )
+    assert isinstance(judged(full, host(80, disk=60), here_mib=45 * GIB), Fit)
+    assert isinstance(judged(replace(full, box="box-b"), host(80, disk=40), here_mib=45 * GIB), Fit)

@@ -296,6 +296,8 @@ class Runner:
     def finish(self, reason: Reason, detail: str) -> None:
         """One final transition; tried until the queue can be reached."""
         process.kill_all(self.order.job_id, self.order.epoch)
+        if reason is Reason.DISK_FULL and (gone := saves.make_room(self.directory.checkpoints)):
+            self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
         self.log.say(f"{reason}: {detail}")
         self.log.close()
         self.reporter.stop()

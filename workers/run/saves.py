@@ -59,6 +59,16 @@ def newest(checkpoints: Path, say: Callable[[str], None]) -> Saved | None:
     return None
 
 
+def make_room(checkpoints: Path) -> list[int]:
+    """On a full disk: removes what was moved aside and saves that were never finished; the steps of those."""
+    unfinished = {
+        step: name for step, name in _steps(checkpoints).items() if not (checkpoints / name / MANIFEST).exists()
+    }
+    for path in [*checkpoints.glob("*.bad"), *(checkpoints / name for name in unfinished.values())]:
+        shutil.rmtree(path)
+    return sorted(unfinished)
+
+
 def prune(checkpoints: Path, keep: int) -> list[int]:
     """Removes all sealed checkpoints but the newest `keep`, after a newer one was sealed; the steps that went."""
     named = {step: name for step, name in _steps(checkpoints).items() if (checkpoints / name / MANIFEST).exists()}

@@ -151,3 +151,12 @@ def test_what_was_moved_aside_goes_when_a_good_one_follows(checkpoints: Path) ->
     saves.seal(written(checkpoints, 30), step=30, epoch=2)
     assert saves.prune(checkpoints, keep=2) == []
     assert sorted(path.name for path in checkpoints.iterdir()) == ["000010", "000030"]
+
+
+def test_a_full_disk_keeps_only_what_is_sealed(checkpoints: Path) -> None:
+    saves.seal(written(checkpoints, 10), step=10, epoch=1)
+    written(checkpoints, 20)
+    written(checkpoints, 30).rename(checkpoints / "000030.bad")
+    assert saves.make_room(checkpoints) == [20]
+    assert names(checkpoints) == ["000010"]
+    assert saves.make_room(checkpoints / "none") == []
