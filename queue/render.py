@@ -167,7 +167,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED) else ""),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
-        ("speed", speed + (f"   {span(job.eta_seconds)} left" if job.eta_seconds else "")),
+        ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),
         ("box", f"{job.box}  epoch {job.epoch}, attempt {job.attempt}" if job.box else ""),
         ("needs", wanted(job.needs).removeprefix("needs ")),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
