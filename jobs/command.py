@@ -54,9 +54,7 @@ def fresh(
     lerobot: str,
     output_dir: str,
     run_id: str,
-    device: str | None = None,
     dataset_root: str | None = None,
-    pins: Mapping[str, str] = {},
 ) -> Command:
     """The command that starts from step 0.
 
@@ -64,12 +62,9 @@ def fresh(
         lerobot: Version of LeRobot on the box, like "0.6.1".
         output_dir: A directory that doesn't exist yet: LeRobot refuses one that does.
         run_id: WandB run of this job, the same for all its attempts.
-        device: "cuda" or "cpu" instead of what the file says.
         dataset_root: The dataset's directory, where the file's relative `dataset.root` was resolved.
-        pins: Commits found at submit: "dataset" and "base".
     """
-    train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, pins=pins)
-    _place(train, device, dataset_root)
+    train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, dataset_root=dataset_root)
     return Command(argv=_argv(train), env=_env(spec, train))
 
 
@@ -80,17 +75,14 @@ def resumed(
     lerobot: str,
     output_dir: str,
     run_id: str,
-    device: str | None = None,
     dataset_root: str | None = None,
-    pins: Mapping[str, str] = {},
 ) -> Command:
     """The command that goes on from `checkpoint` (…/checkpoints/000010); other arguments as for `fresh`.
 
     The policy's shape, optimizer and schedule come from the checkpoint; steps, batch, data, reporting and
     device from the file. LeRobot would otherwise write to the old output directory, even that of another box.
     """
-    train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, pins=pins)
-    _place(train, device, dataset_root)
+    train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, dataset_root=dataset_root)
     kept = {
         name: value
         for name, value in train.items()
@@ -105,7 +97,7 @@ def resumed(
     return Command(argv=_argv(start | kept), env=_env(spec, train))
 
 
-def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, pins: Mapping[str, str]) -> dict[str, Value]:
+def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset_root: str | None) -> dict[str, Value]:
     """The file's flags in their order, then what pi0q adds."""
     train = _rehearsed(spec.train) if spec.rehearsal else dict(spec.train)
     train["output_dir"] = output_dir
@@ -118,24 +110,9 @@ def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, pins: M
         # On unless told otherwise, and then a missing repo_id ends the run before its first step.
         train.setdefault("policy.push_to_hub", False)
     train["eval_freq" if flags.line(lerobot) == "0.4" else "env_eval_freq"] = 0
-    _pin(train, lerobot, pins)
-    return train
-
-
-def _pin(train: dict[str, Value], lerobot: str, pins: Mapping[str, str]) -> None:
-    """Holds dataset and base weights at the commits found at submit, where the file doesn't say which."""
-    if "dataset" in pins and "dataset.root" not in train:
-        train.setdefault("dataset.revision", pins["dataset"])
-    starts = train.get("policy.pretrained_path") or train.get("policy.path")
-    if "base" in pins and starts and not str(starts).startswith("/") and flags.line(lerobot) != "0.4":
-        train.setdefault("policy.pretrained_revision", pins["base"])
-
-
-def _place(train: dict[str, Value], device: str | None, dataset_root: str | None) -> None:
-    if device is not None:
-        train["policy.device"] = device
     if dataset_root is not None:
         train["dataset.root"] = dataset_root
+    return train
 
 
 def _rehearsed(train: Mapping[str, Value]) -> dict[str, Value]:

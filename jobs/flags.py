@@ -63,7 +63,7 @@ _DATASET = (
     both(
         "dataset.revision",
         Text(limit=100),
-        "Branch, tag or commit of the dataset; pinned at submit if left out.",
+        "Branch, tag or commit of the dataset; pinned at the first claim if left out.",
     ),
     both("dataset.streaming", Bool(), "Read the dataset over the network instead of downloading it."),
     both("dataset.use_imagenet_stats", Bool(), "Normalise images by ImageNet's statistics."),

@@ -53,10 +53,10 @@ class _Model:
     download: float
 
 
-# Parameters: counted by building each model (LeRobot 0.6.1). Activations of pi0: one H100, bfloat16, one
-# 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with gradient checkpointing, less 25.6 GiB static.
-# The others of the family are pi0 by their count of tokens. smolvla and the small ones: by their papers, the
-# activations guessed on the high side.
+# Parameters of pi0, pi05 and ACT: counted by building them (LeRobot 0.6.1); of the others: by their papers.
+# Activations of pi0: one H100, bfloat16, one 224x224 camera: 34.9 GiB at batch 8, 37.0 GiB at batch 32 with
+# gradient checkpointing, less 25.6 GiB static. The others of the family are pi0 by their count of tokens; those of
+# smolvla and the small ones are guessed on the high side.
 _PI0 = _Model(params=4.03, trained=3.24, expert=0.32, vision=0.41, sample=(1.17, 0.36), tokens=(256, 99), download=14.0)
 _MODELS: dict[str, _Model] = {
     "pi0": _PI0,

@@ -114,44 +114,10 @@ def test_the_job_names_its_wandb_run() -> None:
     assert flags(fresh(job("policy.type: act, job_name: other"), **HERE))["job_name"] == "other"
 
 
-def test_device_and_dataset_root_of_the_box_win() -> None:
-    told = flags(
-        fresh(job("policy: {type: act, device: cuda}, dataset.root: d/x"), device="cpu", dataset_root="/h/d/x", **HERE)
-    )
+def test_the_dataset_root_of_the_box_wins() -> None:
+    told = flags(fresh(job("policy.type: act, dataset.root: d/x"), dataset_root="/h/d/x", **HERE))
 
-    assert (told["policy.device"], told["dataset.root"]) == ("cpu", "/h/d/x")
-
-
-def test_pins_hold_unless_the_file_says_otherwise() -> None:
-    pins = {"dataset": "d" * 40, "base": "b" * 40}
-    pinned = flags(fresh(job("policy: {type: pi0, pretrained_path: lerobot/pi0}"), pins=pins, **HERE))
-    own = flags(
-        fresh(
-            job("dataset.revision: v1, policy: {type: pi0, pretrained_path: /m/pi0}"),
-            pins=pins,
-            **HERE,
-        )
-    )
-
-    assert pinned["dataset.revision"] == "d" * 40
-    assert pinned["policy.pretrained_revision"] == "b" * 40
-    assert own["dataset.revision"] == "v1"
-    assert "policy.pretrained_revision" not in own  # a directory has no revisions
-
-
-def test_the_base_cannot_be_pinned_in_the_old_lerobot() -> None:
-    told = flags(
-        fresh(
-            job("policy: {type: pi0, pretrained_path: lerobot/pi0}"),
-            pins={"base": "b" * 40},
-            **HERE | {"lerobot": "0.4.4"},
-        )
-    )
-
-    assert "policy.pretrained_revision" not in told
-
-
-# ---- resuming
+    assert told["dataset.root"] == "/h/d/x"
 
 
 def test_resuming_names_the_config_file_and_the_new_place() -> None:
@@ -226,7 +192,7 @@ def test_a_rehearsal_drops_what_needs_the_weights() -> None:
         "policy: {type: pi0, pretrained_path: a/b, pretrained_revision: v1}, rename_map: {a: b}, peft: {r: 8}",
         "rehearsal: true\n",
     )
-    told = flags(fresh(mine, pins={"base": "f" * 40}, **HERE))
+    told = flags(fresh(mine, **HERE))
 
     assert not {"rename_map", "peft.r", "policy.pretrained_revision"} & set(told)
 

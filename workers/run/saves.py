@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pi0q.jobs.checkpoint import CONFIG, MANIFEST, File, Manifest, differences, missing, step_of, to_remove
+from pi0q.jobs.checkpoint import MANIFEST, File, Manifest, differences, missing, step_of, to_remove
 from pi0q.jobs.record import Saved
 
 CHUNK = 8 * 1024 * 1024
@@ -89,11 +89,6 @@ def point_last_at(directory: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(directory.name)
     fresh.replace(link)
-
-
-def config_of(saved: Saved) -> Path:
-    """The file that a resume starts from."""
-    return Path(saved.path) / CONFIG
 
 
 def _steps(checkpoints: Path) -> dict[int, str]:
