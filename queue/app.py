@@ -6,7 +6,7 @@ from celery import Celery
 from kombu import Queue  # type: ignore[attr-defined]
 
 from pi0q.queue import message
-from pi0q.queue.connection import HEALTH_CHECK_INTERVAL, SOCKET_TIMEOUT
+from pi0q.queue.connection import health_check_seconds
 from pi0q.queue.settings import Settings
 
 #: Seconds. Far beyond any run: the lease, not the broker, says when a job is lost.
@@ -46,10 +46,10 @@ def make(settings: Settings, *, box: str | None = None) -> Celery:
             "queue_order_strategy": "priority",
             "visibility_timeout": VISIBILITY_TIMEOUT,
             # Without these a dead NAT mapping hangs the worker for ever; with them it is back in 20 s.
-            "socket_timeout": SOCKET_TIMEOUT,
-            "socket_connect_timeout": SOCKET_TIMEOUT,
+            "socket_timeout": settings.timing.socket,
+            "socket_connect_timeout": settings.timing.socket,
             "socket_keepalive": True,
-            "health_check_interval": HEALTH_CHECK_INTERVAL,
+            "health_check_interval": health_check_seconds(settings),
         },
     )
     return app

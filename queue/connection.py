@@ -10,12 +10,6 @@ from pi0q.queue.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis, RedisError
 
-#: Seconds. Without a socket timeout a dead NAT mapping hangs a client for ever (kombu and redis-py alike).
-SOCKET_TIMEOUT = 5.0
-#: Seconds of silence after which a pooled connection is tried before it is used.
-HEALTH_CHECK_INTERVAL = 5
-
-
 #: Names of redis-py's errors and codes of the server's -> what is told, and the cure. Checked in this order.
 MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
@@ -33,7 +27,7 @@ MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("BusyLoadingError", "LOADING"), "is still reading its data.", "Try again in a moment."),
     (
         ("TimeoutError",),
-        f"did not answer within {SOCKET_TIMEOUT:.0f} s.",
+        "did not answer in time.",
         "Check the address, the tunnel or the firewall.",
     ),
     (
@@ -55,10 +49,10 @@ def connect(settings: Settings) -> Redis:
             decode_responses=True,
             # What a stranger wrote into the queue must not end us.
             encoding_errors="replace",
-            socket_timeout=SOCKET_TIMEOUT,
-            socket_connect_timeout=SOCKET_TIMEOUT,
+            socket_timeout=settings.timing.socket,
+            socket_connect_timeout=settings.timing.socket,
             socket_keepalive=True,
-            health_check_interval=HEALTH_CHECK_INTERVAL,
+            health_check_interval=health_check_seconds(settings),
         )
         pool = client.connection_pool
         str(pool.connection_kwargs.get("host", "")).encode("idna")
@@ -72,6 +66,11 @@ def connect(settings: Settings) -> Redis:
             "It looks like redis://USER:PASSWORD@HOST:PORT/0; special characters of the password are written %XX."
         ) from None
     return client
+
+
+def health_check_seconds(settings: Settings) -> int:
+    """Silence, in whole seconds, after which a pooled connection is tried before it is used."""
+    return max(1, round(settings.timing.socket))
 
 
 def explain(error: RedisError, settings: Settings) -> QueueUnreachable:

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.errors import UsageError
+from pi0q.queue import timing as times
 
+#: Seconds. One answer of the server may take half a second, see timing.py.
+SHORTEST_LEASE = 3.0
 #: AutoDL's data disk; everything of pi0q lives there where it exists.
 AUTODL_DATA = Path("/root/autodl-tmp")
 
@@ -41,6 +44,8 @@ class Settings:
     fence: float = 0.8
     #: Seconds that a job waits for the box that has its checkpoint before another may take it.
     wait_for_box: float = 600.0
+    #: Seconds without a step after which a trainer hangs; longer where its steps are (20 of them), or it compiles.
+    hang_seconds: float = 600.0
     #: Python that has LeRobot; else conda's env `lerobot`, else the worker's own.
     trainer_python: str = ""
     #: Directories on this box whose datasets a job may name by `train.dataset.root`, colon-separated.
@@ -56,6 +61,11 @@ class Settings:
     def runs(self) -> Path:
         """One directory per job: `runs/<job id>/`."""
         return self.home / "runs"
+
+    @property
+    def timing(self) -> times.Timing:
+        """Everything that follows from the lease."""
+        return times.timing(self.lease_seconds, self.fence)
 
     def safe_url(self) -> str:
         """The server's address as it may be shown: without user and password, wherever they stand in it."""
@@ -77,6 +87,15 @@ def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 1e9:
         raise ValueError("it must be a number above 0")
+    return number
+
+
+def _lease(text: str) -> float:
+    number = _positive(text)
+    if number < SHORTEST_LEASE:
+        raise ValueError(
+            f"it must be at least {SHORTEST_LEASE:g} seconds, so that the server can be asked several times"
+        )
     return number
 
 
@@ -105,9 +124,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "home": lambda text: Path(text).expanduser().absolute(),
     "hf_home": lambda text: Path(text).expanduser().absolute(),
     "box": _box_name,
-    "lease_seconds": _positive,
+    "lease_seconds": _lease,
     "fence": _part,
     "wait_for_box": lambda text: float(text) if text == "0" else _positive(text),
+    "hang_seconds": _positive,
     "trainer_python": str,
     "dataset_roots": _paths,
     "fake_gpus": _gpus,

@@ -18,7 +18,6 @@ from pi0q.jobs.record import Record, from_hash, to_hash
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import Transition
 from pi0q.queue import message
-from pi0q.queue.connection import SOCKET_TIMEOUT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Waiting messages of each priority that a scan looks at; those behind them come up as these leave.
 SCAN_DEPTH = 200
+#: Seconds that the server may take to say that it listens.
+SUBSCRIBE_SECONDS = 5.0
 #: Seconds after which a silent box no longer keeps its name from another.
 BOX_SILENT_SECONDS = 60
 #: Fields that `ls` needs; a spec can be long and is left out.
@@ -278,7 +279,7 @@ class Store:
         pubsub.subscribe(*(self.prefix + channel for channel in channels))
         for _ in channels:
             # The server's word that it listens; redis-py makes None of it.
-            pubsub.get_message(timeout=SOCKET_TIMEOUT)
+            pubsub.get_message(timeout=SUBSCRIBE_SECONDS)
         return pubsub
 
     def _records(self, ids: Iterable[str], extra: tuple[str, ...] = ()) -> list[Record]:

@@ -101,7 +101,8 @@ def test_a_file_that_is_named_counts_instead_of_the_users(bare: dict[str, str], 
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("lease_seconds", ["0.5", "600", "1e3"], ["0", "-1", "inf", "nan", "ten"]),
+        ("lease_seconds", ["3", "600", "1e3"], ["0", "2.9", "-1", "inf", "nan", "ten"]),
+        ("hang_seconds", ["0.5", "600"], ["0", "-1", "inf", "nan", "ten"]),
         ("fence", ["0.8"], ["0", "1", "nan", "80%"]),
         ("wait_for_box", ["0", "600"], ["-1", "soon"]),
         ("system_disk_reserve_mib", ["0", "2048"], ["-1", "2GiB"]),
