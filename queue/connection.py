@@ -68,6 +68,18 @@ def connect(settings: Settings) -> Redis:
     return client
 
 
+def eviction(client: Redis) -> str | None:
+    """Why this server may drop jobs when its memory is full; None if it never does."""
+    known = client.info("memory")
+    policy = known.get("maxmemory_policy", "noeviction")
+    if not known.get("maxmemory") or policy == "noeviction":
+        return None
+    return (
+        f"The queue's server may drop jobs when its memory is full (maxmemory-policy is {policy}).\n"
+        "Set it right with: redis-cli CONFIG SET maxmemory-policy noeviction, and in its configuration file."
+    )
+
+
 def health_check_seconds(settings: Settings) -> int:
     """Silence, in whole seconds, after which a pooled connection is tried before it is used."""
     return max(1, round(settings.timing.socket))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import OWNED, State
-from pi0q.queue.store import Page
+from pi0q.queue.records import Page
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,7 +11,12 @@
 -- owned:<box>     set     jobs that a box owns.
 -- promises:<r>    hash    what is promised of one GPU or disk: job -> MiB; field `#` counts its changes.
 -- boxes           zset    boxes, by the time they were last heard of.
--- box:<box>       hash    what a box says of itself.
+-- box:<box>       hash    what a box says of itself; field `drain` is its user's: '', drain or now.
+-- server          hash    installation: a name for these data, made once. run: the server process that last served
+--                         them. at: when it last heard of a box. beats: words of all boxes so far. lease, regroup:
+--                         what the last box said they are, ms. until: claims wait for it. older: a box knew more.
+-- awaited         set     boxes that claims wait for after a restart of the server.
+-- recent:<key>    string  the job that a submit of this very file by this user made a moment ago.
 -- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next.
 -- box.<box>       list    Celery's queue of one box.
 -- changes         channel the id of a job, or `box:<box>`, whenever something of it changed.
@@ -44,6 +49,53 @@ local function note(id, at, reason, text)
   redis.call('LTRIM', P .. 'history:' .. id, -HISTORY, -1)
 end
 
+local function server(field) return redis.call('HGET', P .. 'server', field) or '' end
+
+local function installation(candidate)
+  redis.call('HSETNX', P .. 'server', 'installation', candidate)
+  return server('installation')
+end
+
+-- Claims wait `span` ms, and no lease runs out before: whoever holds a job can say so first.
+local function pause(at, last, span)
+  redis.call('HSET', P .. 'server', 'until', at + span)
+  local leases = redis.call('ZRANGE', P .. 'leases', 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    redis.call('ZADD', P .. 'leases', at + math.max(leases[i + 1] - last, span), leases[i])
+  end
+end
+
+-- The time, for scripts that judge or renew leases. A server that came back may have older data (a lost second, an
+-- old copy, a promoted replica), and its clock may have jumped: then each lease keeps what it had left, and after a
+-- restart claims wait until the boxes that lived when it was last up have said what they hold.
+local function present()
+  local at, last = now(), tonumber(server('at')) or 0
+  local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
+  local restarted, span = server('run') ~= run, tonumber(server('regroup')) or 60000
+  if last > 0 and (restarted or at - last >= span or last - at > 1000) then
+    pause(at, last, span)
+    redis.call('DEL', P .. 'awaited')
+    local boxes = redis.call('ZREVRANGE', P .. 'boxes', 0, -1, 'WITHSCORES')
+    for i = 1, #boxes, 2 do
+      local lived = boxes[2] - boxes[i + 1] < (tonumber(server('lease')) or 600000)
+      if restarted and lived and redis.call('HGET', P .. 'box:' .. boxes[i], 'status') ~= 'stopped' then
+        redis.call('SADD', P .. 'awaited', boxes[i])
+      end
+    end
+    if redis.call('EXISTS', P .. 'awaited') == 0 then redis.call('HSET', P .. 'server', 'until', 0) end
+  end
+  redis.call('HSET', P .. 'server', 'run', run, 'at', at)
+  return at
+end
+
+-- What an owner's write meets: `ours`, `lost`, or `older` where its sender knows more than this server.
+local function standing(id, box, epoch)
+  local known = tonumber(get(id, 'epoch')) or -1
+  if tonumber(epoch) > known then return 'older' end
+  local same = tonumber(epoch) == known and (box == '' or box == get(id, 'box'))
+  return same and OWNED[get(id, 'state')] and 'ours' or 'lost'
+end
+
 local function queue_of(id) return P .. get(id, 'queue') end
 
 -- Messages go in at the left and are taken at the right: an interrupted job is next again.
@@ -53,6 +105,14 @@ local function enqueue_first(id)
 end
 
 local function unqueue(id) return redis.call('LREM', queue_of(id), 0, get(id, 'message')) end
+
+-- promises: [[resource, changes seen when it was judged, MiB], …]
+local function promise(id, promises)
+  for _, one in ipairs(promises) do
+    redis.call('HSET', P .. 'promises:' .. one[1], id, one[3])
+    redis.call('HINCRBY', P .. 'promises:' .. one[1], '#', 1)
+  end
+end
 
 -- Gives back all that an owner held: promises, lease, place on its box.
 local function release(id)
@@ -76,6 +136,7 @@ local function settle(id, to, reason, text, at)
   if to == 'queued' and get(id, 'wish') == 'cancel' then
     to, reason, text = 'cancelled', 'cancelled_by_user', 'cancelled while interrupted: ' .. text
   end
+  if get(id, 'wish') == 'stop' then set(id, { wish = '' }) end
   if from == 'queued' then unqueue(id) end
   if OWNED[from] and not OWNED[to] then release(id) end
   set(id, { state = to, updated_ms = at, reason = reason })

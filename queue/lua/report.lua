@@ -1,14 +1,16 @@
--- report(id, epoch, lease in ms, fields as JSON, log text) -> {1, wish} | {0}
+-- report(id, epoch, lease in ms, fields as JSON, log text, box or '', bytes of log that were dropped)
+-- -> {1, wish} | {0} | {2} this server knows less than the owner
 -- The owner says how far it is and renews its lease; a former owner is told that it is one.
-local id, epoch, lease, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
-if epoch ~= get(id, 'epoch') or not OWNED[get(id, 'state')] then return { 0 } end
-local at = now()
+local id, epoch, lease, text, unsent = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5], tonumber(ARGV[7])
+local standing = standing(id, ARGV[6], epoch)
+if standing ~= 'ours' then return { standing == 'older' and 2 or 0 } end
+local at = present()
 set(id, cjson.decode(ARGV[4]))
 set(id, { updated_ms = at })
 redis.call('ZADD', P .. 'leases', at + lease, id)
 if text ~= '' then
   local length = redis.call('APPEND', P .. 'tail:' .. id, text)
-  redis.call('HINCRBY', P .. 'job:' .. id, 'log_bytes', #text)
+  redis.call('HINCRBY', P .. 'job:' .. id, 'log_bytes', #text + unsent)
   if length > TAIL_BYTES then
     local tail = redis.call('GETRANGE', P .. 'tail:' .. id, -TAIL_BYTES, -1)
     -- The cut may have gone through a character: what is left of it would not be UTF-8.

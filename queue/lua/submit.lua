@@ -1,9 +1,15 @@
--- submit(id, fields as JSON, text) -> 1 put down, 0 was there already (a repeated call of one submit)
-local id, fields, text = ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
-if redis.call('EXISTS', P .. 'job:' .. id) == 1 then return 0 end
+-- submit(id, fields as JSON, text, key or '', ms that the key is remembered) -> the id of the job that is now there
+-- Another one than `id` if the same file was submitted a moment ago (key) and has not ended.
+local id, fields, text, key = ARGV[1], cjson.decode(ARGV[2]), ARGV[3], P .. 'recent:' .. ARGV[4]
+if redis.call('EXISTS', P .. 'job:' .. id) == 1 then return id end
+if ARGV[4] ~= '' then
+  local twin = redis.call('GET', key)
+  if twin and redis.call('ZSCORE', P .. 'live', twin) then return twin end
+  redis.call('SET', key, id, 'PX', ARGV[5])
+end
 local at = now()
 set(id, fields)
-set(id, { state = 'queued', created_ms = at, updated_ms = at, queued_ms = at, epoch = 0 })
+set(id, { state = 'queued', created_ms = at, updated_ms = at, queued_ms = at, epoch = 0, installation = installation(id) })
 -- Jobs of one millisecond keep the order in which they came.
 local youngest = tonumber(redis.call('ZREVRANGE', P .. 'live', 0, 0, 'WITHSCORES')[2] or 0)
 redis.call('ZADD', P .. 'live', math.max(at, youngest + 1), id)
@@ -12,4 +18,4 @@ redis.call('LPUSH', queue_of(id), get(id, 'message'))
 note(id, at, '', text)
 announce(id)
 wake(id)
-return 1
+return id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import secrets
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from pi0q.jobs import command, needs
-from pi0q.jobs.errors import UsageError
+from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
 from pi0q.queue import message, settings
 
@@ -28,12 +29,15 @@ DEFAULT_STEPS = 100_000
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option("--rehearsal", is_flag=True, help="The same job with the model shrunk and a handful of steps: minutes.")
 @click.option("--dry-run", is_flag=True, help="Check the file and show needs and command; queue nothing.")
+@click.option("--again", is_flag=True, help="Queue it even if the same file was queued a moment ago.")
 @click.option("--watch", is_flag=True, help="Then watch it; Ctrl-C only stops looking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, watch: bool, as_json: bool) -> None:
+def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, again: bool, watch: bool, as_json: bool) -> None:
     """Put a training into the queue.
 
     FILE is a job's YAML; `-` reads it from standard input. If any of several files has a fault, none is queued.
+    Once it says Queued, the job is on the server's disk. The same file within half a minute is taken for a slip
+    of the finger while the first job lives; --again means it.
 
     \b
       pi0q submit grab_box.yaml --dry-run      what would run, and what it needs
@@ -49,17 +53,21 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, watch: bool, 
     if dry_run:
         show(specs, as_json=as_json)
         return
-    from pi0q.queue.connection import connect
+    from pi0q.queue.connection import connect, eviction
     from pi0q.queue.store import Store
 
     chosen = settings.load()
     store = Store(connect(chosen), chosen.prefix)
-    submitted = [put(store, spec) for spec in specs]
+    if trouble := eviction(store.client):
+        raise Pi0qError(f"{trouble}\nNothing was queued.")
+    submitted = [put(store, spec, key="" if again else fingerprint(spec)) for spec in specs]
+    if not store.durable():
+        click.echo("pi0q: the server has not yet written this to its disk; look again with `pi0q ls`.", err=True)
     if as_json:
         click.echo(json.dumps(submitted if len(submitted) > 1 else submitted[0], indent=2))
     else:
         for job in submitted:
-            click.echo(f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}")
+            click.echo(said(job))
     if watch:
         from pi0q.queue.verbs.watch import follow
 
@@ -86,16 +94,38 @@ def notes(spec: Spec) -> list[str]:
     return found
 
 
-def put(store: Any, spec: Spec) -> dict[str, Any]:
-    """Queues one job; returns what a caller wants to know of it."""
+def said(job: dict[str, Any]) -> str:
+    """What a person reads of a job that was put into the queue, or was there."""
+    if job["new"]:
+        return f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}"
+    return (
+        f"{job['name']} was queued a moment ago as {job['id']}; nothing new was queued.\n"
+        "To run the same file twice: pi0q submit --again."
+    )
+
+
+def submitter() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def fingerprint(spec: Spec) -> str:
+    """The same for the same job of the same user."""
+    return hashlib.sha256(f"{submitter()} {json.dumps(spec.to_json(), sort_keys=True)}".encode()).hexdigest()
+
+
+def put(store: Any, spec: Spec, *, key: str = "") -> dict[str, Any]:
+    """Queues one job, unless one of this key was a moment ago; returns what a caller wants to know of it."""
     job_id = secrets.token_hex(6)
-    submitter = f"{getpass.getuser()}@{socket.gethostname()}"
-    fields = fields_of(spec, job_id, submitter=submitter)
-    store.submit(job_id, fields, text=f"submitted by {submitter}" + (", a rehearsal" if spec.rehearsal else ""))
+    fields = fields_of(spec, job_id, submitter=submitter())
+    text = f"submitted by {submitter()}" + (", a rehearsal" if spec.rehearsal else "")
+    there = store.submit(job_id, fields, text=text, key=key)
+    if there != job_id:
+        fields = {**fields, "wandb_url": store.get(there).wandb_url}
     return {
-        "id": job_id,
+        "id": there,
         "name": spec.name,
-        "state": "queued",
+        "new": there == job_id,
+        "state": "queued" if there == job_id else str(store.get(there).state),
         "wandb_url": fields["wandb_url"],
         "needs": fields["needs"],
     }

@@ -10,7 +10,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Event, Record, Saved
 from pi0q.jobs.state import State
 from pi0q.queue import render
-from pi0q.queue.store import Page
+from pi0q.queue.records import Page
 
 MINUTE = 60_000
 QUEUED = Record(

@@ -15,7 +15,7 @@ from pi0q.jobs.record import Saved
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import cancelled, ended, preparing, running
 from pi0q.queue import message
-from pi0q.queue.store import NotOwner, Store, await_news, heard
+from pi0q.queue.store import NotOwner, ServerOlder, Store, await_news, heard
 
 from ..conftest import Hands, WaitFor
 
@@ -61,7 +61,7 @@ def test_the_same_submit_twice_is_one_job(hands: Hands, store: Store) -> None:
     """A client that lost the answer sends it again."""
     job = hands.submit()
     fields = as_sent(store, job)
-    assert store.submit(job, fields, text="submitted again") is False
+    assert store.submit(job, fields, text="submitted again") == job
     assert waiting(store) == [job]
     assert len(store.get(job).history) == 1
     assert store.page().live == 1
@@ -71,7 +71,7 @@ def test_the_same_submit_after_its_end_does_not_bring_it_back(hands: Hands, stor
     job = hands.submit()
     fields = as_sent(store, job)
     store.cancel(job, text="no")
-    assert store.submit(job, fields, text="submitted again") is False
+    assert store.submit(job, fields, text="submitted again") == job
     assert (waiting(store), store.get(job).state) == ([], State.CANCELLED)
 
 
@@ -175,10 +175,12 @@ def test_a_whole_life(hands: Hands, store: Store) -> None:
 @pytest.mark.parametrize("move", [preparing(1, attempt=1, run_dir="/x"), running(1, text="", started_ms=None)])
 def test_a_move_that_the_table_does_not_have_changes_nothing(move: Any, hands: Hands, store: Store) -> None:
     job = hands.submit()
+    assert store.move(job, ended(store.get(job), hands.claim(job), Reason.RUNNER_LOST, "")) is State.QUEUED
     before = store.client.hgetall(store.prefix + f"job:{job}")
     assert store.move(job, move) is None
     assert store.client.hgetall(store.prefix + f"job:{job}") == before
-    assert store.move("nosuchjob", move) is None
+    with pytest.raises(ServerOlder):
+        store.move("nosuchjob", move)
     assert store.client.exists(store.prefix + "job:nosuchjob") == 0
 
 
@@ -587,7 +589,7 @@ def test_every_key_is_below_the_prefix_and_in_the_glossary(hands: Hands, store: 
     hands.report(job, hands.run(job, promises=[("GPU-1", 0, 5)]), log="words")
     sweep(store)
     known = {"job", "history", "tail", "live", "ended", "lookup", "leases", "owned", "promises", "boxes", "box",
-             "jobs", "swept"}  # fmt: skip
+             "jobs", "swept", "server"}  # fmt: skip
     kinds = set()
     for key in store.client.scan_iter(f"{store.prefix}*"):
         kind = str(key).removeprefix(store.prefix).partition(":")[0].partition(".")[0].partition("\x06")[0]

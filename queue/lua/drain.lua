@@ -1,0 +1,8 @@
+-- drain(box, '' | drain | now, text) -> 1 | 0 there is no such box
+-- It takes no new jobs from now on; with `now` it also saves and hands back those it has.
+local name = ARGV[1]
+if redis.call('EXISTS', P .. 'box:' .. name) == 0 then return 0 end
+redis.call('HSET', P .. 'box:' .. name, 'drain', ARGV[2], 'drain_text', ARGV[3])
+redis.call('PUBLISH', P .. 'changes', 'box:' .. name)
+wake('')
+return 1
