@@ -37,11 +37,12 @@ POLL_SECONDS = 0.05
 PORTS_TRIED = 100
 PR_SET_PDEATHSIG = 1
 
-#: Nothing is dropped for want of memory, and at most a second of writes is lost with the machine.
+#: Nothing is dropped for want of memory, and what was answered is on the disk: a claim or an end that a machine's
+#: crash took back would be given twice. It costs 0.2 ms a write (measured: 0.4 ms instead of 0.18).
 OPTIONS = (
     ("bind", "127.0.0.1"),
     ("appendonly", "yes"),
-    ("appendfsync", "everysec"),
+    ("appendfsync", "always"),
     ("save", ""),
     ("maxmemory-policy", "noeviction"),
     ("daemonize", "no"),
