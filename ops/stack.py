@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import server as servers
+from pi0q.ops import sweeper
 from pi0q.queue.settings import Settings
 
 DEFAULT_PORT = 6389
@@ -107,6 +108,7 @@ def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event)
         try:
             facts = _start(settings, wanted, children, say)
             servers.private_text(home / "up.json", json.dumps(facts))
+            sweeper.Sweeper(replace(settings, redis_url=str(facts["redis_url"])), stopping).start()
             _await_flower(children, facts, stopping)
             say("pi0q is up.\n" + reach(settings, facts) + "\nCtrl-C stops it.")
             while not stopping.wait(LOOK_SECONDS):

@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from pi0q.jobs.errors import UsageError
+from pi0q.jobs.state import State
 from pi0q.ops import stack
-from pi0q.queue.store import Store
+from pi0q.queue.store import Store, heard
 
 from ..conftest import PATIENCE, Command, Hands, Running, Start
 from .conftest import NOWHERE, Web
@@ -108,7 +109,6 @@ def test_a_server_that_dies_is_told_and_started_again(up: Callable[..., Running]
     store = store_of(home)
     hands = Hands(store)
     before = hands.submit()
-    assert store.client.waitaof(1, 0, 5000)[0] == 1
     os.kill(int(store.client.info("server")["process_id"]), signal.SIGKILL)
     running.until("The queue's server ended with -9")
     running.until("started again in 1 s")
@@ -120,6 +120,25 @@ def test_a_server_that_dies_is_told_and_started_again(up: Callable[..., Running]
     while set(json.loads(web.get("/api/tasks")[1])) != {before, after}:
         assert time.monotonic() < give_up, "Flower did not find the queue again"
         time.sleep(0.2)
+
+
+def test_without_a_box_the_queue_is_mended_all_the_same(start: Start, home: Path) -> None:
+    """The only box is gone for good, and only `pi0q up --no-worker` is there to see it."""
+    running = start("up", *QUEUE_ONLY, **NOWHERE, PI0Q_LEASE_SECONDS="3")
+    running.until("Ctrl-C stops it")
+    store = store_of(home)
+    hands = Hands(store)
+    job = hands.submit()
+    changes = store.subscribe("changes")
+    hands.run(job, lease_seconds=1.0)
+    give_up = time.monotonic() + PATIENCE
+    while store.get(job).state is not State.QUEUED:
+        assert time.monotonic() < give_up, "nobody took it back"
+        list(heard(changes, 1.0))
+    assert str(store.get(job).reason) == "lease_expired"
+    changes.close()
+    store.client.close()
+    assert running.end(signal.SIGTERM) == 0
 
 
 def test_killed_it_leaves_nothing_behind_that_hinders_the_next(up: Callable[..., Running], home: Path) -> None:
