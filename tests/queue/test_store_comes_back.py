@@ -1,0 +1,355 @@
+"""A server that comes back: restarted, with an older copy of its data, as another process, with another clock."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.state import State
+from pi0q.jobs.transition import ended
+from pi0q.ops import server as servers
+from pi0q.queue.store import Claimed, NotOwner, ServerOlder, Store, Welcome
+
+from ..conftest import Hands
+
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class Life:
+    """A server that can be killed, and come back with the data of an earlier moment."""
+
+    place: Path
+    port: int
+    running: servers.Server
+
+    def kill(self) -> None:
+        self.running.process.kill()
+        self.running.process.wait()
+
+    def start(self) -> None:
+        self.running = servers.start(self.place / "data", port=self.port, log=self.place / "log")
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def keep(self) -> None:
+        """What a backup would have of this moment."""
+        shutil.rmtree(self.place / "kept", ignore_errors=True)
+        shutil.copytree(self.place / "data", self.place / "kept")
+
+    def go_back(self) -> None:
+        self.kill()
+        shutil.rmtree(self.place / "data")
+        shutil.copytree(self.place / "kept", self.place / "data")
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    place = tmp_path_factory.mktemp("server")
+    port = servers.choose_port(0, default=0, option="--port")
+    opened = Life(place, port, servers.start(place / "data", port=port, log=place / "log"))
+    yield opened
+    opened.running.stop()
+
+
+@pytest.fixture
+def store(life: Life) -> Iterator[Store]:
+    client = redis.Redis.from_url(life.running.url, decode_responses=True, socket_timeout=5)
+    client.flushall()
+    yield Store(client)
+    client.close()
+
+
+def beat(store: Store, box: str = "box-a", *, beats: int = 0, **fields: str) -> Welcome:
+    welcome = store.announce_box(box, f"id of {box}", {"status": "ready", **fields}, beats=beats)
+    assert welcome is not None
+    return welcome
+
+
+def lease_left(store: Store, job: str) -> float:
+    """Seconds."""
+    score = store.client.zscore(store.prefix + "leases", job)
+    assert score is not None
+    return (score - store.now_ms()) / 1000
+
+
+def jump(store: Store, ms: int) -> None:
+    """As if the server's clock had just jumped by so much: all that it wrote down is as far behind."""
+    store.client.hincrby(store.prefix + "server", "at", -ms)
+    for job, score in store.client.zrange(store.prefix + "leases", 0, -1, withscores=True):
+        store.client.zadd(store.prefix + "leases", {job: score - ms})
+
+
+def sweep(store: Store) -> list[str]:
+    store.client.delete(store.prefix + "swept")
+    return store.sweep()
+
+
+# -- a restart --------------------------------------------------------------------------------------
+
+
+def test_after_a_restart_claims_wait_until_each_box_that_lived_has_spoken(
+    life: Life, store: Store, hands: Hands
+) -> None:
+    beat(store, "box-a"), beat(store, "box-b")
+    job = hands.submit()
+    life.restart()
+    assert hands.try_claim(job, "box-a") == "regrouping"
+    assert beat(store, "box-a").regroup_seconds > 50
+    assert hands.try_claim(job, "box-a") == "regrouping"
+    assert beat(store, "box-b").regroup_seconds == 0
+    assert hands.try_claim(job, "box-a") == Claimed(epoch=1)
+
+
+def test_the_boxes_are_woken_when_the_wait_is_over(life: Life, store: Store) -> None:
+    beat(store)
+    life.restart()
+    with store.subscribe("wake") as woken:
+        beat(store)
+        assert woken.get_message(timeout=10)
+
+
+def test_nobody_waits_for_a_box_that_was_stopped_or_long_gone(life: Life, store: Store, hands: Hands) -> None:
+    beat(store, "box-a"), beat(store, "stopped", status="stopped"), beat(store, "long gone")
+    store.client.zincrby(store.prefix + "boxes", -2 * HOUR_MS, "long gone")
+    job = hands.submit()
+    life.restart()
+    beat(store, "box-a")
+    assert hands.try_claim(job) == Claimed(epoch=1)
+
+
+def test_the_wait_has_an_end(life: Life, store: Store, hands: Hands) -> None:
+    beat(store, "box-a"), beat(store, "box-b")
+    job = hands.submit()
+    life.restart()
+    assert hands.try_claim(job) == "regrouping"
+    store.client.hincrby(store.prefix + "server", "until", -60_001)
+    assert hands.try_claim(job) == Claimed(epoch=1)
+
+
+def test_a_first_start_and_a_restart_without_boxes_wait_for_nothing(life: Life, store: Store, hands: Hands) -> None:
+    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+    life.restart()
+    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+
+
+def test_no_lease_runs_out_because_the_server_was_away(life: Life, store: Store, hands: Hands) -> None:
+    beat(store)
+    short, long = hands.submit(), hands.submit()
+    hands.run(short, lease_seconds=0.001), hands.run(long, lease_seconds=500)
+    life.restart()
+    jump(store, HOUR_MS)
+    assert sweep(store) == []
+    assert 50 < lease_left(store, short) <= 61 and 490 < lease_left(store, long) <= 501
+
+
+# -- the server's clock -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ms", [2 * HOUR_MS, -2 * HOUR_MS])
+def test_a_jump_of_the_servers_clock_leaves_each_lease_what_it_had(store: Store, hands: Hands, ms: int) -> None:
+    beat(store)
+    job = hands.submit()
+    epoch = hands.run(job, lease_seconds=500)
+    jump(store, ms)
+    assert sweep(store) == []
+    assert 490 < lease_left(store, job) <= 501
+    assert hands.report(job, epoch) == ""
+    # Nor does anyone have to wait: it is the same server.
+    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+
+
+# -- older data ---------------------------------------------------------------------------------------
+
+
+def held(store: Store, job: str) -> dict[str, str]:
+    """What the ledger of its box has of a job."""
+    return store.raw(job)
+
+
+def restore(store: Store, job: str, epoch: int, fields: dict[str, str], box: str = "box-a") -> bool:
+    return store.restore(job, epoch, box=box, boot="1", lease_seconds=600, fields=fields, text="box-a knew better")
+
+
+def test_a_box_that_saw_more_makes_all_claims_wait_the_whole_time(life: Life, store: Store, hands: Hands) -> None:
+    beat(store)
+    job = hands.submit()
+    life.keep()
+    seen = [beat(store).beats for _ in range(3)][-1]
+    life.go_back()
+    welcome = beat(store, beats=seen)
+    assert welcome.older and welcome.regroup_seconds > 50
+    assert hands.try_claim(job) == "regrouping"
+    # It says so once: afterwards it remembers what this server counts.
+    again = beat(store, beats=welcome.beats)
+    assert not again.older and again.regroup_seconds > 50
+
+
+def test_a_server_that_knows_of_no_claim_is_told_of_it(life: Life, store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    life.keep()
+    promises = [("GPU-1", 0, 40_000)]
+    epoch = hands.run(job, promises=promises)
+    hands.report(job, epoch, step=300)
+    ledger = held(store, job)
+    life.go_back()
+    with pytest.raises(ServerOlder):
+        hands.report(job, epoch, step=301)
+    assert restore(store, job, epoch, ledger)
+    record = store.get(job)
+    assert (record.state, record.epoch, record.box, record.step) == (State.RUNNING, epoch, "box-a", 300)
+    assert store.waiting() == [] and [owned.id for owned in store.owned("box-a")] == [job]
+    assert store.promises(["GPU-1"])["GPU-1"][1] == {job: 40_000}
+    assert [event.text for event in record.history][-1] == "box-a knew better"
+    assert hands.report(job, epoch, step=302) == ""
+    assert restore(store, job, epoch, ledger), "said twice it does nothing"
+    assert len(store.get(job).history) == len(record.history)
+    assert store.move(job, ended(store.get(job), epoch, Reason.FINISHED, "")) is State.SUCCEEDED
+    assert store.promises(["GPU-1"])["GPU-1"][1] == {}
+
+
+def test_a_job_that_the_server_never_heard_of_is_there_again(life: Life, store: Store, hands: Hands) -> None:
+    hands.submit("other")
+    life.keep()
+    job = hands.submit("抓盒子")
+    epoch = hands.run(job)
+    ledger = held(store, job)
+    life.go_back()
+    assert restore(store, job, epoch, ledger)
+    assert store.resolve("抓盒子") == store.resolve(job[:6]) == job
+    assert [record.name for record in store.page().jobs] == ["other", "抓盒子"]
+    # And goes the way of any other: interrupted it comes back into the queue with its own message.
+    store.move(job, ended(store.get(job), epoch, Reason.RUNNER_LOST, ""))
+    assert job in [record.id for record in store.waiting()]
+    assert hands.claim(job) == epoch + 1
+
+
+def test_an_owner_of_before_gives_way_and_leaves_nothing(life: Life, store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    hands.run(job, "box-old", promises=[("GPU-old", 0, 7)])
+    life.keep()
+    store.move(job, ended(store.get(job), 1, Reason.RUNNER_LOST, ""))
+    epoch = hands.run(job, "box-a", promises=[("GPU-new", 0, 7)])
+    ledger = held(store, job)
+    life.go_back()
+    assert restore(store, job, epoch, ledger)
+    assert store.owned("box-old") == [] and len(store.owned("box-a")) == 1
+    assert store.promises(["GPU-old"])["GPU-old"][1] == {}
+    with pytest.raises(NotOwner):
+        store.report(job, 1, box="box-old", lease_seconds=600, fields={})
+
+
+def test_the_same_epoch_of_another_box_is_not_the_owner(life: Life, store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    life.keep()
+    epoch = hands.run(job, "box-a")
+    ledger = held(store, job)
+    life.go_back()
+    assert hands.run(job, "box-b") == epoch
+    with pytest.raises(NotOwner) as refused:
+        store.report(job, epoch, box="box-a", lease_seconds=600, fields={})
+    assert not isinstance(refused.value, ServerOlder)
+    assert not restore(store, job, epoch, ledger)
+    assert store.move(job, ended(store.get(job), epoch, Reason.FINISHED, ""), box="box-a") is None
+    assert (store.get(job).box, store.get(job).state) == ("box-b", State.RUNNING)
+
+
+def test_a_claim_is_above_the_epochs_of_the_boxs_ledger(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    claimed = store.claim(
+        job, box="box-a", boot="1", lease_seconds=600, promises=(), gpus=[], text="", at_least=8
+    )  # fmt: skip
+    assert claimed == Claimed(epoch=8)
+
+
+def test_what_its_user_ended_meanwhile_stays_ended(life: Life, store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    life.keep()
+    epoch = hands.run(job)
+    ledger = held(store, job)
+    life.go_back()
+    store.cancel(job, text="")
+    assert not restore(store, job, epoch, ledger)
+    assert store.get(job).state is State.CANCELLED
+
+
+def test_an_older_copy_of_another_installation_is_told_nothing(store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    ledger = held(store, job)
+    store.client.flushall()
+    hands.submit()
+    assert not restore(store, job, epoch, ledger)
+    assert store.page().live == 1
+
+
+# -- drain and stop -----------------------------------------------------------------------------------
+
+
+def test_a_drained_box_claims_nothing_until_that_is_undone(store: Store, hands: Hands) -> None:
+    beat(store)
+    job = hands.submit()
+    with store.subscribe("wake") as woken:
+        store.drain("box-a", "drain", text="ada: the disk is to be changed")
+        assert woken.get_message(timeout=10)
+    assert beat(store).drain == "drain"
+    assert store.boxes()[0]["drain_text"] == "ada: the disk is to be changed"
+    assert hands.try_claim(job) == "drained"
+    assert hands.try_claim(job, "box-b") == Claimed(epoch=1)
+    store.drain("box-a", "", text="")
+    assert beat(store).drain == ""
+    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+
+
+def test_another_machine_that_takes_over_a_name_is_not_drained(store: Store) -> None:
+    beat(store, status="stopped")
+    store.drain("box-a", "now", text="")
+    taken = store.announce_box("box-a", "another", {})
+    assert taken is not None and taken.drain == ""
+
+
+def test_a_stop_is_heard_by_the_owner_and_forgotten_in_the_queue(store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    assert store.stop(job, text="") is State.QUEUED
+    epoch = hands.run(job)
+    with store.subscribe(f"wish:{job}") as heard:
+        assert store.stop(job, text="box-a is drained by ada") is State.RUNNING
+        assert (heard.get_message(timeout=10) or {}).get("data") == "stop"
+    assert hands.report(job, epoch) == "stop"
+    assert store.move(job, ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved")) is State.QUEUED
+    assert hands.report(job, hands.run(job)) == ""
+
+
+def test_a_cancel_beats_a_stop(store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    store.stop(job, text=""), store.cancel(job, text=""), store.stop(job, text="")
+    assert hands.report(job, epoch) == "cancel"
+    assert store.move(job, ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved")) is State.CANCELLED
+
+
+# -- what must never be ----------------------------------------------------------------------------------
+
+
+def test_an_owned_job_without_a_lease_gets_one(store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    hands.run(job)
+    store.client.delete(store.prefix + "leases")
+    sweep(store)
+    assert 0 < lease_left(store, job) <= 60
+
+
+def test_an_accepted_job_is_on_the_disk(life: Life, store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    assert store.durable()
+    life.restart()
+    assert store.get(job).state is State.QUEUED
