@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import redis
 
 from pi0q.jobs import command
 from pi0q.jobs.outcome import Reason
@@ -15,6 +16,7 @@ from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import ended
+from pi0q.ops import server as servers
 from pi0q.queue import message
 from pi0q.queue.store import Store
 from pi0q.queue.verbs import submit as submits
@@ -97,6 +99,36 @@ def test_many_files_are_many_jobs_in_their_order(call: Command, grab_box: str, t
     told = json.loads(call("submit", grab_box, "second.yaml", "--json").stdout)
     assert [job["name"] for job in told] == ["grab_box_pi0_fmc3", "抓盒子"]
     assert [job.id for job in store.waiting()] == [job["id"] for job in told]
+
+
+def test_the_same_file_a_moment_later_is_a_slip_and_again_means_it(call: Command, grab_box: str, store: Store) -> None:
+    first = json.loads(call("submit", grab_box, "--json").stdout)
+    slip = call("submit", grab_box)
+    assert slip.returncode == 0 and f"queued a moment ago as {first['id']}; nothing new was queued" in slip.stdout
+    assert "pi0q submit --again" in slip.stdout
+    told = json.loads(call("submit", grab_box, "--json").stdout)
+    assert (told["id"], told["new"], first["new"]) == (first["id"], False, True)
+    assert store.page().live == 1
+    assert json.loads(call("submit", grab_box, "--again", "--json").stdout)["new"]
+    # Another job of the same user, and the same one once it has ended, are no slips.
+    assert json.loads(call("submit", grab_box, "--rehearsal", "--json").stdout)["new"]
+    store.cancel(first["id"], text="")
+    assert json.loads(call("submit", grab_box, "--json").stdout)["new"]
+    assert store.page().live == 3
+
+
+def test_a_server_that_may_drop_jobs_gets_none(call: Command, grab_box: str, tmp_path: Path) -> None:
+    port = servers.choose_port(0, default=0, option="--port")
+    evicting = servers.start(tmp_path / "data", port=port, log=tmp_path / "server.log")
+    with redis.Redis.from_url(evicting.url) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    answer = call("submit", grab_box, PI0Q_REDIS_URL=evicting.url)
+    assert answer.returncode == 1
+    assert "CONFIG SET maxmemory-policy noeviction" in answer.stderr and "Nothing was queued" in answer.stderr
+    with redis.Redis.from_url(evicting.url) as client:
+        assert client.dbsize() == 0
+    evicting.stop()
 
 
 def test_a_bad_file_queues_nothing_and_all_its_faults_are_told(call: Command, bad: str, store: Store) -> None:
