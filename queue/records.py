@@ -120,11 +120,20 @@ class Records:
         """Why a queued job is not taken, box by box; empty for any other job."""
         if job.state is not State.QUEUED:
             return []
+        if (pause := self.regroup_seconds()) > 0:
+            return [
+                f"the queue's server came back a moment ago: boxes that hold jobs say so first, {pause:.0f} s at most"
+            ]
         living = [box for box in self.boxes() if float(box["seen_seconds"]) < DEFAULT.silent]
-        ready = [box for box in living if box.get("status") == "ready"]
-        if not ready:
+        up = [box for box in living if box.get("status") != "stopped"]
+        if not up:
             return ["no box is up: `pi0q worker` on a GPU machine makes it one"]
-        return [f"{box['name']}: {_refusal(box, job.id)}" for box in ready]
+        return [f"{box['name']}: {_refusal(box, job.id)}" for box in up]
+
+    def regroup_seconds(self) -> float:
+        """How long claims still wait for the boxes to come back after a restart of the server; 0 if they don't."""
+        until = self.client.hget(self.prefix + "server", "until")
+        return max(0.0, (float(until or 0) - self.now_ms()) / 1000)
 
     def tail(self, job_id: str) -> tuple[str, int]:
         """The last bytes of the trainer's log and how many bytes it had in all."""
@@ -191,6 +200,8 @@ class Records:
 
 
 def _refusal(box: Mapping[str, str], job_id: str) -> str:
+    if box.get("drain"):
+        return f"takes no new jobs ({box.get('drain_text') or 'drained'}); `pi0q drain {box['name']} --undo` ends that"
     if int(box.get("running") or 0) >= int(box.get("slots") or 1):
         return f"busy, {box.get('running')} of {box.get('slots')} slots in use"
     return str(json.loads(box.get("refusals") or "{}").get(job_id, "has not looked at it yet"))

@@ -104,6 +104,7 @@ def test_after_a_restart_claims_wait_until_each_box_that_lived_has_spoken(
     job = hands.submit()
     life.restart()
     assert hands.try_claim(job, "box-a") == "regrouping"
+    assert "boxes that hold jobs say so first" in store.waits(store.get(job))[0]
     assert beat(store, "box-a").regroup_seconds > 50
     assert hands.try_claim(job, "box-a") == "regrouping"
     assert beat(store, "box-b").regroup_seconds == 0
@@ -304,6 +305,8 @@ def test_a_drained_box_claims_nothing_until_that_is_undone(store: Store, hands: 
     assert beat(store).drain == "drain"
     assert store.boxes()[0]["drain_text"] == "ada: the disk is to be changed"
     assert hands.try_claim(job) == "drained"
+    (why,) = store.waits(store.get(job))
+    assert "the disk is to be changed" in why and "pi0q drain box-a --undo" in why
     assert hands.try_claim(job, "box-b") == Claimed(epoch=1)
     store.drain("box-a", "", text="")
     assert beat(store).drain == ""
