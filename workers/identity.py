@@ -11,6 +11,7 @@ from pathlib import Path
 from pi0q.queue.settings import Settings
 
 HOST_BOOT = Path("/proc/sys/kernel/random/boot_id")
+UNKNOWN_HOST = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,13 @@ def slug(text: str) -> str:
 
 def boot() -> str:
     """The host's boot and the start of PID 1: in a container the host's uptime says nothing of a restart."""
-    host = HOST_BOOT.read_text().strip()[:8] if HOST_BOOT.exists() else "unknown"
+    host = HOST_BOOT.read_text().strip()[:8] if HOST_BOOT.exists() else UNKNOWN_HOST
     return f"{host}-{start_time(1)}"
+
+
+def host_of(boot: str) -> str:
+    """The part of a boot that stays the same while only the container restarts."""
+    return boot.partition("-")[0]
 
 
 def start_time(pid: int) -> int | None:

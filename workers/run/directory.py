@@ -47,6 +47,16 @@ class RunDirectory:
         return self.path / "events.fifo"
 
     @property
+    def lease(self) -> Path:
+        """Until when the trainer may go on, see lease.py."""
+        return self.path / "lease"
+
+    @property
+    def ledger(self) -> Path:
+        """What the box knows of the run for itself, see ledger.py."""
+        return self.path / "ledger.json"
+
+    @property
     def output(self) -> Path:
         """LeRobot's output_dir."""
         return self.path / "output"
@@ -93,6 +103,14 @@ class RunDirectory:
             return None
         alive = identity.start_time(tag.pid)
         return tag if alive is not None and alive == tag.start_time and tag.boot == identity.boot() else None
+
+    def same_host_boot(self) -> bool:
+        """Whether the host runs since the last runner signed: all that was written then is still in its memory."""
+        try:
+            before = str(json.loads(self.tag_file.read_text())["boot"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        return identity.host_of(before) == identity.host_of(identity.boot()) != identity.UNKNOWN_HOST
 
     def size_mib(self) -> int:
         """Space that the run takes."""
