@@ -7,27 +7,33 @@ methods of `Hook` that bear their names. A LeRobot laid out otherwise runs as it
 Environment:
     PI0Q_EVENTS        file or FIFO that gets one JSON object a line; unset: no events
     PI0Q_PARENT        pid of the runner; the trainer dies with it
+    PI0Q_LEASE         file of two little-endian 64-bit numbers, nanoseconds of CLOCK_BOOTTIME, that a living runner
+                       moves on: past the first it is as after SIGTERM, past the second the process ends at once
     PI0Q_SAVE_EVERY_S  save also when this many seconds passed since the last save
     PI0Q_REHEARSAL     1: pi0 and pi05 shrunk to 17 M parameters, no base weights
     PI0Q_FAST_INIT     1: weights that stay random are made on the GPU too, as those that are loaded always are
 Signals:
     SIGUSR1  save at the end of this step and go on
     SIGTERM  save at the end of this step, then exit 75; at once before the first step or after the last save
-Exit code: 75 interrupted; 76 loss or gradient not finite, nothing saved; 1 an exception; else LeRobot's.
+    SIGUSR2  print where each thread is
+Exit code: 75 interrupted; 76 loss not finite, nothing saved; 77 past the lease; 1 an exception; else LeRobot's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import importlib.metadata
 import json
 import logging
 import math
+import mmap
 import os
 import platform
 import signal
+import struct
 import sys
 import threading
 import time
@@ -36,13 +42,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TRAIN = "lerobot.scripts.lerobot_train"
-INTERRUPTED, NONFINITE = 75, 76
+INTERRUPTED, NONFINITE, LEASE_OVER = 75, 76, 77
 #: PIPE_BUF is 4096: up to there one write to a FIFO is whole or not at all
 LINE_BYTES = 4095
 #: how long a full FIFO may hold up an event that matters; a `step` is dropped at once, seconds
 PATIENCE_S = 2.0
 #: how long WandB may take to finish its run before an early exit, seconds
 WANDB_S = 20.0
+#: the longest time between two looks at the lease, seconds
+LOOK_S = 1.0
 #: our name of a number -> LeRobot's meter
 METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
 #: what LeRobot's pi0 prints before it goes on with random weights as if nothing had happened
@@ -85,6 +93,34 @@ def encode(event: dict[str, object]) -> bytes:
     return line
 
 
+class Lease:
+    """How long this process may go on, as its runner last wrote it down."""
+
+    def __init__(self, path: str | None) -> None:
+        self.file, self.fenced = None, False
+        if path:
+            with open(path, "rb") as file:  # noqa: PTH123 (a mapping wants a handle)
+                self.file = mmap.mmap(file.fileno(), 16, prot=mmap.PROT_READ)
+            threading.Thread(target=self.watch, name="pi0q lease", daemon=True).start()
+
+    def look(self) -> float:
+        """Acts on what is past; seconds until there may be something to act on."""
+        if self.file is None:
+            return math.inf
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        fence, end = struct.unpack("<QQ", self.file[:])  # one copy: never half of a number
+        if now >= end:
+            os._exit(LEASE_OVER)  # no step, no save, no push, not a word to WandB: another may be at work
+        if now >= fence and not self.fenced:
+            self.fenced = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        return float((end if self.fenced else fence) - now) / 1e9
+
+    def watch(self) -> None:
+        while True:
+            time.sleep(min(LOOK_S, self.look()))
+
+
 class Hook:
     """Stands in for the functions of LeRobot's train script that bear the same names, and calls them.
 
@@ -95,8 +131,8 @@ class Hook:
     NEEDED = ("update_policy", "save_checkpoint", "update_last_checkpoint", "make_optimizer_and_scheduler")
     WELCOME = ("should_save_checkpoint", "make_policy", "WandBLogger")
 
-    def __init__(self, events: Events) -> None:
-        self.events, self.pid = events, os.getpid()
+    def __init__(self, events: Events, lease: Lease | None = None) -> None:
+        self.events, self.lease, self.pid = events, lease or Lease(None), os.getpid()
         self.every_s = float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf)
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
@@ -117,7 +153,7 @@ class Hook:
             if hasattr(train, name):
                 self.original[name] = getattr(train, name)
                 setattr(train, name, getattr(self, name))
-        logging.getLogger().addFilter(self.hear_push)
+        logging.getLogger().addFilter(self.hear)
         return True
 
     def on_usr1(self, *_: object) -> None:
@@ -187,7 +223,9 @@ class Hook:
             self.settle()
             if self.stop:
                 leave(INTERRUPTED)
+        self.lease.look()
         result = self.original["update_policy"](tracker, *args, **kwargs)
+        self.lease.look()
         self.step, self.unsaved = tracker.steps + 1, True
         self.report(result[0], getattr(kwargs.get("accelerator"), "scaler", None))
         if "should_save_checkpoint" not in self.original and self.due():
@@ -226,11 +264,13 @@ class Hook:
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         self.settle()  # before LeRobot writes cfg.save_freq down
+        self.lease.look()
         self.saving_at = time.monotonic()
         self.events.send("saving", step=self.step)
         return self.original["save_checkpoint"](*args, **kwargs)
 
     def update_last_checkpoint(self, checkpoint_dir: Path) -> Any:
+        self.lease.look()
         result = self.original["update_last_checkpoint"](checkpoint_dir)
         self.saved_at = time.monotonic()
         seconds = round(self.saved_at - self.saving_at, 3)
@@ -241,7 +281,11 @@ class Hook:
             leave(INTERRUPTED)
         return result
 
-    def hear_push(self, record: logging.LogRecord) -> bool:
+    def hear(self, record: logging.LogRecord) -> bool:
+        if record.msg == "End of training":
+            self.lease.look()
+            if getattr(self.cfg and self.cfg.policy, "push_to_hub", False):
+                self.events.send("pushing")
         if str(record.msg).startswith("Model pushed to "):
             self.events.send("pushed", url=str(record.msg).split()[-1])
         return True
@@ -335,8 +379,9 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != int(parent):  # it died before that line
             os._exit(INTERRUPTED)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
     events = Events(os.environ.get("PI0Q_EVENTS"))
-    hook = Hook(events)
+    hook = Hook(events, Lease(os.environ.get("PI0Q_LEASE")))
     signal.signal(signal.SIGUSR1, hook.on_usr1)
     signal.signal(signal.SIGTERM, hook.on_term)
     here = str(Path(__file__).resolve().parent)

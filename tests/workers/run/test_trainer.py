@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -256,7 +257,7 @@ def test_sigterm_in_the_final_push_exits_at_once_and_a_resume_pushes(start: Star
     assert run.finish() == 75
     again = start.resume()
     assert again.finish() == 0
-    assert again.kinds() == ["start", "pushed", "end"]
+    assert again.kinds() == ["start", "pushing", "pushed", "end"]
 
 
 def test_sigterm_when_saves_are_off_still_stops(start: Starter) -> None:
@@ -265,6 +266,113 @@ def test_sigterm_when_saves_are_off_still_stops(start: Starter) -> None:
     run.process.terminate()
     assert run.finish() == 75
     assert start.saved() == []
+
+
+# The lease: a switch that works without the runner
+
+NEVER = 10**6
+
+
+def leased(start: Starter, *, fence: float = NEVER, end: float = NEVER) -> dict[str, str]:
+    """A lease with these many seconds to its fence and its end, written once: as by a runner that stands still."""
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    path = start.place / "lease"
+    path.write_bytes(struct.pack("<QQ", now + int(fence * 1e9), now + int(end * 1e9)))
+    return {"PI0Q_LEASE": str(path)}
+
+
+@BOTH
+def test_past_the_fence_it_saves_and_stops_though_nobody_tells_it(start: Starter, layout: str) -> None:
+    env = leased(start, fence=1.0) | {"FAKE_LAYOUT": layout, "FAKE_STEP_SECONDS": "0.01"}
+    run = start("--steps=100000", "--save_freq=70000", **env)
+    assert run.finish() == 75
+    assert run.kinds()[-3:] == ["stopping", "saving", "saved"] or run.kinds()[-4:-2] == ["stopping", "step"]
+    assert start.saved() == [f"{run.one('saved')['step']:06}"]
+
+
+def test_a_renewed_lease_moves_the_fence_on(start: Starter) -> None:
+    run = start("--steps=100000", FAKE_STEP_SECONDS="0.01", **leased(start, fence=1.0))
+    run.until("step", step=2)
+    leased(start)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 1.5:
+        run.until("step")
+    assert "stopping" not in run.kinds() and run.process.poll() is None
+
+
+def test_past_its_end_no_step_is_begun(start: Starter) -> None:
+    """It stood still beyond its lease, and so did its runner (a paused machine)."""
+    run = start("--steps=100000", "--save_freq=1", FAKE_STEP_SECONDS="0.01", **leased(start))
+    run.until("saved", step=2)
+    run.process.send_signal(signal.SIGSTOP)
+    over = leased(start, fence=0, end=0)
+    assert over
+    run.process.send_signal(signal.SIGCONT)
+    assert run.finish() == 77
+    seen = [event for event in run.events if event["t"] > Path(over["PI0Q_LEASE"]).stat().st_mtime + 0.05]
+    assert seen == [] and "stopping" not in run.kinds()
+
+
+def test_past_its_end_a_long_step_is_not_waited_for(start: Starter) -> None:
+    run = start("--steps=4", FAKE_STEP_SECONDS="600", **leased(start, fence=0.5, end=1.5))
+    run.until("ready")
+    # Before the first step is done a stop needs no save.
+    assert run.finish() == 75
+    run = start(
+        "--steps=4", f"--output_dir={start.place / 'x'}", FAKE_FAULT="hang@2", **leased(start, fence=0.5, end=1.5)
+    )
+    run.until("stopping")
+    assert run.finish() == 77
+
+
+def test_a_save_that_is_not_over_at_its_end_is_never_pointed_to(start: Starter) -> None:
+    env = leased(start, fence=0.5, end=1.5) | {"FAKE_SAVE_SECONDS": "600", "FAKE_STEP_SECONDS": "0.01"}
+    run = start("--steps=100000", **env)
+    assert run.finish() == 77
+    assert run.kinds()[-1] == "saving"
+    assert not (start.output / "checkpoints" / "last").is_symlink()
+
+
+@pytest.mark.parametrize(("fence", "end", "code"), [(NEVER, 0.0, 77), (0.0, NEVER, 75)])
+def test_no_push_is_begun_past_it(start: Starter, fence: float, end: float, code: int) -> None:
+    hub = ["--policy.push_to_hub=true", "--policy.repo_id=me/model"]
+    run = start("--steps=2", "--save_freq=2", *hub, FAKE_SAVE_SECONDS="1", **leased(start))
+    run.until("saving")
+    run.process.send_signal(signal.SIGSTOP)
+    leased(start, fence=fence, end=end)
+    run.process.send_signal(signal.SIGCONT)
+    assert run.finish() == code
+    assert "pushing" not in run.kinds() and "pushed" not in run.kinds()
+
+
+def test_a_push_under_way_ends_with_it(start: Starter) -> None:
+    hub = ["--policy.push_to_hub=true", "--policy.repo_id=me/model"]
+    run = start("--steps=2", *hub, FAKE_PUSH_SECONDS="600", **leased(start))
+    run.until("pushing")
+    leased(start, end=0)
+    assert run.finish() == 77
+
+
+def test_unhooked_it_stops_as_well(start: Starter) -> None:
+    run = start("--steps=2", FAKE_LAYOUT="other", FAKE_STEP_SECONDS="600", **leased(start, fence=0.5))
+    assert run.finish() == -signal.SIGTERM
+    run = start("--steps=2", f"--output_dir={start.place / 'x'}", FAKE_STEP_SECONDS="600", FAKE_LAYOUT="other",
+                **leased(start, end=0.5))  # fmt: skip
+    assert run.finish() == 77
+
+
+def test_sigusr2_prints_where_each_thread_is(start: Starter) -> None:
+    run = start("--steps=4", FAKE_FAULT="hang@2", **leased(start))
+    run.until("step", step=1)
+    run.process.send_signal(signal.SIGUSR2)
+    assert run.process.stdout is not None
+    printed = ""
+    while "in update_policy" not in printed:
+        line = run.process.stdout.readline().decode()
+        assert line, printed
+        printed += line
+    assert "in before_step" in printed and "in watch" in printed
+    assert run.process.poll() is None
 
 
 # Guards

@@ -1,0 +1,79 @@
+"""How long a run may still act for its job: by a clock that goes on while the machine sleeps, and told to its trainer.
+
+The trainer reads the same two times from a file of 16 bytes (see trainer.py), so that it stops by itself where its
+runner stands still and can't stop it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+#: Two little-endian numbers, nanoseconds of CLOCK_BOOTTIME: the fence, and the end of the lease.
+FILE = struct.Struct("<QQ")
+#: Part of the lease before its end at which what has not stopped by itself is killed, and seconds that this is at most.
+MARGIN_PART, MARGIN_SECONDS = 0.05, 10.0
+
+
+def boottime() -> float:
+    """Seconds since the machine's start, those included in which it was suspended; never set back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """The lease of one claim, as the last renewal left it. Every time is one of `clock`, in seconds."""
+
+    def __init__(
+        self, path: Path, *, seconds: float, fence: float, since: float, clock: Callable[[], float] = boottime
+    ) -> None:
+        """`since`: a time before the server was asked for it; `fence`: seconds after which the run is to stop."""
+        self.path, self.seconds, self.fence_seconds, self.clock = path, seconds, fence, clock
+        self._revoked = False
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(handle, FILE.size)
+            self._shared = mmap.mmap(handle, FILE.size)
+        finally:
+            os.close(handle)
+        self.renewed(since)
+
+    def renewed(self, since: float) -> None:
+        """The server granted the whole of it again, asked at `since`: before the question, not at its answer."""
+        self.since = since
+        self._tell()
+
+    def revoke(self) -> None:
+        """It is another's now: for the trainer as well it is over at once, and for good."""
+        self._revoked = True
+        self._tell()
+
+    def _tell(self) -> None:
+        # One copy of 16 bytes: a reader never sees half a number.
+        self._shared[:] = FILE.pack(int(self.fence_at * 1e9), int(self.end * 1e9))
+
+    @property
+    def fence_at(self) -> float:
+        """When a run that could not renew it saves and stops."""
+        return 0.0 if self._revoked else self.since + self.fence_seconds
+
+    @property
+    def end(self) -> float:
+        """From when on nothing may be written under its epoch."""
+        return 0.0 if self._revoked else self.since + self.seconds
+
+    @property
+    def last_call(self) -> float:
+        """When a trainer that is still saving is killed, so that it is dead at the end."""
+        return self.end - min(MARGIN_SECONDS, self.seconds * MARGIN_PART)
+
+    def fenced(self) -> bool:
+        """Whether the run is to save and stop."""
+        return self.clock() >= self.fence_at
+
+    def ours(self) -> bool:
+        """Whether something may be written now under its epoch."""
+        return self.clock() < self.end
