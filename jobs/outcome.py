@@ -13,6 +13,7 @@ MAX_FRUITLESS_RUNS = 8
 #: Exit codes of the trainer hook (workers/run/trainer.py); 75 is EX_TEMPFAIL of sysexits.h.
 EXIT_SAVED_AND_STOPPED = 75
 EXIT_NON_FINITE = 76
+EXIT_LEASE_OVER = 77
 
 
 class Reason(str, Enum):
@@ -28,11 +29,12 @@ class Reason(str, Enum):
     NON_FINITE_LOSS = "non_finite_loss"
     TRAINER_BROKEN = "trainer_broken"
     CRASH_LOOP = "crash_loop"
-    # May pass by themselves: tried again, MAX_ATTEMPTS in all.
+    # May pass by themselves: tried again, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
     TRAINER_KILLED = "trainer_killed"
     NETWORK = "network"
     DISK_FULL = "disk_full"
+    HUNG = "hung"
     # Interruptions: not the job's doing, no attempt is used up.
     RUNNER_LOST = "runner_lost"
     BOX_RESTARTED = "box_restarted"
@@ -61,6 +63,8 @@ class Outcome:
     cure: str
     #: Seconds before the second attempt; twice that before the third.
     delay_seconds: float = 0.0
+    #: How many attempts a job has in all before this reason, where it may pass by itself, ends it.
+    attempts: int = MAX_ATTEMPTS
 
 
 OUTCOMES: dict[Reason, Outcome] = {
@@ -107,6 +111,11 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.RETRY,
         cure="The box's data disk is full: free some space or ask for more with resources.disk.",
     ),
+    Reason.HUNG: Outcome(
+        next=Next.RETRY,
+        cure="The trainer did no step for too long and was ended; its log shows where each of its threads stood.",
+        attempts=2,
+    ),
     Reason.RUNNER_LOST: Outcome(next=Next.GO_ON, cure="The runner died; the job goes on from its checkpoint."),
     Reason.BOX_RESTARTED: Outcome(next=Next.GO_ON, cure="The box restarted; the job goes on from its checkpoint."),
     Reason.LEASE_EXPIRED: Outcome(
@@ -136,7 +145,7 @@ def classify(exit_code: int, error: str | None = None, message: str = "") -> Rea
     """
     if exit_code == 0:
         return Reason.FINISHED
-    if exit_code == EXIT_SAVED_AND_STOPPED:
+    if exit_code in (EXIT_SAVED_AND_STOPPED, EXIT_LEASE_OVER):
         return Reason.STOPPED_BY_BOX
     if exit_code == EXIT_NON_FINITE:
         return Reason.NON_FINITE_LOSS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
+from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State, sources
 
@@ -63,9 +63,9 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition
     `record` is read afresh: its runner sets `fruitless` to 0 with each new checkpoint.
     """
     fruitless = record.fruitless + 1
-    then = OUTCOMES[reason].next
-    if then is Next.RETRY and record.attempt >= MAX_ATTEMPTS:
-        then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {MAX_ATTEMPTS})"
+    then, attempts = OUTCOMES[reason].next, OUTCOMES[reason].attempts
+    if then is Next.RETRY and record.attempt >= attempts:
+        then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {attempts})"
     if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
         then, detail, reason = (
             Next.FAIL,

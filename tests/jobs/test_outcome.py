@@ -30,6 +30,7 @@ def test_what_a_box_did_is_not_held_against_the_job(reason: Reason) -> None:
     [
         (0, None, "", Reason.FINISHED),
         (75, None, "", Reason.STOPPED_BY_BOX),
+        (77, None, "", Reason.STOPPED_BY_BOX),
         (76, None, "", Reason.NON_FINITE_LOSS),
         (2, None, "", Reason.SPEC_REFUSED),
         (1, None, "", Reason.TRAINER_FAILED),

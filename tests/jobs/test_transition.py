@@ -40,12 +40,19 @@ def test_the_users_own_fault_ends_a_job_at_once(reason: Reason) -> None:
 
 @pytest.mark.parametrize("reason", because(Next.RETRY))
 def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(reason: Reason) -> None:
-    for attempt in range(1, MAX_ATTEMPTS):
+    attempts = OUTCOMES[reason].attempts
+    for attempt in range(1, attempts):
         move = transition.ended(replace(JOB, attempt=attempt), 4, reason, "no")
         assert (move.to, move.fields["attempt"]) == (State.QUEUED, attempt)
-    last = transition.ended(replace(JOB, attempt=MAX_ATTEMPTS), 4, reason, "no route to the Hub")
+    last = transition.ended(replace(JOB, attempt=attempts), 4, reason, "no route to the Hub")
     assert (last.to, last.reason) == (State.FAILED, reason)
-    assert last.text == f"no route to the Hub (attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS})"
+    assert last.text == f"no route to the Hub (attempt {attempts} of {attempts})"
+
+
+def test_a_trainer_that_hung_twice_would_hang_again() -> None:
+    assert OUTCOMES[Reason.HUNG].attempts == 2
+    assert transition.ended(replace(JOB, attempt=1), 4, Reason.HUNG, "no step").to is State.QUEUED
+    assert transition.ended(replace(JOB, attempt=2), 4, Reason.HUNG, "no step").to is State.FAILED
 
 
 @pytest.mark.parametrize("reason", because(Next.GO_ON))
