@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +15,22 @@ from pathlib import Path
 MARK, MARK_EPOCH = "PI0Q_JOB", "PI0Q_EPOCH"
 #: Seconds between a polite signal and SIGKILL when a job is cancelled.
 POLITE_SECONDS = 5.0
+#: Seconds after SIGKILL in which a process dies, unless it hangs in its driver or on a dead disk (state D).
+UNKILLABLE_SECONDS = 60.0
+#: Between two looks at whether it is dead, seconds: the first and the longest.
+LOOK_SECONDS = (0.01, 0.5)
+PR_SET_CHILD_SUBREAPER = 36
+
+_adopting = False
+
+
+def adopt() -> None:
+    """From now on whatever loses its parent among our descendants becomes our child, and `kill_all` finds it.
+
+    Only for a process all of whose children belong to its one run.
+    """
+    global _adopting
+    _adopting = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
@@ -54,18 +71,40 @@ def send(pid: int, signum: int) -> None:
         os.kill(pid, signum)
 
 
-def kill_all(job_id: str, epoch: int) -> int:
-    """SIGKILLs everything of the job up to this epoch until nothing is left; how many processes that were.
+def descendants(pid: int) -> list[int]:
+    """Every living process below this one, whatever session, group and environment it has."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found, below = list[int](), [pid]
+    while below:
+        below = [child for parent in below for child in children.get(parent, [])]
+        found += below
+    return [pid for pid in found if not _dead(pid)]
 
-    A later epoch is spared: its runner may be on this very box.
+
+def kill_all(job_id: str, epoch: int, *, patience: float | None = None) -> list[int]:
+    """SIGKILLs everything of the job up to this epoch until nothing is left; what is after `patience` seconds.
+
+    A later epoch is spared: its runner may be on this very box. After `adopt` every descendant is of the job.
     """
-    killed: set[int] = set()
-    while pids := [pid for pid in marked(job_id, epoch) if not _dead(pid)]:
-        killed |= set(pids)
+    give_up = time.monotonic() + (UNKILLABLE_SECONDS if patience is None else patience)
+    pause = LOOK_SECONDS[0]
+    while pids := _living(job_id, epoch):
         for pid in pids:
             send(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    return len(killed)
+        if time.monotonic() >= give_up:
+            return pids
+        time.sleep(pause)
+        pause = min(2 * pause, LOOK_SECONDS[1])
+    return []
+
+
+def _living(job_id: str, epoch: int) -> list[int]:
+    ours = [pid for pid in marked(job_id, epoch) if not _dead(pid)]
+    return sorted({*ours, *(descendants(os.getpid()) if _adopting else [])})
 
 
 def _dead(pid: int) -> bool:
@@ -75,10 +114,9 @@ def _dead(pid: int) -> bool:
         return True
 
 
-def end(trainer: subprocess.Popen[bytes], job_id: str, epoch: int) -> None:
-    """Ends the trainer politely, then everything of the job by force."""
+def end(trainer: subprocess.Popen[bytes], job_id: str, epoch: int) -> list[int]:
+    """Ends the trainer politely, then everything of the job by force; what did not die, as for `kill_all`."""
     send(trainer.pid, signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         trainer.wait(POLITE_SECONDS)
-    kill_all(job_id, epoch)
-    trainer.wait()
+    return kill_all(job_id, epoch)

@@ -47,7 +47,7 @@ def test_it_runs_in_a_session_of_its_own_with_one_output(job: str) -> None:
     child = started(job)
     assert os.getsid(child.pid) == child.pid
     assert process.marked(job, 1) == [child.pid]
-    assert process.kill_all(job, 1) == 1
+    assert process.kill_all(job, 1) == []
     assert reaped(child) == -signal.SIGKILL
     assert process.marked(job, 1) == []
 
@@ -64,14 +64,14 @@ def test_one_that_left_its_session_and_hears_nothing_is_ended_too(job: str) -> N
     assert [child.stdout.readline(), child.stdout.readline()] == [b"ready\n", b"ready\n"]
     pids = process.marked(job, 1)
     assert len(pids) == 2
-    assert process.kill_all(job, 1) == 2
+    assert process.kill_all(job, 1) == []
     reaped(child)
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
 
 
 def test_a_later_epoch_and_another_job_are_spared(job: str) -> None:
     old, new, other = started(job, epoch=2), started(job, epoch=3), started(job + "x", epoch=1)
-    assert process.kill_all(job, 2) == 1
+    assert process.kill_all(job, 2) == []
     assert reaped(old) == -signal.SIGKILL
     assert new.poll() is None and other.poll() is None
     process.kill_all(job, 3)
@@ -99,4 +99,51 @@ def test_a_signal_to_one_that_is_gone_is_no_fault(job: str) -> None:
     child.kill()
     reaped(child)
     process.send(child.pid, signal.SIGTERM)
-    assert process.kill_all(job, 1) == 0
+    assert process.kill_all(job, 1) == []
+
+
+#: FAKE runner: its child's child leaves session, group, parent and environment; then it kills all. It prints the
+#: stray's pid and whether that is dead.
+LEAVING = """
+import subprocess
+null = subprocess.DEVNULL
+print(subprocess.Popen(["sleep", "600"], env={}, start_new_session=True, stdout=null, stderr=null).pid)
+"""
+RUNNER = """
+import os, subprocess, sys
+from pi0q.workers.run import process
+if sys.argv[1] == "adopting":
+    process.adopt()
+stray = int(subprocess.run([sys.executable, "-S", "-c", sys.argv[2]], stdout=-1, check=True).stdout)
+assert process.kill_all("nobody", 1) == []
+print(process._dead(stray))
+os.kill(stray, 9)
+"""
+
+
+@pytest.mark.parametrize("how", ["adopting", "not adopting"])
+def test_a_grandchild_that_left_everything_dies_with_the_run(how: str) -> None:
+    """FAULTS.md row 35: it has no parent, no session, no group and no environment of ours any more."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUNNER, how, LEAVING], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.stderr, run.stdout.strip()) == ("", str(how == "adopting"))
+
+
+def test_a_process_that_does_not_adopt_spares_its_other_children(job: str) -> None:
+    child, bystander = started(job), subprocess.Popen(["sleep", "60"])
+    assert process.kill_all(job, 1) == []
+    reaped(child)
+    assert bystander.poll() is None and bystander.pid in process.descendants(os.getpid())
+    bystander.kill()
+    bystander.wait()
+
+
+def test_what_can_not_be_killed_is_told_after_a_while(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in state D takes no signal; here the signal is what fails."""
+    child, send = started(job), process.send
+    monkeypatch.setattr(process, "send", lambda pid, signum: None)
+    assert process.kill_all(job, 1, patience=0.1) == [child.pid]
+    monkeypatch.setattr(process, "send", send)
+    assert process.kill_all(job, 1) == []
+    reaped(child)
