@@ -15,6 +15,9 @@ class Order:
     #: The interpreter that has LeRobot, and its version.
     python: str
     lerobot: str
+    #: The box that owns the job, and its boot, as a server that lost them is told; "": those of the record.
+    box: str = ""
+    boot: str = ""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
