@@ -1,0 +1,1 @@
+"""Tests. A package, so that `tests` means these and not what some library left in site-packages."""
