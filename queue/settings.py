@@ -6,6 +6,7 @@ names serve both: `PI0Q_REDIS_URL=…` in the environment is `redis_url = "…"`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pi0q.jobs.errors import UsageError
 from pi0q.queue import timing as times
@@ -22,6 +24,8 @@ from pi0q.queue import timing as times
 SHORTEST_LEASE = 3.0
 #: AutoDL's data disk; everything of pi0q lives there where it exists.
 AUTODL_DATA = Path("/root/autodl-tmp")
+#: The mirror that AutoDL's boxes reach without help; the Hub itself they don't.
+AUTODL_MIRROR = "https://hf-mirror.com"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,15 @@ class Settings:
     trainer_python: str = ""
     #: Directories on this box whose datasets a job may name by `train.dataset.root`, colon-separated.
     dataset_roots: tuple[Path, ...] = ()
+    #: The Hugging Face Hub itself: the one address that this box's token is sent to.
+    hf_endpoint: str = "https://huggingface.co"
+    #: Where public files may come from as well, never shown the token: $HF_ENDPOINT where that is another address,
+    #: hf-mirror.com on AutoDL, else nothing; `off` for none.
+    hf_mirror: str = ""
+    #: AutoDL's "academic acceleration": its exports of proxies are used towards the Hub, GitHub and WandB alone.
+    network_turbo: Path = Path("/etc/network_turbo")
+    #: Seconds without a byte after which a download is broken off and another way tried.
+    stall_seconds: float = 120.0
     #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
     fake_gpus: tuple[Mapping[str, Any], ...] | None = None
     #: Free space that a claim leaves on the system disk.
@@ -112,6 +125,22 @@ def _url(text: str) -> str:
     return text
 
 
+def _hub(text: str) -> str:
+    """An address that a token may be sent to."""
+    address = _mirror(text)
+    host = urlsplit(address).hostname or ""
+    if not address.startswith("https://") and host != "localhost" and not host.startswith("127."):
+        raise ValueError("it must start with https://, since the token is sent there")
+    return address
+
+
+def _mirror(text: str) -> str:
+    address = urlsplit(text)
+    if address.scheme not in ("http", "https") or not address.hostname or address.username is not None:
+        raise ValueError("it must look like https://hub.example, without user and password")
+    return text.rstrip("/")
+
+
 def _box_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
         raise ValueError("it may hold letters, digits, '.', '_' and '-', 63 at the most")
@@ -130,6 +159,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "hang_seconds": _positive,
     "trainer_python": str,
     "dataset_roots": _paths,
+    "hf_endpoint": _hub,
+    "hf_mirror": lambda text: "" if text == "off" else _mirror(text),
+    "network_turbo": lambda text: Path(text).expanduser().absolute(),
+    "stall_seconds": _positive,
     "fake_gpus": _gpus,
     "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
 }
@@ -157,6 +190,7 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
         values["redis_url"], sources["redis_url"] = url, str(values["home"] / "up.json")
     values.setdefault("hf_home", Path(env.get("HF_HOME") or values["home"] / "huggingface"))
     values.setdefault("dataset_roots", (values["home"] / "datasets",))
+    values.setdefault("hf_mirror", _default_mirror(env, str(values.get("hf_endpoint", Settings.hf_endpoint))))
     return Settings(**values, sources=sources)
 
 
@@ -173,6 +207,14 @@ def default_home(env: Mapping[str, str]) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("pi0q"))
+
+
+def _default_mirror(env: Mapping[str, str], hub: str) -> str:
+    """Whatever HF_ENDPOINT names is taken for a mirror, so that no token goes there unless `hf_endpoint` says so."""
+    with contextlib.suppress(ValueError):
+        if (named := _mirror(env.get("HF_ENDPOINT", ""))) != hub:
+            return named
+    return AUTODL_MIRROR if AUTODL_DATA.is_dir() else ""
 
 
 def _from_up(home: Path) -> str | None:

@@ -164,3 +164,26 @@ def test_home_is_autodls_data_disk_where_there_is_one(tmp_path: Path, monkeypatc
     assert settings.default_home({}) == tmp_path / "pi0q"
     monkeypatch.setattr(settings, "AUTODL_DATA", tmp_path / "no")
     assert settings.default_home({}).name == "pi0q"
+
+
+@pytest.mark.parametrize("address", ["http://hub.example", "https://me:pw@hub.example", "hub.example", "ftp://hub"])
+def test_the_token_goes_to_no_address_that_others_can_read(bare: dict[str, str], address: str) -> None:
+    with pytest.raises(UsageError, match="PI0Q_HF_ENDPOINT") as told:
+        load(bare | {"PI0Q_HF_ENDPOINT": address})
+    assert "pw" not in str(told.value)
+
+
+def test_another_address_in_hf_endpoint_is_a_mirror_unless_it_is_said_to_be_the_hub(bare: dict[str, str]) -> None:
+    chosen = load(bare | {"HF_ENDPOINT": "https://hf-mirror.com/"})
+    assert (chosen.hf_endpoint, chosen.hf_mirror) == ("https://huggingface.co", "https://hf-mirror.com")
+    own = {"HF_ENDPOINT": "https://hub.firm.example", "PI0Q_HF_ENDPOINT": "https://hub.firm.example"}
+    assert (load(bare | own).hf_endpoint, load(bare | own).hf_mirror) == ("https://hub.firm.example", "")
+    assert load(bare | {"HF_ENDPOINT": "https://hf-mirror.com", "PI0Q_HF_MIRROR": "off"}).hf_mirror == ""
+
+
+def test_autodl_has_a_mirror_that_it_reaches(
+    bare: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(bare).hf_mirror == ""
+    monkeypatch.setattr(settings, "AUTODL_DATA", tmp_path)
+    assert load(bare).hf_mirror == "https://hf-mirror.com"
