@@ -1,8 +1,8 @@
 """Imported first by every Python of these tests: a witness of each trainer's life, and mischief by a job's name.
 
 A trainer holds a lock for as long as it lives, so a second one beside it would be seen, and writes down when
-it began and what else of its job was alive then. A job named `oom@3` gets FAKE_FAULT=oom@3; `stray`, `tell`
-and `confess` are below.
+it began and what else of its job was alive then. A job named `oom@3` gets FAKE_FAULT=oom@3; `stray`, `ghost`,
+`tell` and `confess` are below.
 """
 
 import contextlib
@@ -66,6 +66,15 @@ def stray(lives: Path, job: str) -> None:
     (lives / f"{job}.stray").write_text(str(child.pid))
 
 
+def ghost(lives: Path, job: str) -> None:
+    """As a daemon does it: forked twice, in a session of its own, and with nothing of ours in its environment."""
+    deaf = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; time.sleep(600)"
+    start = f"import subprocess as s, sys; c = [sys.executable, '-S', '-c', {deaf!r}]"
+    start += "; print(s.Popen(c, start_new_session=True, env={}, stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
+    made = subprocess.run([sys.executable, "-S", "-c", start], stdout=subprocess.PIPE, check=True)
+    (lives / f"{job}.stray").write_text(made.stdout.decode())
+
+
 def tell() -> None:
     """Prints every secret in the ways in which libraries do."""
     known = os.environ["WANDB_API_KEY"]
@@ -94,6 +103,8 @@ def trainer(job: str) -> None:
         os.environ["FAKE_FAULT"] = name
     if name == "stray":
         stray(lives, job)
+    elif name == "ghost":
+        ghost(lives, job)
     elif name == "tell":
         tell()
     elif name == "confess":
