@@ -10,6 +10,9 @@ MAX_ATTEMPTS = 3
 #: Interruptions in a row without a new checkpoint before the job is taken for the cause of them.
 MAX_FRUITLESS_RUNS = 8
 
+#: The longest that a job rests before it is tried again, whoever asked for longer.
+MAX_REST_SECONDS = 1800.0
+
 #: Exit codes of the trainer hook (workers/run/trainer.py); 75 is EX_TEMPFAIL of sysexits.h.
 EXIT_SAVED_AND_STOPPED = 75
 EXIT_NON_FINITE = 76
@@ -32,9 +35,10 @@ class Reason(str, Enum):
     # May pass by themselves: tried again, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
     TRAINER_KILLED = "trainer_killed"
-    NETWORK = "network"
     DISK_FULL = "disk_full"
     HUNG = "hung"
+    # Will pass by itself: tried again after a rest, as often as it takes.
+    NETWORK = "network"
     # Interruptions: not the job's doing, no attempt is used up.
     RUNNER_LOST = "runner_lost"
     BOX_RESTARTED = "box_restarted"
@@ -52,6 +56,7 @@ class Next(str, Enum):
     FAIL = "fail"
     RETRY = "retry"
     GO_ON = "go_on"
+    REST = "rest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,8 @@ class Outcome:
     next: Next
     #: One sentence for the user: what it means and what cures it.
     cure: str
-    #: Seconds before the second attempt; twice that before the third.
-    delay_seconds: float = 0.0
+    #: Seconds in the queue before the next try; twice that the next time, MAX_REST_SECONDS at most.
+    rest_seconds: float = 0.0
     #: How many attempts a job has in all before this reason, where it may pass by itself, ends it.
     attempts: int = MAX_ATTEMPTS
 
@@ -106,7 +111,11 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.RETRY,
         cure="Something on the box killed the trainer (memory limit, a person, the platform).",
     ),
-    Reason.NETWORK: Outcome(next=Next.RETRY, cure="The Hub could not be reached from the box.", delay_seconds=60.0),
+    Reason.NETWORK: Outcome(
+        next=Next.REST,
+        cure="What it needs could not be fetched from the Hub; it is tried again by itself and no attempt is used up.",
+        rest_seconds=60.0,
+    ),
     Reason.DISK_FULL: Outcome(
         next=Next.RETRY,
         cure="The box's data disk is full: free some space or ask for more with resources.disk.",

@@ -68,6 +68,8 @@ class Record:
     attempt: int = 0
     #: Runs in a row that ended without a new checkpoint.
     fruitless: int = 0
+    #: Seconds that it rests in the queue before it is tried again, where its reason asks for that.
+    rest_seconds: float = 0.0
     #: Its owner, or the last one: the box that has its checkpoints.
     box: str | None = None
     #: Start of that box when it claimed the job, see workers/identity.py.
@@ -117,7 +119,7 @@ class Record:
 
 _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
          "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
-_FLOATS = ("loss", "lr", "step_seconds", "eta_seconds")
+_FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
 _JSON = ("spec", "needs", "pins", "gpus")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "run_dir", "boot")  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
-from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
+from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS, MAX_REST_SECONDS, OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State, sources
 
@@ -57,13 +58,15 @@ def cancelled(epoch: int | None, *, text: str) -> Transition:
     )
 
 
-def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition:
+def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seconds: float = 0.0) -> Transition:
     """The one decision after a run: done, failed, tried again, or simply to go on.
 
-    `record` is read afresh: its runner sets `fruitless` to 0 with each new checkpoint.
+    `record` is read afresh: its runner sets `fruitless` to 0 with each new checkpoint. `asked_seconds` is how long
+    to stay away, if whoever refused us said so.
     """
-    fruitless = record.fruitless + 1
     then, attempts = OUTCOMES[reason].next, OUTCOMES[reason].attempts
+    fruitless = record.fruitless + (then is not Next.REST)
+    rest = rest_seconds(record, OUTCOMES[reason].rest_seconds, asked_seconds) if then is Next.REST else 0.0
     if then is Next.RETRY and record.attempt >= attempts:
         then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {attempts})"
     if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
@@ -75,12 +78,25 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str) -> Transition
     to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
     # The attempt is counted when a runner starts; an interruption gives it back. sweep.lua does the same.
     counted = record.state is not State.CLAIMED
-    attempt = record.attempt - 1 if then is Next.GO_ON and counted else record.attempt
+    given_back = then in (Next.GO_ON, Next.REST) and counted
+    attempt = record.attempt - 1 if given_back else record.attempt
     return Transition(
         to=to,
         source=frozenset({State.CLAIMED, State.PREPARING, State.RUNNING}) & sources(to),
         epoch=epoch,
         text=detail,
         reason=reason,
-        fields={"phase": "", "detail": detail, "attempt": max(0, attempt), "fruitless": fruitless},
+        fields={
+            "phase": "",
+            "detail": detail,
+            "attempt": max(0, attempt),
+            "fruitless": fruitless,
+            "rest_seconds": rest,
+        },
     )
+
+
+def rest_seconds(record: Record, first: float, asked: float) -> float:
+    """How long the job rests: twice as long as the last time, no less than asked, and not as long as its neighbour."""
+    jitter = 1 + (crc32(f"{record.id}{record.epoch}".encode()) % 256) / 1024
+    return min(MAX_REST_SECONDS, jitter * max(first, 2 * record.rest_seconds, asked))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pi0q.jobs.outcome import OUTCOMES, Reason
+from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
@@ -57,7 +57,7 @@ def judge(
     """
     shortfalls = list(problems)
     if (pause := pause_seconds(job)) > waited_seconds:
-        shortfalls.append(f"{job.reason}: attempt {job.attempt + 1} in {pause - waited_seconds:.0f} s")
+        shortfalls.append(f"{job.reason}: tried again in {pause - waited_seconds:.0f} s")
     using = {record.id: record for record in owned}
     if job.box and job.box != box and job.checkpoint and waited_seconds < wait_for_box:
         shortfalls.append(
@@ -85,7 +85,7 @@ def judge(
 
 def pause_seconds(job: Record) -> float:
     """How long the job must have been back in the queue before it is tried again."""
-    return OUTCOMES[job.reason].delay_seconds * job.attempt if job.reason else 0.0
+    return job.rest_seconds if job.reason and OUTCOMES[job.reason].next is Next.REST else 0.0
 
 
 def choose(count: int, vram_mib: int, host: Host, available: Mapping[str, int]) -> tuple[tuple[Gpu, ...], list[str]]:

@@ -25,6 +25,10 @@ def test_what_a_box_did_is_not_held_against_the_job(reason: Reason) -> None:
     assert OUTCOMES[reason].next is Next.GO_ON
 
 
+def test_a_network_is_waited_for() -> None:
+    assert [reason for reason, outcome in OUTCOMES.items() if outcome.next is Next.REST] == [Reason.NETWORK]
+
+
 @pytest.mark.parametrize(
     ("exit_code", "error", "message", "reason"),
     [

@@ -61,6 +61,34 @@ def test_an_interruption_gives_the_attempt_back(reason: Reason) -> None:
     assert (move.to, move.fields["attempt"]) == (State.QUEUED, MAX_ATTEMPTS - 1)
 
 
+def test_a_network_that_is_away_costs_neither_attempts_nor_patience() -> None:
+    job, rests = replace(JOB, attempt=MAX_ATTEMPTS, fruitless=MAX_FRUITLESS_RUNS - 1), []
+    for _ in range(12):
+        move = transition.ended(job, 4, Reason.NETWORK, "no route to the Hub")
+        assert (move.to, move.reason) == (State.QUEUED, Reason.NETWORK)
+        assert (move.fields["attempt"], move.fields["fruitless"]) == (MAX_ATTEMPTS - 1, MAX_FRUITLESS_RUNS - 1)
+        rests.append(move.fields["rest_seconds"])
+        job = replace(job, epoch=job.epoch + 1, rest_seconds=rests[-1])
+    assert 60 <= rests[0] <= 75 and 120 <= rests[1] <= 190
+    assert rests == sorted(rests) and rests[-1] == 1800
+
+
+def test_the_hubs_word_on_how_long_to_stay_away_is_kept_to_half_an_hour() -> None:
+    asked = transition.ended(JOB, 4, Reason.NETWORK, "429", asked_seconds=300).fields["rest_seconds"]
+    assert 300 <= asked <= 375
+    assert transition.ended(JOB, 4, Reason.NETWORK, "429", asked_seconds=86400).fields["rest_seconds"] == 1800
+
+
+def test_two_jobs_do_not_come_back_at_the_same_moment() -> None:
+    rests = {transition.ended(replace(JOB, id=i), 4, Reason.NETWORK, "").fields["rest_seconds"] for i in "abcdef"}
+    assert len(rests) > 3
+
+
+def test_another_ending_begins_the_rests_anew() -> None:
+    rested = replace(JOB, rest_seconds=960)
+    assert transition.ended(rested, 4, Reason.BOX_RESTARTED, "rebooted").fields["rest_seconds"] == 0
+
+
 def test_an_interruption_before_a_runner_took_it_has_no_attempt_to_give_back() -> None:
     claimed = replace(JOB, state=State.CLAIMED, attempt=2)
     assert transition.ended(claimed, 4, Reason.RUNNER_LOST, "gone").fields["attempt"] == 2

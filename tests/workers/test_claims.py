@@ -140,9 +140,10 @@ def test_a_job_with_a_checkpoint_elsewhere_is_left_to_that_box_for_a_while() -> 
 
 
 def test_a_network_failure_is_not_tried_again_at_once() -> None:
-    failed = job(reason=Reason.NETWORK, attempt=1)
-    assert words(judged(failed, host(80), waited_seconds=20.0)) == ("network: attempt 2 in 40 s",)
+    failed = job(reason=Reason.NETWORK, rest_seconds=60.0)
+    assert words(judged(failed, host(80), waited_seconds=20.0)) == ("network: tried again in 40 s",)
     assert isinstance(judged(failed, host(80), waited_seconds=61.0), Fit)
+    assert isinstance(judged(replace(failed, reason=Reason.LEASE_EXPIRED), host(80)), Fit)
     assert isinstance(judged(job(reason=Reason.TRAINER_KILLED, attempt=1), host(80)), Fit)
 
 
