@@ -7,22 +7,27 @@ import json
 import logging
 import subprocess
 import threading
+import time
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import psutil
 
-from pi0q.jobs import flags, transition
-from pi0q.jobs.errors import Pi0qError, UsageError
-from pi0q.jobs.outcome import Reason
+from pi0q.jobs import flags
+from pi0q.jobs.errors import NotFound, Pi0qError
+from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import OWNED, State
+from pi0q.queue.connection import eviction
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
 from pi0q.workers import claims, datasets, identity, interpreter, probe
 from pi0q.workers.launcher import CannotStart, Launcher
-from pi0q.workers.run import process
+from pi0q.workers.orphans import Orphans
+from pi0q.workers.presence import Presence
+from pi0q.workers.recover import Recovery
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.order import Order
 
@@ -30,8 +35,11 @@ logger = logging.getLogger("pi0q")
 
 #: Seconds between two looks at whether the worker is told to stop while a run goes on.
 STOP_CHECK_SECONDS = 1.0
-#: Seconds after which a claimed job that nothing started is taken to have lost its message.
-CLAIM_STALLED_SECONDS = 30.0
+#: What a claim answers while none can be had, and what is told of each waiting job.
+NO_CLAIMS = {
+    "drained": "the box is drained: `pi0q drain BOX --undo` lets it take jobs again",
+    "regrouping": "the queue's server came back a moment ago: boxes that hold jobs say so first",
+}
 
 
 class Stopping(Exception):
@@ -41,11 +49,18 @@ class Stopping(Exception):
 class Box:
     """This machine, as the queue sees it."""
 
-    def __init__(self, settings: Settings, store: Store, *, slots: int) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, *, slots: int, strangers: Mapping[int, int] | None = None
+    ) -> None:
+        """`strangers`: children of this process that are none of pi0q's, pid -> start time."""
         self.settings, self.store, self.slots = settings, store, slots
         self.identity = identity.read(settings)
         self.name = self.identity.name
         self.launcher = Launcher()
+        self.orphans = Orphans(self.launcher, strangers or {})
+        self.presence = Presence(settings, store, self.identity)
+        self.recovery = Recovery(settings, store, self.identity, end_orphans=self.orphans.end)
+        self.settle = self.recovery.settle
         self.trainer = interpreter.find(settings)
         self.stopping = threading.Event()
         #: Claims, each a job and its epoch, that a thread of this worker sees through.
@@ -53,16 +68,22 @@ class Box:
         self._attending = threading.Lock()
         #: Why waiting jobs are not taken here: job -> shortfalls.
         self.refusals: dict[str, str] = {}
+        #: Why no job at all is taken, where the server is to blame.
+        self.trouble = ""
+        #: Jobs that a restart interrupted here: they come before all others, for a while.
+        self.returning: set[str] = set()
+        self._returned_by = 0.0
         self._specs: dict[str, Spec | str] = {}
 
     # -- saying who we are --------------------------------------------------------------------------
 
-    def announce(self, *, status: str = "ready") -> None:
-        """Says that this box lives and what it has. Raises UsageError if its name is another's."""
+    def announce(self, *, status: str = "") -> None:
+        """Says that this box lives and what it has. Raises NameTaken."""
         host, owned = self.measure(), self.store.owned(self.name)
-        note = self.trainer.why if isinstance(self.trainer, interpreter.NoTrainer) else host.gpu_fault
+        self.trouble = eviction(self.store.client) or ""
+        lacking = self.trainer.why if isinstance(self.trainer, interpreter.NoTrainer) else host.gpu_fault
         fields = {
-            "status": status,
+            "status": status or self._status(len(owned)),
             "boot": self.identity.boot,
             "version": version("pi0q"),
             "gpus": json.dumps([vars(gpu) for gpu in host.gpus]),
@@ -71,14 +92,27 @@ class Box:
             "slots": self.slots,
             "running": len(owned),
             "lerobot": "" if isinstance(self.trainer, interpreter.NoTrainer) else self.trainer.lerobot,
-            "note": note,
+            "note": " · ".join(part for part in (self.trouble.replace("\n", " "), lacking) if part),
             "refusals": json.dumps(self.refusals),
         }
-        if not self.store.announce_box(self.name, self.identity.box_id, fields):
-            raise UsageError(
-                f"Another machine is the box {self.name}; this worker takes nothing.\n"
-                "Give it a name of its own: pi0q worker --name NAME."
-            )
+        before = self.presence.drain
+        self.presence.announce(fields)
+        if self.presence.drain != before and not status:
+            # What it says of itself follows from what it has just been told.
+            self.presence.announce({"status": self._status(len(owned))})
+        if self.presence.drain == "now":
+            self.hand_back(owned)
+
+    def _status(self, owned: int) -> str:
+        if not self.presence.drain:
+            return "ready"
+        return "draining" if owned else "drained"
+
+    def hand_back(self, owned: Iterable[Record]) -> None:
+        """Asks the runners of these jobs to save, stop and put them back into the queue; asked twice it is once."""
+        for record in owned:
+            with contextlib.suppress(NotFound):
+                self.store.stop(record.id, text=f"{self.name} is drained: saves it and hands it back")
 
     def measure(self) -> probe.Host:
         return probe.measure(self.settings, box=self.name)
@@ -89,11 +123,24 @@ class Box:
         """Takes waiting jobs while there are free slots and one that fits; the next in the queue first."""
         while not self.stopping.is_set():
             owned = self.store.owned(self.name)
-            if len(owned) >= self.slots:
-                return
             waiting = self.store.waiting()
-            if not waiting or not self._claim_first(waiting, owned):
+            if self.trouble:
+                self.refuse(waiting, self.trouble.partition("\n")[0])
                 return
+            if len(owned) >= self.slots or not waiting or not self._claim_first(self._in_turn(waiting), owned):
+                return
+
+    def refuse(self, waiting: Iterable[Record], why: str) -> None:
+        """Takes none of these jobs, and says why."""
+        self.refusals = {job.id: why for job in waiting}
+
+    def _in_turn(self, waiting: list[Record]) -> list[Record]:
+        """In the queue's order, but those that a restart interrupted here come first, and for a while alone."""
+        self.returning &= {job.id for job in waiting}
+        own = [job for job in waiting if job.id in self.returning]
+        if own and time.monotonic() < self._returned_by:
+            return own
+        return own + [job for job in waiting if job.id not in self.returning]
 
     def _claim_first(self, waiting: list[Record], owned: list[Record]) -> bool:
         """Claims the first job that fits; whether it is worth looking again."""
@@ -124,9 +171,13 @@ class Box:
                 promises=verdict.promises,
                 gpus=[gpu.uuid for gpu in verdict.gpus],
                 text=_measured(verdict, host),
+                at_least=self.recovery.least_epoch(job.id),
             )
             if isinstance(answer, Claimed):
                 logger.info("claimed %s %s under epoch %d", job.id, job.name, answer.epoch)
+            elif answer in NO_CLAIMS:
+                self.refuse(waiting, NO_CLAIMS[answer])
+                return False
             if answer != "gone":
                 return True
         return False
@@ -162,7 +213,11 @@ class Box:
         Returns the record as it is then; None if the job is not this box's or is attended already.
         Raises Stopping when the worker is told to stop.
         """
-        record = self.store.get(job_id)
+        try:
+            record = self.store.get(job_id)
+        except NotFound:
+            # The message of a job that an older copy of the data does not know.
+            return None
         # A job that ended may be claimed anew before the thread that saw it end is through.
         claim = (job_id, record.epoch)
         with self._attending:
@@ -191,7 +246,14 @@ class Box:
             return live
         if record.state is not State.CLAIMED or isinstance(self.trainer, interpreter.NoTrainer):
             return None
-        order = Order(job_id=record.id, epoch=record.epoch, python=self.trainer.python, lerobot=self.trainer.lerobot)
+        order = Order(
+            job_id=record.id,
+            epoch=record.epoch,
+            python=self.trainer.python,
+            lerobot=self.trainer.lerobot,
+            box=self.name,
+            boot=self.identity.boot,
+        )
         return self.launcher.launch(order)
 
     def _wait(self, runner: subprocess.Popen[str] | psutil.Process | None) -> None:
@@ -203,30 +265,21 @@ class Box:
                 if self.stopping.is_set():
                     raise Stopping from None
 
-    def settle(self, job_id: str, epoch: int, reason: Reason, detail: str) -> Record:
-        """After a runner's end: a run that it did not end itself is interrupted, and nothing of it lives on."""
-        record = self.store.get(job_id)
-        if record.epoch == epoch and record.state in OWNED and record.box == self.name:
-            process.kill_all(job_id, epoch)
-            self.store.move(job_id, transition.ended(record, epoch, reason, detail))
-            record = self.store.get(job_id)
-        return record
+    def recover(self, *, at_start: bool) -> None:
+        """Puts right what deaths left behind; before any job is claimed where this worker or its server is new."""
+        back = set[str]()
+        if self.presence.behind:
+            back.update(self.recovery.replay())
+            self.presence.caught_up()
+        back.update(self.recovery.tend(self.attended, at_start=at_start))
+        if at_start:
+            back.update(job.id for job in self.store.waiting() if self._interrupted_here(job))
+            self.returning = back
+            self._returned_by = time.monotonic() + self.settings.timing.stalled
+        self.orphans.end()
 
-    def tend(self, *, at_start: bool = False) -> None:
-        """Looks after jobs of this box that no thread attends: after a restart, or when a message was lost."""
-        now = self.store.now_ms()
-        for record in self.store.owned(self.name):
-            if (record.id, record.epoch) in self.attended:
-                continue
-            live = RunDirectory(self.settings.runs / record.id).live_runner(record.epoch)
-            fresh = now - record.updated_ms < CLAIM_STALLED_SECONDS * 1000
-            if live is not None or record.state is State.CLAIMED:
-                if at_start or live is not None or not fresh:
-                    self.store.redeliver(record.id, self.name)
-            elif record.boot != self.identity.boot:
-                self.settle(record.id, record.epoch, Reason.BOX_RESTARTED, f"{self.name} restarted")
-            else:
-                self.settle(record.id, record.epoch, Reason.RUNNER_LOST, "runner and worker died")
+    def _interrupted_here(self, job: Record) -> bool:
+        return job.box == self.name and job.reason is not None and OUTCOMES[job.reason].next is Next.GO_ON
 
     def info(self) -> dict[str, Any]:
         """What Flower shows on the worker's page."""
@@ -239,6 +292,8 @@ class Box:
         shown["gpus"] = str(len(host.gpus)) + (f" ({host.gpu_fault})" if host.gpu_fault else "")
         shown["data disk"] = f"{host.data.path} | {host.data.free_mib / 1024:.1f} GiB free"
         shown["system disk"] = f"{host.system.free_mib / 1024:.1f} GiB free"
+        if self.presence.drain:
+            shown["drain"] = NO_CLAIMS["drained"]
         shown["slots"] = f"{len(self.attended)} of {self.slots} in use"
         lacking = isinstance(self.trainer, interpreter.NoTrainer)
         shown["LeRobot"] = self.trainer.why if lacking else f"{self.trainer.lerobot} in {self.trainer.python}"  # type: ignore[union-attr]

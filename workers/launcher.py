@@ -8,6 +8,8 @@ import threading
 
 from pi0q.workers.run.order import Order
 
+#: What a runner's command line names.
+MODULE = "pi0q.workers.run.runner"
 #: Seconds after an order in which the next runner is readied: its start would take the CPU from this one's.
 WARM_AFTER_SECONDS = 0.5
 
@@ -23,19 +25,34 @@ class Launcher:
         self._lock = threading.Lock()
         self._spare: subprocess.Popen[str] | None = None
         self._closed = False
+        self._started: list[subprocess.Popen[str]] = []
+        #: Held while a runner is being started: until it is, it looks like the worker.
+        self.starting = threading.Lock()
+
+    def pids(self) -> set[int]:
+        """The runners that this process started and that have not ended."""
+        self._started = [runner for runner in self._started if runner.poll() is None]
+        return {runner.pid for runner in self._started}
+
+    def _start(self) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", MODULE]
+        with self.starting:
+            runner = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, start_new_session=True)
+            self._started.append(runner)
+        return runner
 
     def warm(self) -> None:
         """Makes sure that a runner waits."""
         with self._lock:
             if not self._closed and (self._spare is None or self._spare.poll() is not None):
-                self._spare = _start()
+                self._spare = self._start()
 
     def launch(self, order: Order) -> subprocess.Popen[str]:
         """Gives the order to the waiting runner, or to a new one, and readies the next. Raises CannotStart."""
         with self._lock:
             runner, self._spare = self._spare, None
         if runner is None or not _hand(runner, order):
-            runner = _start()
+            runner = self._start()
             if not _hand(runner, order):
                 raise CannotStart("a runner could not be started: see the worker's log")
         self._warm_soon()
@@ -54,11 +71,6 @@ class Launcher:
                 self._spare.stdin.close()
                 self._spare.wait()
                 self._spare = None
-
-
-def _start() -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "pi0q.workers.run.runner"]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def _hand(runner: subprocess.Popen[str], order: Order) -> bool:
