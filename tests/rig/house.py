@@ -330,7 +330,7 @@ class House:
         slots: int = 1,
         gpus: list[float] | None = None,
         linked: bool = False,
-        contained: bool = False,
+        contained: bool | Container = False,
         clock: str = "",
         **env: str,
     ) -> Box:
@@ -339,8 +339,8 @@ class House:
         Args:
             gpus: GiB of each of its simulated cards.
             linked: Over a line of its own to the server (`box.link`).
-            contained: In a container, where this machine allows one; else `box.container` stays None and
-                `machine.refusal()` says why.
+            contained: In this container, or in a new one where this machine allows one; else `box.container` stays
+                None and `machine.refusal()` says why.
             clock: How wrong its clock is, "+2h".
             env: More of its environment.
         """
@@ -351,13 +351,14 @@ class House:
         argv = ["--name", name, "--slots", str(slots)]
         link = Link(self.server.url) if linked else None
         url = {"PI0Q_REDIS_URL": link.url} if link else {}
+        made = Container() if contained and not machine.refusal() else None
         box = Box(
             name=name,
             home=home,
             env=self.env(home, PI0Q_FAKE_GPUS=cards, **url, **env),
             argv=argv,
             link=link,
-            container=Container() if contained and not machine.refusal() else None,
+            container=contained if isinstance(contained, Container) else made,
         )
         box.set_clock(clock)
         self.boxes.append(box)
