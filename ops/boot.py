@@ -1,0 +1,180 @@
+"""How a box comes up by itself: AutoDL's boot hook, a systemd unit of the user's, or not at all; and its worker."""
+
+from __future__ import annotations
+
+import getpass
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from pi0q.ops import keeper, stored
+from pi0q.ops.machine import AUTODL_HOOK, Machine
+from pi0q.ops.steps import UNIT, Plan, boot_script, prune
+
+
+class Hook:
+    """AutoDL: one line in /etc/autodl.sh, beside what the user has there; its body on the data disk."""
+
+    name = "start at boot"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.file, self.body = plan.machine.at(AUTODL_HOOK), plan.home / "boot.sh"
+        self.command = f"bash {shlex.quote(str(self.body))}"
+
+    def missing(self) -> str:
+        text = stored.read(self.file)
+        if stored.read(self.body) != boot_script(self.plan):
+            return f"{self.body} is not there, or another version's"
+        if text != stored.with_hook(text, self.command):
+            return f"{AUTODL_HOOK} does not start it (a system reset or another image takes that file away)"
+        return ""
+
+    def do(self) -> str:
+        stored.write(self.body, boot_script(self.plan), 0o755)
+        text = stored.read(self.file)
+        if (wanted := stored.with_hook(text, self.command)) != text:
+            stored.write(self.file, wanted, None if text else 0o755)
+        return f"one line in {AUTODL_HOOK}, its body in {self.body}"
+
+    def undo(self) -> str:
+        text = stored.read(self.file)
+        rest = stored.without_hook(text)
+        self.body.unlink(missing_ok=True)
+        if rest == text:
+            return ""
+        if rest.strip() in ("", "#!/bin/bash"):
+            self.file.unlink()
+        else:
+            stored.write(self.file, rest)
+        return f"our line in {AUTODL_HOOK}"
+
+
+class Unit:
+    """A Linux host: a systemd unit of the user's. Stopping it ends the worker alone; trainings go on."""
+
+    name = "start at boot"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, machine = plan, plan.machine
+        config = Path(machine.env.get("XDG_CONFIG_HOME") or machine.user_home / ".config")
+        self.file = config / "systemd" / "user" / UNIT
+
+    def text(self) -> str:
+        """The unit."""
+        home = self.plan.home
+        return (
+            "# Written by `pi0q box setup`.\n"
+            "[Unit]\nDescription=pi0q: the worker of this box\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n"
+            f"[Service]\nExecStart={_quoted(sys.executable)} -m pi0q.queue.cli worker\n"
+            f"WorkingDirectory={home}\nEnvironment={_quoted(f'PI0Q_HOME={home}')}\n"
+            f"EnvironmentFile=-{keeper.environment_file(home)}\n"
+            # Runners and trainers are in its group and outlive it.
+            "KillMode=process\nRestart=always\nRestartSec=5\n\n"
+            "[Install]\nWantedBy=default.target\n"
+        )
+
+    def missing(self) -> str:
+        if stored.read(self.file) != self.text():
+            return f"{self.file} is not there, or another version's"
+        if self.plan.machine.systemctl("is-enabled", UNIT).returncode:
+            return f"{UNIT} is not enabled"
+        return ""
+
+    def do(self) -> str:
+        stored.write(self.file, self.text())
+        self.plan.machine.systemctl("daemon-reload")
+        self.plan.machine.systemctl("enable", UNIT)
+        return f"{self.file}; for a start before you log in: loginctl enable-linger {_user()}"
+
+    def undo(self) -> str:
+        if not self.file.exists():
+            return ""
+        self.plan.machine.systemctl("disable", "--now", UNIT)
+        self.file.unlink()
+        prune(self.file.parent)
+        self.plan.machine.systemctl("daemon-reload")
+        return str(self.file)
+
+
+class NoBoot:
+    """Neither of them: nothing starts it but a person."""
+
+    name = "start at boot"
+
+    def missing(self) -> str:
+        return ""
+
+    def do(self) -> str:
+        return "nothing here starts it after a restart: run `pi0q box start` then (for cron: @reboot pi0q box start)"
+
+    def undo(self) -> str:
+        return ""
+
+
+class Worker:
+    """The worker itself, detached and held up. `anew`: what it was started with has changed since."""
+
+    name = "worker"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.anew = plan, False
+
+    @property
+    def _by_systemd(self) -> bool:
+        return self.plan.machine.systemd
+
+    def missing(self) -> str:
+        if self._by_systemd:
+            return "" if self.plan.machine.systemctl("is-active", UNIT).returncode == 0 else f"{UNIT} is not active"
+        return "" if keeper.keeper(self.plan.home) else "nothing holds the worker up"
+
+    def do(self) -> str:
+        machine, home = self.plan.machine, self.plan.home
+        if self._by_systemd:
+            done = machine.systemctl("restart" if self.anew or self.missing() else "is-active", UNIT)
+            state = "runs" if done.returncode == 0 else f"did not start: {done.stderr.strip()}"
+            return f"{UNIT} {state}; see journalctl --user -u {UNIT}"
+        living = keeper.keeper(home)
+        if living and self.anew:
+            living.signal(signal.SIGHUP)
+            return f"started anew with what has changed; log: {keeper.log_of(home)}"
+        keeper.start(home, machine.env)
+        return f"{'runs already' if living else 'started'}; log: {keeper.log_of(home)}"
+
+    def undo(self) -> str:
+        """Trainings that run go on to their end."""
+        if self._by_systemd:
+            return f"{UNIT} was stopped" if self.plan.machine.systemctl("stop", UNIT).returncode == 0 else ""
+        stopped = keeper.stop(self.plan.home)
+        (self.plan.home / "keeper.lock").unlink(missing_ok=True)
+        return "the worker was stopped; trainings that run go on to their end" if stopped else ""
+
+
+def at_boot(plan: Plan) -> Hook | Unit | NoBoot:
+    """What starts this machine's worker with the machine."""
+    if plan.machine.autodl:
+        return Hook(plan)
+    return Unit(plan) if plan.machine.systemd else NoBoot()
+
+
+def starts_by_itself(machine: Machine, home: Path) -> str:
+    """What starts the worker with the machine, for the doctor; "" if nothing does."""
+    if machine.autodl:
+        body = home / "boot.sh"
+        return AUTODL_HOOK if body.is_file() and str(body) in stored.read(machine.at(AUTODL_HOOK)) else ""
+    return UNIT if machine.systemd and machine.systemctl("is-enabled", UNIT).returncode == 0 else ""
+
+
+def _quoted(text: str) -> str:
+    """An argument as systemd reads it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "$USER"

@@ -1,0 +1,106 @@
+"""`pi0q box`: makes this machine a box, and holds it up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from pi0q.jobs.errors import Pi0qError
+from pi0q.ops import keeper
+from pi0q.ops.machine import Machine
+from pi0q.queue import render
+from pi0q.queue import settings as all_settings
+
+if TYPE_CHECKING:
+    from pi0q.ops.setup import Done
+    from pi0q.ops.steps import Plan
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def box() -> None:
+    """Make this machine a box that starts its worker by itself: AutoDL, systemd, or neither."""
+
+
+@box.command()
+@click.option("--check", is_flag=True, help="Only list what is missing; exit code 1 if anything is.")
+@click.option("--remove", is_flag=True, help="Take all of it back; runs, checkpoints and caches stay.")
+@_JSON
+def setup(check: bool, remove: bool, as_json: bool) -> None:
+    """Make this machine a box: settings, caches on the data disk, the token, a start at boot, the worker.
+
+    \b
+      PI0Q_REDIS_URL='rediss://USER:PASSWORD@HOST:PORT/0' pi0q box setup
+
+    Every PI0Q_… of this shell is kept for the worker, in a file that only you can read; so are the Hub's token and
+    WANDB_API_KEY. What is in place already stays as it is: run it as often as you like.
+    """
+    from pi0q.ops import setup as house
+
+    made = house.plan(Machine())
+    if check and remove:
+        raise click.UsageError("--check only looks and --remove takes away: choose one.")
+    if remove:
+        _tell(house.remove(made), as_json=as_json)
+        return
+    done = _tell(house.check(made) if check else house.prepare(made), as_json=as_json, more=None if as_json else made)
+    bad = [one for one in done if one.status in ("missing", "failed")]
+    if not check and not as_json and not bad:
+        click.echo(house.NEXT)
+    sys.exit(1 if bad else 0)
+
+
+def _tell(steps: Iterable[Done], *, as_json: bool, more: Plan | None = None) -> list[Done]:
+    """Says what each step did as soon as it did it, and then what only a person can put right."""
+    from pi0q.ops.setup import judge
+
+    done = []
+    for one in steps:
+        done.append(one)
+        if not as_json:
+            click.echo(f"{one.status:<8}{one.name:<15}{one.detail}".rstrip())
+    if as_json:
+        render.print_json({"steps": [asdict(one) for one in done]})
+    for finding in judge(more) if more else ():
+        click.echo(f"{finding.status:<8}{finding.name:<15}{finding.detail}\n        → {finding.cure}")
+    return done
+
+
+@box.command()
+def start() -> None:
+    """Start this box's worker in the background, unless it runs; what a boot hook calls."""
+    settings = all_settings.load()
+    if not settings.home.is_dir() or "redis_url" not in settings.sources:
+        raise Pi0qError("This machine is no box yet; nothing was started.\nMake it one with: pi0q box setup")
+    before = keeper.keeper(settings.home)
+    living = keeper.start(settings.home, Machine().env)
+    how = "runs already" if before else "is started"
+    click.echo(f"The worker {how} (kept by process {living.pid}); log: {keeper.log_of(settings.home)}")
+
+
+@box.command()
+def stop() -> None:
+    """Stop this box's worker until the next start; trainings that run go on."""
+    home = all_settings.load().home
+    stopped = keeper.stop(home)
+    click.echo("The worker is stopped; trainings go on. `pi0q box start` starts it." if stopped else "Nothing ran.")
+
+
+@box.command()
+@_JSON
+def status(as_json: bool) -> None:
+    """Whether this machine is a box, its worker runs, and comes back after a restart."""
+    from pi0q.ops.setup import state
+
+    told = state(Machine(), all_settings.load())
+    if as_json:
+        render.print_json(told)
+        return
+    for name, value in told.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' '):<13}{'none' if shown in (None, '') else shown}")

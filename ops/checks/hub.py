@@ -1,0 +1,200 @@
+"""The ways out of a box, and the accounts behind them: the Hub's token, the gated tokenizer, the WandB key."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
+from pi0q.ops.checks.install import private
+from pi0q.workers import network
+from pi0q.workers.run import environment
+from pi0q.workers.run.fetches import PALIGEMMA
+
+#: Seconds for everything that is asked of the Hub.
+ASK_SECONDS = 60.0
+#: Seconds for WandB's answer.
+WANDB_SECONDS = 15.0
+#: As every client of WandB asks who it is.
+VIEWER = {"query": "query {viewer {username}}"}
+LOGIN = "hf auth login"
+TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+
+
+def check(patient: Patient) -> Iterator[Finding]:
+    """The network, then what is behind it."""
+    if not patient.box or patient.fault:
+        return
+    settings, env = patient.settings, patient.machine.env
+    turbo = network.read_turbo(settings.network_turbo)
+    routes = network.hub_routes(settings, env, turbo)
+    with ThreadPoolExecutor(len(routes)) as pool:
+        answers = list(pool.map(network.answers_at, routes))
+    open_ = [route for route, answer in zip(routes, answers, strict=True) if answer]
+    yield ways(routes, open_, turbo=bool(turbo), autodl=patient.machine.autodl)
+    yield from proxies(env, turbo)
+    yield from token(patient)
+    yield from account(patient, [route for route in open_ if route.trusted])
+    yield wandb(patient)
+
+
+def ways(routes: tuple[network.Route, ...], open_: list[network.Route], *, turbo: bool, autodl: bool) -> Finding:
+    """Which ways lead to the Hub. The run chooses among them by itself."""
+    told = ", ".join(f"{route.name} {'answers' if route in open_ else 'does not'}" for route in routes)
+    host = urlsplit(routes[-1].endpoint).hostname
+    if not open_:
+        cure = "look at the container's network in the console"
+        if not turbo:
+            cure = (
+                "ls -l /etc/network_turbo"
+                if autodl
+                else "export https_proxy=http://HOST:PORT HF_ENDPOINT=https://hf-mirror.com"
+            )
+        return broken("network", f"{host} can't be reached: {told}", cure)
+    if not any(route.trusted for route in open_):
+        cure = "source /etc/network_turbo && curl -I https://huggingface.co (the proxy is down: try again later)"
+        return warning("network", f"only the mirror answers, which has no gated files ({told})", cure)
+    return ok("network", f"{host}: {told}; each run takes what works")
+
+
+def proxies(env: Mapping[str, str], turbo: Mapping[str, str]) -> Iterator[Finding]:
+    """A shell that sourced the turbo file sends all of China's traffic abroad and back."""
+    taken = [name for name in ("http_proxy", "https_proxy") if turbo.get(name) and env.get(name) == turbo[name]]
+    if taken:
+        told = f"this shell has {' and '.join(taken)} from the turbo file: everything goes through it, pip too"
+        yield warning("proxy", told, "unset http_proxy https_proxy (pi0q reads the file where it helps)")
+
+
+def token(patient: Patient) -> Iterator[Finding]:
+    """Where the token lies: with HF_HOME moved, huggingface_hub looks for it there and nowhere else."""
+    home = patient.settings.hf_home
+    here, login = home / "token", patient.machine.user_home / ".cache" / "huggingface" / "token"
+    if here.is_file():
+        yield from private("token file", here)
+        return
+    if patient.machine.env.get("HF_TOKEN"):
+        told = "HF_TOKEN is set in this shell only: a worker that starts with the machine has none"
+        yield warning("token file", told, "pi0q box setup (keeps it in a file of yours alone)")
+        return
+    if login.is_file():
+
+        def copy() -> str:
+            home.mkdir(parents=True, exist_ok=True)
+            fresh = os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fresh, "wb") as file:
+                file.write(login.read_bytes())
+            return f"copied to {here}"
+
+        told = f"it lies in {login}; HF_HOME is {home}, and there is none there"
+        yield warning("token file", told, f"install -m 600 {login} {here}", copy)
+        return
+    cure = f"HF_HOME={home} {LOGIN} (a token from {TOKENS_PAGE})"
+    yield broken("token file", "this box has no token of the Hub: gated and private repositories can't be had", cure)
+
+
+def account(patient: Patient, routes: list[network.Route]) -> Iterator[Finding]:
+    """Whether the Hub takes the token, and lets it read pi0's tokenizer."""
+    if find_spec("huggingface_hub") is None:
+        yield skipped("token", "huggingface_hub is not installed, see `worker parts`")
+        return
+    if not routes:
+        yield skipped("token", "the Hub can't be reached, see `network`")
+        return
+    seen = ask(patient, routes[0])
+    if seen.get("token") == "none":
+        yield skipped("token", "there is none, see `token file`")
+    elif seen.get("token") == "refused":
+        cure = f"HF_HOME={patient.settings.hf_home} {LOGIN} (a new token from {TOKENS_PAGE})"
+        yield broken("token", "the Hub refuses this box's token: it is wrong, or was revoked", cure)
+    elif seen.get("token") != "good":
+        yield skipped("token", f"the Hub did not say ({seen.get('error') or 'no answer'})")
+    else:
+        yield ok("token", f"the Hub knows it as {seen['user']}")
+        yield gated(str(seen.get("gated")), str(seen["user"]), str(seen.get("error")))
+
+
+def gated(answer: str, user: str, error: str) -> Finding:
+    """pi0 reads its tokenizer from a repository that each account must be let into once."""
+    name = "gated tokenizer"
+    if answer == "open":
+        return ok(name, f"{user} may read {PALIGEMMA}")
+    if answer == "refused":
+        cure = f"open https://huggingface.co/{PALIGEMMA} as {user}, press `Agree and access repository`; a " \
+               "fine-grained token needs `read access to public gated repositories` too"  # fmt: skip
+        return broken(name, f"{user} may not read {PALIGEMMA}, whose tokenizer every pi0 needs", cure)
+    return skipped(name, f"the Hub did not say ({error})")
+
+
+def ask(patient: Patient, route: network.Route) -> dict[str, Any]:
+    """What a child process learned of the Hub over this way."""
+    env = route.environment({**patient.machine.env, **environment.caches(patient.settings)})
+    env.pop("HF_HUB_OFFLINE", None)
+    argv = [sys.executable, "-m", "pi0q.ops.checks.ask_hub", PALIGEMMA]
+    try:
+        done = subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+        )
+        told = json.loads(done.stdout.splitlines()[-1])
+        return told if isinstance(told, dict) else {}
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {ASK_SECONDS:.0f} s"}
+    except (OSError, ValueError, IndexError) as error:
+        return {"error": type(error).__name__}
+
+
+def wandb(patient: Patient) -> Finding:
+    """The key. A run without one is kept on the box, and never stopped by it."""
+    env = patient.machine.env
+    address = env.get("WANDB_BASE_URL") or network.WANDB
+    key = env.get("WANDB_API_KEY") or _netrc_key(patient.machine.user_home / ".netrc", address)
+    cure = "wandb login (a key from https://wandb.ai/authorize)"
+    if not key:
+        return warning("wandb key", "none: runs with wandb.enable have no page in the browser", cure)
+    settings, turbo = patient.settings, network.read_turbo(patient.settings.network_turbo)
+    for route in network.Ways("wandb", network.ways(address, settings, env, turbo), settings.home).order():
+        status, user = _viewer(route, key)
+        if status in (401, 403) or (status == 200 and not user):
+            return warning("wandb key", "WandB refuses it", cure)
+        if status == 200:
+            return ok("wandb key", f"WandB knows it as {user}")
+    return skipped("wandb key", f"{urlsplit(address).hostname} can't be reached: runs are written on the box meanwhile")
+
+
+def _netrc_key(file: Path, address: str) -> str:
+    try:
+        found = netrc.netrc(str(file)).authenticators(urlsplit(address).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return ""
+    return found[2] or "" if found else ""
+
+
+def _viewer(route: network.Route, key: str) -> tuple[int, str]:
+    """The status of WandB's answer (0: none) and whose key it is."""
+    from base64 import b64encode
+
+    asked = urllib.request.Request(route.endpoint + "/graphql", data=json.dumps(VIEWER).encode(), method="POST")
+    asked.add_header("Content-Type", "application/json")
+    asked.add_header("Authorization", "Basic " + b64encode(f"api:{key}".encode()).decode())
+    proxies = {name.partition("_")[0]: way for name, way in route.variables.items() if name.endswith("_proxy")}
+    proxies.pop("no", None)
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        with opener.open(asked, timeout=WANDB_SECONDS) as answer:
+            viewer = (json.load(answer).get("data") or {}).get("viewer") or {}
+            return answer.status, str(viewer.get("username") or "")
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code, ""
+    except (OSError, ValueError, AttributeError):
+        return 0, ""
