@@ -21,6 +21,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "boxes": ("pi0q.queue.verbs.boxes:boxes", "", "The GPU boxes, what they have free and run."),
     "worker": ("pi0q.workers.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
     "up": ("pi0q.ops.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
+    "doctor": ("pi0q.ops.doctor:doctor", "", "What keeps trainings from running, and what mends it."),
+    "box": ("pi0q.ops.box:box", "", "Make this machine a box that starts its worker by itself."),
     "flower": ("pi0q.ops.cli:flower", "flower", "The web page of the queue, on its own."),
 }
 
