@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "watch": ("pi0q.queue.verbs.watch:watch", "", "Watch one job, or all, live."),
     "cancel": ("pi0q.queue.verbs.cancel:cancel", "", "End a job for good, waiting or running."),
     "boxes": ("pi0q.queue.verbs.boxes:boxes", "", "The GPU boxes, what they have free and run."),
+    "drain": ("pi0q.queue.verbs.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),
     "worker": ("pi0q.workers.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
     "up": ("pi0q.ops.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
     "doctor": ("pi0q.ops.doctor:doctor", "", "What keeps trainings from running, and what mends it."),

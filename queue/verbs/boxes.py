@@ -7,21 +7,17 @@ import json
 import click
 from rich.table import Table
 
-from pi0q.queue import render
+from pi0q.queue import render, settings
 from pi0q.queue.verbs.common import open_store
-
-#: Seconds without a word after which a box is shown as unreachable.
-UNREACHABLE_SECONDS = 60.0
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def boxes(as_json: bool) -> None:
     """The GPU boxes: what each has free, what it runs, and why it may take nothing."""
-    found = open_store().boxes()
+    found, silent = open_store().boxes(), settings.load().timing.silent
     for box in found:
-        silent = float(box["seen_seconds"]) > UNREACHABLE_SECONDS
-        box["status"] = "unreachable" if silent and box.get("status") != "stopped" else box.get("status", "")
+        box["status"] = status(box, silent)
     if as_json:
         render.print_json([_plain(box) for box in found])
         return
@@ -59,10 +55,23 @@ def boxes(as_json: bool) -> None:
     render.console().print(table)
 
 
+def status(box: dict[str, str], silent: float) -> str:
+    """How a box is; one that was not heard of for `silent` seconds is unreachable."""
+    said = box.get("status", "")
+    if float(box["seen_seconds"]) > silent and said != "stopped":
+        return "unreachable"
+    if box.get("drain") and said == "ready":
+        # It has not yet heard of it.
+        return "draining"
+    return said
+
+
 def _note(box: dict[str, str]) -> str:
     refused = len(json.loads(box.get("refusals") or "{}"))
-    unfit = f"{refused} waiting do not fit: `pi0q show ID` says why" if refused else ""
-    return " · ".join(part for part in (box.get("note", ""), unfit) if part)
+    # A drained box refuses them all, and that is said already.
+    unfit = f"{refused} waiting do not fit: `pi0q show ID` says why" if refused and not box.get("drain") else ""
+    drained = box.get("drain_text", "drained") if box.get("drain") else ""
+    return " · ".join(part for part in (drained, box.get("note", ""), unfit) if part)
 
 
 def _plain(box: dict[str, str]) -> dict[str, object]:

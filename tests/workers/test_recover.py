@@ -195,7 +195,7 @@ def older(store: Store, job: str, before: dict[str, str]) -> None:
     key = f"{store.prefix}job:{job}"
     box = str(store.client.hget(key, "box"))
     store.client.delete(key)
-    store.client.hset(key, mapping=before)
+    store.client.hset(key, mapping=dict(before))  # type: ignore[arg-type]
     store.client.srem(f"{store.prefix}owned:{box}", job)
     store.client.zrem(f"{store.prefix}leases", job)
 
