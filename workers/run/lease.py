@@ -32,8 +32,11 @@ class Lease:
     ) -> None:
         """`since`: a time before the server was asked for it; `fence`: seconds after which the run is to stop."""
         self.path, self.seconds, self.fence_seconds, self.clock = path, seconds, fence, clock
-        self._revoked = False
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        #: Whether the job is another's.
+        self.revoked = False
+        # A new file: the trainer of an earlier claim keeps looking at its own times.
+        path.unlink(missing_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(handle, FILE.size)
             self._shared = mmap.mmap(handle, FILE.size)
@@ -48,7 +51,7 @@ class Lease:
 
     def revoke(self) -> None:
         """It is another's now: for the trainer as well it is over at once, and for good."""
-        self._revoked = True
+        self.revoked = True
         self._tell()
 
     def _tell(self) -> None:
@@ -58,12 +61,12 @@ class Lease:
     @property
     def fence_at(self) -> float:
         """When a run that could not renew it saves and stops."""
-        return 0.0 if self._revoked else self.since + self.fence_seconds
+        return 0.0 if self.revoked else self.since + self.fence_seconds
 
     @property
     def end(self) -> float:
         """From when on nothing may be written under its epoch."""
-        return 0.0 if self._revoked else self.since + self.seconds
+        return 0.0 if self.revoked else self.since + self.seconds
 
     @property
     def last_call(self) -> float:

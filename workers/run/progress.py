@@ -10,7 +10,12 @@ from typing import Any
 #: Steps over which the pace is taken.
 WINDOW = 100
 #: What a run does between its steps, in words.
-PHASES = {"start": "importing LeRobot", "compiling": "compiling", "stopping": "saving before it stops"}
+PHASES = {
+    "start": "importing LeRobot",
+    "compiling": "compiling",
+    "stopping": "saving before it stops",
+    "pushing": "pushing the model",
+}
 
 
 class Progress:
@@ -38,6 +43,11 @@ class Progress:
         with self._lock:
             changed, self._changed = self._changed, {}
         return changed
+
+    def again(self) -> None:
+        """Lets the next `take` give all fields once more."""
+        with self._lock:
+            self._changed = dict(self.fields)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Folds one event of the hook; an unknown kind is no fault (a newer hook may send more)."""

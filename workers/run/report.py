@@ -3,101 +3,109 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
-from pi0q.queue.store import NotOwner, Store, heard
+from pi0q.queue.store import NotOwner, heard
+from pi0q.queue.timing import Timing
+from pi0q.workers.run.owner import Owner
 
-if TYPE_CHECKING:
-    from redis.client import PubSub
-
-#: Seconds between two reports while something changes.
+#: Seconds between two reports while something changes, at most; a short lease shortens it.
 REPORT_SECONDS = 1.0
-#: Seconds between two renewals of the lease while nothing does.
-RENEW_SECONDS = 10.0
+#: Between two looks of the thread that listens at whether it is to end.
+LISTEN_SECONDS = 0.5
 #: Characters of log that wait for a server that is away; the box has it all.
 HELD_LOG = 32768
 
 
 class Reporter(threading.Thread):
-    """Calls `on` once with `cancel`, `lost` (the epoch no longer counts) or `fenced` (the lease can't be renewed)."""
+    """Calls `on` with a user's wish, `lost` (the job is another's) or `fenced` (the lease could not be renewed)."""
 
     def __init__(
         self,
-        store: Store,
-        job_id: str,
-        epoch: int,
+        owner: Owner,
+        timing: Timing,
         *,
-        lease_seconds: float,
-        fence: float,
         collect: Callable[[], tuple[dict[str, Any], str]],
+        again: Callable[[], None],
         on: Callable[[str], None],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`collect` gives new fields and log; after `again` it gives all fields once more."""
         super().__init__(name="reporter", daemon=True)
-        self.store, self.job_id, self.epoch = store, job_id, epoch
-        self.lease_seconds, self.fence_seconds = lease_seconds, lease_seconds * fence
-        self.collect, self.on = collect, on
-        self.monotonic = monotonic
-        self.renewed = monotonic()
-        self._over = threading.Event()
-        self._listening: PubSub | None = None
+        self.owner, self.timing = owner, timing
+        self.collect, self.again, self.on = collect, again, on
+        self._over, self._woken, self._cut = threading.Event(), threading.Event(), threading.Event()
+        # Of its own: a link that swallows everything must hold up no renewal.
+        self._ear = threading.Thread(target=self._listen, name="ear", daemon=True)
         self._lock = threading.RLock()
-        #: What was collected and not yet reported.
-        self._held: tuple[dict[str, Any], str] = ({}, "")
+        #: What was collected and not yet reported, and bytes of log that were dropped before it.
+        self._fields: dict[str, Any] = {}
+        self._log, self._unsent = "", 0
+        self._told_all = owner.lease.clock()
 
     def run(self) -> None:
+        self._ear.start()
         while not self._over.is_set():
-            if self.due():
+            wished = self._woken.is_set()
+            self._woken.clear()
+            if self.due() or wished:
                 self.report()
-            self._pause()
+            if self.owner.lease.fenced():
+                self.on("fenced")
+            self._woken.wait(min(REPORT_SECONDS, self.timing.retry))
+        self._ear.join()
 
     def stop(self) -> None:
         """Ends the thread, within a second; `report` may still be called for a last word."""
         self._over.set()
+        self._woken.set()
 
     def due(self) -> bool:
         """Whether there is news, or the lease wants renewing."""
         with self._lock:
-            return self._gather() or self.monotonic() - self.renewed >= RENEW_SECONDS
+            lease = self.owner.lease
+            if lease.clock() - self._told_all >= self.timing.renew:
+                # A server that was killed may have lost its last second, and we need not have noticed.
+                self.again()
+                self._told_all = lease.clock()
+            self._gather()
+            return bool(self._fields or self._log) or lease.clock() - lease.since >= self.timing.renew
 
-    def _gather(self) -> bool:
+    def _gather(self) -> None:
         fields, log = self.collect()
-        self._held = ({**self._held[0], **fields}, (self._held[1] + log)[-HELD_LOG:])
-        return bool(self._held[0] or self._held[1])
+        self._fields |= fields
+        self._log += log
+        self._unsent += len(self._log[:-HELD_LOG].encode())
+        self._log = self._log[-HELD_LOG:]
 
     def report(self) -> bool:
         """One report; False if the server could not be reached, and then nothing of it is lost."""
         with self._lock:
             self._gather()
-            fields, log = self._held
             try:
-                wish = self.store.report(
-                    self.job_id, self.epoch, lease_seconds=self.lease_seconds, fields=fields, log=log
-                )
+                heard = self.owner.report(self._fields, log=self._log, unsent=self._unsent)
+                self._fields, self._log, self._unsent = {}, "", 0
+                told = True
             except NotOwner:
-                self.on("lost")
-                return False
+                heard, told = "lost", False
             except redis.RedisError:
-                if self.monotonic() - self.renewed > self.fence_seconds:
-                    self.on("fenced")
-                return False
-            self._held = ({}, "")
-            self.renewed = self.monotonic()
-            if wish:
-                self.on(wish)
-            return True
+                self._cut.set()
+                heard, told = "", False
+        if heard:
+            # Without the lock: it may end this process, and with it whoever waits to report.
+            self.on(heard)
+        return told
 
-    def _pause(self) -> None:
-        """Waits a second, or less if the user wishes something of this job."""
-        try:
-            if self._listening is None:
-                self._listening = self.store.subscribe(f"wish:{self.job_id}")
-            if any(heard(self._listening, REPORT_SECONDS)) and not self._over.is_set():
-                self.report()
-        except redis.RedisError:
-            self._listening = None
-            self._over.wait(REPORT_SECONDS)
+    def _listen(self) -> None:
+        """Wakes the reporter when the user wishes something of this job."""
+        while not self._over.is_set():
+            self._cut.clear()
+            try:
+                with self.owner.store.subscribe(f"wish:{self.owner.ledger.job_id}") as wishes:
+                    while not self._over.is_set() and not self._cut.is_set():
+                        if any(heard(wishes, LISTEN_SECONDS)):
+                            self._woken.set()
+            except redis.RedisError:
+                self._over.wait(self.timing.retry)

@@ -18,31 +18,34 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from pi0q.jobs import command, transition
-from pi0q.jobs.outcome import OUTCOMES, Next, Reason, classify
+from pi0q.jobs import transition
+from pi0q.jobs.outcome import Reason, classify
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
-from pi0q.queue.store import Store
-from pi0q.workers.datasets import local_root
-from pi0q.workers.run import cache, environment, fetches, process, saves
+from pi0q.queue.store import NotOwner, Store
+from pi0q.workers.run import cache, environment, fetches, launch, process, saves, words
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.farewell import Farewell
+from pi0q.workers.run.hang import Watch
+from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.order import Order
+from pi0q.workers.run.owner import Owner, take
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.report import Reporter
 from pi0q.workers.run.training import Training
 
-HOOK = Path(__file__).with_name("trainer.py")
-#: Seconds between two tries to tell the queue how a run ended.
-FINISH_RETRY_SECONDS = 5.0
+#: What weighs more of what comes from outside.
+WEIGHT = {"": 0, "stop": 1, "fenced": 1, "hung": 1, "cancel": 2, "lost": 3}
 
 
 class Stop(Exception):
@@ -64,20 +67,27 @@ class Runner:
         self.order, self.settings, self.store = order, settings, store
         self.directory = RunDirectory(settings.runs / order.job_id)
         self.record: Record = store.get(order.job_id)
+        self._raw = store.raw(order.job_id)
+        self.box = order.box or str(self.record.box)
         self.spec = Spec.from_json(self.record.spec)
         self.log: Log
         self.progress = Progress(self.record.steps, vram_peak_mib=self.record.vram_peak_mib)
+        self.lease: Lease
+        self.owner: Owner
         self.reporter: Reporter
         self.training: Training | None = None
         #: The checkpoint that the trainer goes on from.
         self.resume: Saved | None = None
         self.cache_env: Mapping[str, str] = {}
         self.mib_before = 0
+        #: Whether what an earlier runner wrote is on the disk or in the host's memory for certain.
+        self.same_host_boot = False
         #: What the history will say of the trainer's start, until the queue was told.
         self.unsaid = ""
-        #: cancel, lost or fenced, once it was heard.
+        #: What came from outside and weighed most: cancel, lost, fenced, stop or hung.
         self.heard = ""
-        self._ending = threading.Lock()
+        self._sigterm = threading.Event()
+        self._hearing, self._ending, self._ended = threading.Lock(), threading.Lock(), False
 
     def run(self) -> None:
         """The whole run. Whatever happens, the job ends in exactly one way, or someone else owns it."""
@@ -93,6 +103,8 @@ class Runner:
         except Lost:
             process.kill_all(self.order.job_id, self.order.epoch)
             return
+        except saves.NotOurs:
+            reason, detail = Reason.STOPPED_BY_BOX, "the lease was over before it could be renewed; nothing was changed"
         except Exception as error:
             traceback.print_exc()
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -102,38 +114,45 @@ class Runner:
 
     def start(self) -> None:
         """Takes the job in hand; raises Lost if it is not ours to run (a message that came twice)."""
-        attempt = self.record.attempt + 1
-        taken = transition.preparing(self.order.epoch, attempt=attempt, run_dir=str(self.directory.path))
-        if self.store.move(self.order.job_id, taken) is None:
-            raise Lost
+        timing, epoch = self.settings.timing, self.order.epoch
+        boot, run_dir = self.order.boot or self.record.boot, self.directory.path
+        try:
+            ledger, since = take(
+                self.store, self.record, self._raw,
+                epoch=epoch, box=self.box, boot=boot, lease=timing.lease, run_dir=run_dir,
+            )  # fmt: skip
+        except NotOwner:
+            raise Lost from None
         self.directory.make()
-        if predecessor := self.directory.other_runner(self.order.epoch):
+        if predecessor := self.directory.other_runner(epoch):
             process.send(predecessor, signal.SIGKILL)
-        self.directory.sign(self.order.job_id, self.order.epoch)
+        self.same_host_boot = self.directory.same_host_boot()
+        self.directory.sign(self.order.job_id, epoch)
         self.mib_before = self.directory.size_mib()
         self.log = Log(self.directory.log, os.environ)
-        self.log.say(f"attempt {attempt}, epoch {self.order.epoch} on {self.record.box}")
-        process.kill_all(self.order.job_id, self.order.epoch)
-        self.reporter = Reporter(
-            self.store,
-            self.order.job_id,
-            self.order.epoch,
-            lease_seconds=self.settings.lease_seconds,
-            fence=self.settings.fence,
-            collect=self.news,
-            on=self.on,
-        )
+        self.log.say(f"attempt {self.record.attempt + 1}, epoch {epoch} on {self.box}")
+        self.lease = Lease(self.directory.lease, seconds=timing.lease, fence=timing.fence, since=since)
+        self.owner = Owner(self.store, ledger, self.directory.ledger, self.lease, say=self.log.say)
+        self.owner.write()
+        self.reporter = Reporter(self.owner, timing, collect=self.news, again=self.progress.again, on=self.on)
         self.reporter.start()
 
     def prepare(self) -> None:
         """Finds the newest good checkpoint and fetches what the trainer will need."""
+        if undead := process.kill_all(self.order.job_id, self.order.epoch):
+            raise Stop(Reason.STOPPED_BY_BOX, f"process {undead[0]} of an earlier run of it can't be killed")
         if self.directory.checkpoints.is_dir():
             self.progress.update(phase="verifying the checkpoint")
-        self.resume = saves.newest(self.directory.checkpoints, self.log.say)
+        self.resume = self.newest()
         if self.record.checkpoint and not self.resume:
-            self.log.say("no checkpoint on this box verifies: the training starts from step 0")
+            self.log.say(f"WARNING: {words.beginning(self.record, None, box=self.box)}")
         self.progress.update(checkpoint=self.resume)
         self.fetch()
+
+    def newest(self) -> Saved | None:
+        """The newest good checkpoint here."""
+        late = self.order.epoch if self.same_host_boot else None
+        return saves.newest(self.directory.checkpoints, self.log.say, late=late, ours=self.lease.ours)
 
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
@@ -141,12 +160,7 @@ class Runner:
         wanted = fetches.wanted(self.spec, resuming=self.resume is not None)
         if wanted:
             try:
-                pins = cache.prepare(
-                    wanted,
-                    hf_home=hf_home,
-                    pins=self.record.pins,
-                    say=self.say_fetching,
-                )
+                pins = cache.prepare(wanted, hf_home=hf_home, pins=self.record.pins, say=self.say_fetching)
             except cache.Refused as refused:
                 raise Stop(refused.reason, refused.detail) from None
             # A resume fetches no base, and its pin must not be forgotten.
@@ -166,41 +180,46 @@ class Runner:
         while True:
             started = self.resume
             code = self.train_once(stop_after_save=rehearse_resume and started is None)
-            if self.heard:
-                self.answer()
             reason = classify(code, *(self.progress.error or (None, "")))
+            if reason is Reason.STOPPED_BY_BOX and self.lease.fenced():
+                # It stopped by itself, before anyone here looked at the clock.
+                self.on("fenced")
+            if self.heard and (reason is not Reason.FINISHED or self.heard == "lost"):
+                self.answer(code)
             if reason is Reason.STOPPED_BY_BOX and rehearse_resume and started is None:
                 self.log.say("rehearsal: saved and stopped as planned; now the resume")
-                self.resume = saves.newest(self.directory.checkpoints, self.log.say)
+                self.resume = self.newest()
                 continue
             if reason is not Reason.FINISHED:
-                raise Stop(reason, self.words(reason, code))
+                raise Stop(reason, words.ending(code, self.progress.error))
             unproven = " before its first save was sealed: the resume is not proven" * (rehearse_resume and not started)
             return f"reached step {self.progress.fields.get('step')}{unproven}"
 
     def train_once(self, *, stop_after_save: bool) -> int:
         """One life of the trainer's process; its exit code."""
+        if not self.lease.ours():
+            raise saves.NotOurs
         if not self.resume:
             self.directory.set_output_aside()
-        built = self.command()
-        marks = {
-            process.MARK: self.order.job_id,
-            process.MARK_EPOCH: str(self.order.epoch),
-            "PI0Q_EVENTS": str(self.directory.pipe),
-            "PI0Q_PARENT": str(os.getpid()),
-            "PI0Q_SAVE_EVERY_S": str(self.spec.checkpoints.every_seconds or ""),
-        }
-        env = environment.build(
-            os.environ,
-            self.settings,
-            gpus=self.record.gpus,
-            command={**built.env, **self.cache_env},
-            marks=marks,
+        argv, env = launch.trainer(
+            self.order, self.record, self.spec, self.settings, self.directory, self.resume, self.cache_env
         )
-        environment.make_directories(env)
         self.progress.update(phase="starting the trainer")
-        self.training = Training(
-            argv=[self.order.python, str(HOOK), *built.argv[1:]],
+        with self._hearing:
+            too_late = bool(self.heard)
+            if not too_late:
+                self.training = self.spawn(argv, env, stop_after_save)
+        if too_late:
+            self.answer(None)
+        self.running()
+        assert self.training is not None
+        return self.training.wait()
+
+    def spawn(self, argv: list[str], env: Mapping[str, str], stop_after_save: bool) -> Training:
+        """Starts the trainer."""
+        compiles = bool(self.spec.train.get("policy.compile_model")) and not self.spec.rehearsal
+        return Training(
+            argv=argv,
             env=env,
             directory=self.directory,
             job_id=self.order.job_id,
@@ -209,115 +228,90 @@ class Runner:
             mib_before=self.mib_before,
             log=self.log,
             progress=self.progress,
+            lease=self.lease,
+            watch=Watch(self.settings.hang_seconds, compiles=compiles, now=time.monotonic()),
+            on=self.on,
             stop_after_save=stop_after_save,
         )
-        self.running()
-        if self.heard:
-            self.training.stop(self.heard)
-        return self.training.wait()
-
-    def command(self) -> command.Command:
-        """The trainer's argv: fresh, or from the newest good checkpoint."""
-        root = local_root(self.spec.train, self.settings)
-        shared: dict[str, Any] = {
-            "lerobot": self.order.lerobot,
-            "output_dir": str(self.directory.output),
-            "run_id": str(self.record.wandb_run_id),
-            "dataset_root": str(root) if root else None,
-        }
-        if self.resume:
-            return command.resumed(self.spec, checkpoint=self.resume.path, **shared)
-        return command.fresh(self.spec, **shared)
 
     def running(self) -> None:
         """Tells the queue that the trainer lives."""
         assert self.training is not None
-        how = f"resumed from step {self.resume.step}" if self.resume else "from step 0"
-        text = f"trainer {self.training.pid}, LeRobot {self.order.lerobot}, {how}"
-        self.log.say(text)
-        self.unsaid = text
-        self.say_unsaid()
+        how = words.beginning(self.record, self.resume, box=self.box)
+        self.unsaid = f"trainer {self.training.pid}, LeRobot {self.order.lerobot}, {how}"
+        self.log.say(self.unsaid)
+        with contextlib.suppress(redis.RedisError, NotOwner):
+            self.say_unsaid()
 
     def say_unsaid(self) -> None:
         """Moves the job to running, at once or when the queue is back; said twice it does nothing."""
         if not self.unsaid:
             return
-        first = self.record.started_ms is None
-        with contextlib.suppress(redis.RedisError):
-            started_ms = self.store.now_ms() if first else None
-            self.store.move(
-                self.order.job_id, transition.running(self.order.epoch, text=self.unsaid, started_ms=started_ms)
-            )
-            self.unsaid = ""
+        started_ms = self.store.now_ms() if self.record.started_ms is None else None
+        self.owner.move(transition.running(self.order.epoch, text=self.unsaid, started_ms=started_ms))
+        self.unsaid = ""
 
     def news(self) -> tuple[dict[str, Any], str]:
         """What the reporter has to tell."""
-        self.say_unsaid()
+        with contextlib.suppress(redis.RedisError, NotOwner):
+            self.say_unsaid()
         return self.progress.take(), self.log.take()
 
     # -- what comes from outside ------------------------------------------------------------------
 
     def on(self, what: str) -> None:
-        """The reporter's thread heard `cancel`, `lost` or `fenced`."""
-        with self._ending:
-            if self.heard:
+        """Someone heard a wish, `lost`, `fenced` or `hung`; from any thread, and as often as it is heard."""
+        with self._hearing:
+            if WEIGHT.get(what, 0) <= WEIGHT[self.heard]:
                 return
-            self.heard = what
-        if self.training is not None:
-            self.training.stop(what)
-            return
-        # Still preparing: nothing but this process to end. Downloads go on from where they are next time.
-        with contextlib.suppress(Stop, Lost):
+            self.heard, training = what, self.training
+        if training is not None:
+            training.stop(what)
+        elif not self._ended:
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends a run that still prepares: downloads go on from where they are the next time."""
+        with contextlib.suppress(Lost):
             try:
-                self.answer()
+                self.answer(None)
             except Stop as stop:
                 self.finish(stop.reason, stop.detail)
         os._exit(0)
 
-    def answer(self) -> None:
-        """What follows from what was heard."""
+    def on_sigterm(self) -> None:
+        """Someone ends this box politely: save and hand back; a last word that can't be told is in the ledger."""
+        self._sigterm.set()
+        self.on("stop")
+
+    def answer(self, code: int | None) -> None:
+        """What follows from what was heard; `code` is the trainer's, None before there is one."""
         if self.heard == "lost":
             raise Lost
-        if self.heard == "cancel":
-            raise Stop(Reason.CANCELLED_BY_USER, "cancelled by its user")
-        raise Stop(Reason.STOPPED_BY_BOX, "the queue could not be reached for too long; saved and stopped")
+        raise Stop(*words.because(self.heard, code))
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def words(self, reason: Reason, code: int) -> str:
-        """What happened, in the trainer's own words where it had any."""
-        if self.progress.error:
-            kind, text = self.progress.error
-            return f"{kind.rpartition('.')[2]}: {text.strip().splitlines()[0] if text.strip() else ''}"[:500]
-        if code < 0:
-            return f"the trainer was ended by {signal.Signals(-code).name}"
-        return f"the trainer ended with exit code {code}"
-
     def finish(self, reason: Reason, detail: str) -> None:
-        """One final transition; tried until the queue can be reached."""
-        process.kill_all(self.order.job_id, self.order.epoch)
-        if reason is Reason.DISK_FULL and (gone := saves.make_room(self.directory.checkpoints)):
-            self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
-        self.log.say(f"{reason}: {detail}")
-        self.log.close()
-        self.reporter.stop()
-        while True:
-            try:
-                self.reporter.report()
-                record = self.store.get(self.order.job_id)
-                if record.epoch != self.order.epoch:
-                    return
-                self.store.move(self.order.job_id, self.last_move(record, reason, detail))
+        """One final transition; written down first, then tried until the queue can be reached."""
+        with self._ending:
+            if self._ended:
                 return
-            except redis.RedisError:
-                time.sleep(FINISH_RETRY_SECONDS)
-
-    def last_move(self, record: Record, reason: Reason, detail: str) -> transition.Transition:
-        if reason is Reason.CANCELLED_BY_USER:
-            return transition.cancelled(self.order.epoch, text=detail)
-        if record.wish == "cancel" and OUTCOMES[reason].next is not Next.DONE:
-            return transition.cancelled(self.order.epoch, text=f"cancelled; {detail}")
-        return transition.ended(record, self.order.epoch, reason, detail)
+            self._ended = True
+            known = bool(self.training and self.training.undead)
+            undead = process.kill_all(self.order.job_id, self.order.epoch, patience=0.0 if known else None)
+            if undead:
+                self.log.say(f"process {undead[0]} can't be killed: {self.box} takes no new jobs until it is restarted")
+            full = reason is Reason.DISK_FULL and self.lease.ours()
+            if full and (gone := saves.make_room(self.directory.checkpoints)):
+                self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
+            self.log.say(f"{reason}: {detail}")
+            self.log.close()
+            self.reporter.stop()
+            farewell = Farewell(owner=self.owner, reporter=self.reporter, reason=reason, detail=detail, undead=undead)
+            farewell.write()
+            while not farewell.tell() and not self._sigterm.wait(self.settings.timing.retry):
+                pass
 
 
 def main() -> None:
@@ -328,14 +322,20 @@ def main() -> None:
     settings = all_settings.load()
     # huggingface_hub reads where its caches and the token are when it is imported.
     os.environ.update(environment.caches(settings))
-    store = Store(connect(settings), settings.prefix)
+    client = connect(settings)
+    # The reporter tries again by itself; redis-py would try for longer than a short lease.
+    client.set_retry(Retry(NoBackoff(), 1))
+    store = Store(client, settings.prefix)
     with contextlib.suppress(redis.RedisError):
         store.now_ms()
     line = sys.stdin.readline()
     if not line.strip():
         return
+    process.adopt()
     order = Order(**json.loads(line))
     runner = Runner(order, settings, store)
+    # In a thread: the main one may be in the middle of hearing something.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=runner.on_sigterm).start())
     runner.directory.path.mkdir(parents=True, exist_ok=True)
     with (runner.directory.path / "runner.log").open("a") as own:
         os.dup2(own.fileno(), 1)

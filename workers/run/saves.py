@@ -17,10 +17,23 @@ CHUNK = 8 * 1024 * 1024
 HASHING_THREADS = 4
 
 
-def seal(directory: Path, *, step: int, epoch: int) -> Saved:
+class NotOurs(Exception):
+    """The lease was over before the files could be changed; they are as they were."""
+
+
+def _ours() -> bool:
+    return True
+
+
+def _must(ours: Callable[[], bool]) -> None:
+    if not ours():
+        raise NotOurs
+
+
+def seal(directory: Path, *, step: int, epoch: int, ours: Callable[[], bool] = _ours) -> Saved:
     """Writes the manifest of a checkpoint that LeRobot has just finished.
 
-    Raises OSError, and ValueError if it is not whole.
+    Raises OSError, ValueError if it is not whole, and NotOurs if `ours` says so right before the last step.
     """
     files = _each(_settled, directory)
     if lacking := missing(files):
@@ -30,20 +43,32 @@ def seal(directory: Path, *, step: int, epoch: int) -> Saved:
         _fsync(folder)
     text = json.dumps(manifest.to_json(), indent=1)
     fresh = directory / (MANIFEST + ".new")
+    _must(ours)
     fresh.write_text(text)
     _fsync(fresh)
+    _must(ours)
     fresh.replace(directory / MANIFEST)
     _fsync(directory)
     return _saved(directory, manifest, text)
 
 
-def newest(checkpoints: Path, say: Callable[[str], None]) -> Saved | None:
-    """The newest checkpoint that verifies, whatever `last` says; one that does not is moved aside as `.bad`."""
+def newest(
+    checkpoints: Path, say: Callable[[str], None], *, late: int | None = None, ours: Callable[[], bool] = _ours
+) -> Saved | None:
+    """The newest checkpoint that verifies, whatever `last` says; one that does not is moved aside as `.bad`.
+
+    `late` is the epoch under which one is sealed that LeRobot finished and no runner lived to vouch for; None where
+    the host was restarted since: then its bytes may never have come to the disk. Raises NotOurs.
+    """
     for step in sorted(_steps(checkpoints), reverse=True):
         directory = checkpoints / _steps(checkpoints)[step]
         if not (directory / MANIFEST).exists():
+            if late is not None and _was_finished(directory):
+                saved = seal(directory, step=step, epoch=late, ours=ours)
+                say(f"checkpoint {step} was whole when its runner died: verified now, {saved.bytes / 1e6:.0f} MB")
+                return saved
             say(f"checkpoint {step} was never finished; it is moved aside")
-            _aside(directory)
+            _aside(directory, ours)
             continue
         try:
             text = (directory / MANIFEST).read_text()
@@ -52,11 +77,23 @@ def newest(checkpoints: Path, say: Callable[[str], None]) -> Saved | None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             faults = [f"its manifest can't be read: {error}"]
         if not faults:
+            _must(ours)
             point_last_at(directory)
             return _saved(directory, manifest, text)
         say(f"checkpoint {step} is damaged ({'; '.join(faults)}); it is moved aside")
-        _aside(directory)
+        _aside(directory, ours)
     return None
+
+
+def _was_finished(directory: Path) -> bool:
+    """Whether LeRobot came to the end of this save: `last` points to it, and it has the files that others have."""
+    link = directory.parent / "last"
+    if not link.is_symlink() or link.readlink().name != directory.name:
+        return False
+    files = set(_files(directory))
+    others = [directory.parent / name for name in _steps(directory.parent).values() if name != directory.name]
+    usual = [set(_files(other)) for other in others if (other / MANIFEST).exists()]
+    return not missing(files) and all(files >= known for known in usual)
 
 
 def make_room(checkpoints: Path) -> list[int]:
@@ -69,15 +106,20 @@ def make_room(checkpoints: Path) -> list[int]:
     return sorted(unfinished)
 
 
-def prune(checkpoints: Path, keep: int) -> list[int]:
-    """Removes all sealed checkpoints but the newest `keep`, after a newer one was sealed; the steps that went."""
+def prune(checkpoints: Path, keep: int, *, ours: Callable[[], bool] = _ours) -> list[int]:
+    """Removes all sealed checkpoints but the newest `keep`, after a newer one was sealed; the steps that went.
+
+    Raises NotOurs; then nothing more is removed.
+    """
     named = {step: name for step, name in _steps(checkpoints).items() if (checkpoints / name / MANIFEST).exists()}
     gone = to_remove(named, keep)
     for step in gone:
+        _must(ours)
         # Without its manifest a half-removed checkpoint counts as unfinished, never as good.
         (checkpoints / named[step] / MANIFEST).unlink()
         shutil.rmtree(checkpoints / named[step])
     for aside in checkpoints.glob("*.bad"):
+        _must(ours)
         # Kept until a good one follows: each can be 22 GB that no claim counted on.
         shutil.rmtree(aside)
     return gone
@@ -133,7 +175,8 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _aside(directory: Path) -> None:
+def _aside(directory: Path, ours: Callable[[], bool]) -> None:
+    _must(ours)
     target = directory.with_name(directory.name + ".bad")
     if target.exists():
         shutil.rmtree(target)

@@ -9,7 +9,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from typing import Any
 from pi0q.jobs.checkpoint import step_of
 from pi0q.workers.run import console, process, saves
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.hang import Watch
+from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
 
 READ_BYTES = 65536
 #: Seconds that a trainer may take to save when it is told to stop: 22 GB took 29 s on a local SSD.
 SAVE_SECONDS = 300.0
+#: Between two looks at the clocks, at most.
+LOOK_SECONDS = 1.0
 
 
 class Training:
@@ -40,10 +44,20 @@ class Training:
         mib_before: int,
         log: Log,
         progress: Progress,
+        lease: Lease,
+        watch: Watch,
+        on: Callable[[str], None],
         stop_after_save: bool,
     ) -> None:
+        """`on` hears what is seen here first, `fenced` or `hung`, and calls `stop`."""
         self.directory, self.job_id, self.epoch, self.keep = directory, job_id, epoch, keep
         self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
+        self.lease, self.watch, self.on = lease, watch, on
+        #: Processes of the run that SIGKILL did not end.
+        self.undead: list[int] = []
+        #: By the lease's clock: when a trainer that was told to stop is killed.
+        self._deadline: float | None = None
+        self._killed = False
         #: What the run directory held when it was claimed: that much was not promised.
         self.mib_before = mib_before
         progress.error = None
@@ -66,6 +80,8 @@ class Training:
     def stop(self, why: str) -> None:
         """From any thread: `cancel` and `lost` end it at once, anything else after a save."""
         with self._open_lock:
+            if why == "rehearsed" and self._wish:
+                return
             self._wish = why
             if self._open:
                 os.write(self._wake, b".")
@@ -79,38 +95,79 @@ class Training:
         assert self.trainer.stdout is not None
         output = self.trainer.stdout.fileno()
         os.set_blocking(output, False)
-        deadline: float | None = None
         with selectors.DefaultSelector() as selector:
             for source in (output, self._pipe, self._woken, self._exit):
                 selector.register(source, selectors.EVENT_READ)
-            while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                ready = {key.fd for key, _ in selector.select(left)}
+            while not self.undead:
+                ready = {key.fd for key, _ in selector.select(self._pause())}
                 if output in ready and not self._take_output(output):
                     selector.unregister(output)
                 if self._pipe in ready:
                     self._take_events()
                 if self._woken in ready:
                     os.read(self._woken, READ_BYTES)
-                    deadline = self._obey() or deadline
+                    self._obey()
                 if self._exit in ready:
                     break
-                if deadline is not None and time.monotonic() > deadline:
-                    self.log.say(f"no save within {SAVE_SECONDS:.0f} s: it is ended")
-                    process.end(self.trainer, self.job_id, self.epoch)
+                self._look_at_the_clocks()
         return self._close(output)
 
-    def _obey(self) -> float | None:
-        if self._wish in ("cancel", "lost"):
-            process.end(self.trainer, self.job_id, self.epoch)
-            return None
-        process.send(self.pid, signal.SIGTERM)
-        return time.monotonic() + SAVE_SECONDS
+    def _obey(self) -> None:
+        """Does what was wished last."""
+        if self._killed:
+            return
+        if self._wish == "lost":
+            # Not a word into the log: it may be its next owner's.
+            self._kill()
+        elif self._wish == "cancel":
+            self.undead = process.end(self.trainer, self.job_id, self.epoch)
+        elif self._wish == "hung":
+            # In this order: the stacks are printed before anything else runs in it.
+            process.send(self.pid, signal.SIGUSR2)
+            process.send(self.pid, signal.SIGTERM)
+            self._deadline = self.lease.clock() + process.POLITE_SECONDS
+        else:
+            process.send(self.pid, signal.SIGTERM)
+            self._deadline = self.lease.clock() + SAVE_SECONDS
+
+    def _pause(self) -> float:
+        """Seconds to the next time that matters, a second at most."""
+        if self._killed:
+            return LOOK_SECONDS
+        until = self.lease.fence_at if self._deadline is None else self._bound(self._deadline)
+        return min(LOOK_SECONDS, max(0.0, until - self.lease.clock()))
+
+    def _bound(self, deadline: float) -> float:
+        return min(deadline, self.lease.last_call)
+
+    def _look_at_the_clocks(self) -> None:
+        now = self.lease.clock()
+        if self._killed:
+            return
+        if not self.lease.ours():
+            self.on("fenced")
+            self._kill("its lease is over")
+        elif self._deadline is not None:
+            if now >= self._bound(self._deadline):
+                self._kill("it did not stop in time")
+        elif self.lease.fenced():
+            self.on("fenced")
+        elif self.hooked and (silent := self.watch.look(time.monotonic())):
+            self.log.say(
+                f"no step for {silent:.0f} s: the trainer hangs and is ended; this is where its threads stand:"
+            )
+            self.on("hung")
+
+    def _kill(self, why: str = "") -> None:
+        if why:
+            self.log.say(f"{why}: the trainer is killed")
+        self._killed = True
+        self.undead = process.kill_all(self.job_id, self.epoch)
 
     def _close(self, output: int) -> int:
         # Data loaders that the trainer left behind would keep the GPU and the pipe.
-        process.kill_all(self.job_id, self.epoch)
-        code = self.trainer.wait()
+        self.undead = self.undead or process.kill_all(self.job_id, self.epoch)
+        code = -signal.SIGKILL if self.undead else self.trainer.wait()
         while self._take_output(output):
             pass
         self._take_events()
@@ -165,6 +222,7 @@ class Training:
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self.progress.event(event)
+        self.watch.event(event, time.monotonic())
         if event.get("event") == "start" and not event.get("hooked", True):
             self.hooked = False
             self.log.say("this LeRobot can't be hooked: progress comes from its log, and it saves only when it would")
@@ -173,8 +231,13 @@ class Training:
 
     def _seal(self, step: int, path: str) -> None:
         try:
-            saved = saves.seal(Path(path), step=step, epoch=self.epoch)
-            gone = saves.prune(self.directory.checkpoints, self.keep)
+            saved = saves.seal(Path(path), step=step, epoch=self.epoch, ours=self.lease.ours)
+            gone = saves.prune(self.directory.checkpoints, self.keep, ours=self.lease.ours)
+        except saves.NotOurs:
+            self.log.say(
+                f"the lease ended before the checkpoint of step {step} was vouched for; nothing more is written"
+            )
+            return
         except (OSError, ValueError) as error:
             self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
             return

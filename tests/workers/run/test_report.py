@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
 from pi0q.queue.store import Store
-from pi0q.workers.run.report import HELD_LOG, RENEW_SECONDS, Reporter
+from pi0q.queue.timing import timing
+from pi0q.workers.run.lease import Lease
+from pi0q.workers.run.ledger import Ledger
+from pi0q.workers.run.owner import Owner
+from pi0q.workers.run.report import HELD_LOG, Reporter
 
 if TYPE_CHECKING:
     from tests.conftest import Hands
 
 PATIENCE = 30.0
+TIMING = timing(600.0, 0.8)
 
 
 class Run:
     """A reporter with what it collects, what it heard and its clock in our hands."""
 
-    def __init__(self, store: Store, job: str, epoch: int) -> None:
-        self.store, self.job = store, job
-        self.now, self.heard = 0.0, list[str]()
+    def __init__(self, store: Store, job: str, epoch: int, place: Path) -> None:
+        self.store, self.job, self.epoch = store, job, epoch
+        self.now, self.heard, self.agains = 0.0, list[str](), 0
         self.news: tuple[dict[str, Any], str] = ({}, "")
         self.said = threading.Event()
-        self.reporter = Reporter(
-            store,
-            job,
-            epoch,
-            lease_seconds=600.0,
-            fence=0.8,
-            collect=self.collect,
-            on=self.on,
-            monotonic=lambda: self.now,
-        )
+        self.lease = Lease(place / "lease", seconds=600.0, fence=480.0, since=0.0, clock=lambda: self.now)
+        ledger = Ledger(job_id=job, epoch=epoch, box="box-a", boot="1", fields=store.raw(job))
+        self.owner = Owner(store, ledger, place / "ledger.json", self.lease, say=print)
+        self.reporter = Reporter(self.owner, TIMING, collect=self.collect, again=self.again, on=self.on)
+
+    def again(self) -> None:
+        self.agains += 1
 
     def collect(self) -> tuple[dict[str, Any], str]:
         news, self.news = self.news, ({}, "")
@@ -47,9 +50,9 @@ class Run:
 
 
 @pytest.fixture
-def run(store: Store, hands: Hands) -> Iterator[Run]:
+def run(store: Store, hands: Hands, tmp_path: Path) -> Iterator[Run]:
     job = hands.submit()
-    made = Run(store, job, hands.run(job))
+    made = Run(store, job, hands.run(job), tmp_path)
     yield made
     made.reporter.stop()
     if made.reporter.is_alive():
@@ -79,7 +82,7 @@ def test_news_is_due_and_without_news_only_the_lease(run: Run) -> None:
     run.news = ({"step": 5}, "")
     assert run.reporter.due()
     assert run.reporter.report() and not run.reporter.due()
-    run.now += RENEW_SECONDS - 0.1
+    run.now += TIMING.renew - 0.1
     assert not run.reporter.due()
     run.now += 0.2
     assert run.reporter.due()
@@ -109,7 +112,7 @@ def test_what_could_not_be_told_is_told_later_newest_first_of_each_field(
     assert run.store.client.hget(f"{run.store.prefix}job:{run.job}", "seen1") == "1"
 
 
-def test_a_long_absence_takes_no_memory(run: Run, away: Callable[[bool], None]) -> None:
+def test_a_long_absence_takes_no_memory_and_its_log_is_counted(run: Run, away: Callable[[bool], None]) -> None:
     away(True)
     for _ in range(20):
         run.news = ({}, "x" * 8000 + "\n")
@@ -118,26 +121,45 @@ def test_a_long_absence_takes_no_memory(run: Run, away: Callable[[bool], None]) 
     run.news = ({}, "last\n")
     run.reporter.report()
     text, total = run.store.tail(run.job)
-    assert text.endswith("last\n") and total <= HELD_LOG
+    assert text.endswith("last\n") and len(text) <= HELD_LOG
+    assert total == 20 * 8001 + 5
 
 
 def test_it_is_fenced_at_four_fifths_of_the_lease_and_not_before(run: Run, away: Callable[[bool], None]) -> None:
     away(True)
     run.now = 479.0
-    run.reporter.report()
-    assert run.heard == []
-    run.now = 481.0
-    run.reporter.report()
-    assert run.heard == ["fenced"]
+    assert not run.reporter.report()
+    assert not run.lease.fenced()
+    run.now = 480.0
+    assert run.lease.fenced() and run.lease.ours()
+    run.reporter.start()
+    assert run.said.wait(PATIENCE) and run.heard[0] == "fenced"
 
 
 def test_one_report_in_time_starts_the_fence_afresh(run: Run, away: Callable[[bool], None]) -> None:
     run.now = 400.0
-    run.reporter.report()
+    assert run.reporter.report()
     away(True)
     run.now = 800.0
-    run.reporter.report()
-    assert run.heard == []
+    assert not run.reporter.report() and not run.lease.fenced()
+
+
+def test_a_renewal_counts_from_before_it_was_sent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer may have been on its way for as long as the lease lasts, and the machine asleep meanwhile."""
+    report = run.store.report
+
+    def slow(*args: Any, **kwargs: Any) -> str:
+        wish = report(*args, **kwargs)
+        run.now += 590.0
+        return wish
+
+    monkeypatch.setattr(run.store, "report", slow)
+    run.now = 5.0
+    assert run.reporter.report()
+    assert (run.lease.since, run.now) == (5.0, 595.0)
+    assert run.lease.fenced() and run.lease.ours()
+    run.now = 605.0
+    assert not run.lease.ours()
 
 
 def test_a_former_owner_hears_that_it_is_one(run: Run, hands: Hands) -> None:

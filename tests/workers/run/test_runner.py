@@ -22,7 +22,8 @@ from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
 from pi0q.queue.verbs.submit import put
 from pi0q.workers import identity
-from pi0q.workers.run import runner as module
+from pi0q.workers.run import words
+from pi0q.workers.run.farewell import last_move
 from pi0q.workers.run.order import Order
 from pi0q.workers.run.runner import Lost, Runner, Stop
 
@@ -43,7 +44,7 @@ def settings(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     (chosen.home / "datasets/d/meta").mkdir(parents=True)
     (chosen.home / "datasets/d/meta/info.json").write_text("{}")
     monkeypatch.setenv("PYTHONPATH", str(FAKE))
-    return replace(chosen, box="box-a")
+    return replace(chosen, box="box-a", lease_seconds=6.0)
 
 
 def claimed(store: Store, text: str = JOB) -> Order:
@@ -107,11 +108,11 @@ def test_running_is_told_when_the_queue_is_back(runner: Runner, store: Store, mo
     """The link drops at the very moment the trainer starts: the job must not stay `preparing` for two days."""
     move, refused = store.move, list[Any]()
 
-    def drops(job: str, transition: Any) -> State | None:
+    def drops(job: str, transition: Any, *, box: str) -> State | None:
         if transition.to is State.RUNNING and not refused:
             refused.append(transition)
             raise redis.ConnectionError("reset by peer")
-        return move(job, transition)
+        return move(job, transition, box=box)
 
     monkeypatch.setattr(store, "move", drops)
     runner.run()
@@ -120,14 +121,13 @@ def test_running_is_told_when_the_queue_is_back(runner: Runner, store: Store, mo
 
 
 def test_the_end_is_told_when_the_queue_is_back(runner: Runner, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FINISH_RETRY_SECONDS", 0.01)
     move, refused = store.move, list[Any]()
 
-    def drops(job: str, transition: Any) -> State | None:
+    def drops(job: str, transition: Any, *, box: str) -> State | None:
         if transition.to is State.SUCCEEDED and len(refused) < 3:
             refused.append(transition)
             raise redis.TimeoutError("no answer")
-        return move(job, transition)
+        return move(job, transition, box=box)
 
     monkeypatch.setattr(store, "move", drops)
     runner.run()
@@ -155,14 +155,20 @@ def test_a_run_without_a_good_checkpoint_starts_again_from_nothing(
 
 
 @pytest.mark.parametrize(
-    ("heard", "reason"),
-    [("cancel", Reason.CANCELLED_BY_USER), ("fenced", Reason.STOPPED_BY_BOX)],
+    ("heard", "code", "reason", "detail"),
+    [
+        ("cancel", -9, Reason.CANCELLED_BY_USER, "cancelled by its user"),
+        ("fenced", 75, Reason.STOPPED_BY_BOX, "the queue could not be reached for too long; saved and stopped"),
+        ("fenced", -9, Reason.STOPPED_BY_BOX, "the queue could not be reached for too long; stopped without a save"),
+        ("stop", None, Reason.STOPPED_BY_BOX, "told to hand it back; stopped before its trainer began"),
+        ("hung", -9, Reason.HUNG, "no step for too long"),
+    ],
 )
-def test_what_was_heard_ends_the_run(runner: Runner, heard: str, reason: Reason) -> None:
+def test_what_was_heard_ends_the_run(runner: Runner, heard: str, code: int | None, reason: Reason, detail: str) -> None:
     runner.heard = heard
     with pytest.raises(Stop) as stopped:
-        runner.answer()
-    assert stopped.value.reason is reason
+        runner.answer(code)
+    assert (stopped.value.reason, stopped.value.detail) == (reason, detail)
 
 
 def test_a_wish_to_cancel_wins_over_a_retry_and_not_over_a_success(runner: Runner, store: Store) -> None:
@@ -170,25 +176,23 @@ def test_a_wish_to_cancel_wins_over_a_retry_and_not_over_a_success(runner: Runne
     runner.start()
     store.cancel(runner.order.job_id, text="cancelled")
     record = store.get(runner.order.job_id)
-    assert runner.last_move(record, Reason.TRAINER_FAILED, "x").to is State.CANCELLED
-    assert runner.last_move(record, Reason.FINISHED, "x").to is State.SUCCEEDED
-    assert runner.last_move(record, Reason.CUDA_OUT_OF_MEMORY, "x").to is State.CANCELLED
+    assert last_move(record, 1, Reason.TRAINER_FAILED, "x").to is State.CANCELLED
+    assert last_move(record, 1, Reason.FINISHED, "x").to is State.SUCCEEDED
+    assert last_move(record, 1, Reason.CUDA_OUT_OF_MEMORY, "x").to is State.CANCELLED
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("error", "code", "said"),
     [
         (("torch.OutOfMemoryError", "CUDA out of memory.\nTried to"), 1, "OutOfMemoryError: CUDA out of memory."),
         (("KeyError", ""), 1, "KeyError: "),
         (None, -signal.SIGKILL, "the trainer was ended by SIGKILL"),
         (None, 3, "the trainer ended with exit code 3"),
+        (None, 77, "the trainer stood still until its lease was over; it stopped without a save"),
     ],
 )
-def test_the_end_is_told_in_the_trainers_words(
-    runner: Runner, error: tuple[str, str] | None, code: int, words: str
-) -> None:
-    runner.progress.error = error
-    assert runner.words(Reason.TRAINER_FAILED, code) == words
+def test_the_end_is_told_in_the_trainers_words(error: tuple[str, str] | None, code: int, said: str) -> None:
+    assert words.ending(code, error) == said
 
 
 def test_its_predecessor_is_ended_before_it_begins(runner: Runner, settings: Settings) -> None:
@@ -199,6 +203,7 @@ def test_its_predecessor_is_ended_before_it_begins(runner: Runner, settings: Set
     tag = json.loads(runner.directory.tag_file.read_text())
     tag |= {"pid": before.pid, "start_time": identity.start_time(before.pid)}
     runner.directory.tag_file.write_text(json.dumps(tag))
+    runner.heard = "lost"
     runner.start()
     assert before.wait(30) == -signal.SIGKILL
     assert runner.directory.live_runner(runner.order.epoch) == os.getpid()

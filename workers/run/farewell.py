@@ -1,0 +1,76 @@
+"""How a run's end comes to the queue: decided, written down, and told until it is heard."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import redis
+
+from pi0q.jobs import transition
+from pi0q.jobs.errors import NotFound
+from pi0q.jobs.outcome import OUTCOMES, Next, Reason
+from pi0q.jobs.record import Record
+from pi0q.jobs.transition import Transition
+from pi0q.queue.store import NotOwner
+from pi0q.workers.run.owner import Owner
+from pi0q.workers.run.report import Reporter
+
+
+def last_move(record: Record, epoch: int, reason: Reason, detail: str) -> Transition:
+    """The move that ends a run; a wish to cancel wins over all but a success."""
+    if reason is Reason.CANCELLED_BY_USER:
+        return transition.cancelled(epoch, text=detail)
+    if record.wish == "cancel" and OUTCOMES[reason].next is not Next.DONE:
+        return transition.cancelled(epoch, text=f"cancelled; {detail}")
+    return transition.ended(record, epoch, reason, detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farewell:
+    """The last words of one run."""
+
+    owner: Owner
+    reporter: Reporter
+    reason: Reason
+    detail: str
+    #: Processes of it that SIGKILL did not end.
+    undead: list[int]
+
+    def write(self) -> None:
+        """Puts the end into the ledger: the box tells it where this process dies before the server has heard it."""
+        self.owner.ending(self._last(self.owner.known))
+
+    def tell(self) -> bool:
+        """Whether the server knows now how the run ended, or that the job is another's."""
+        try:
+            if not self.reporter.report():
+                return self.owner.lease.revoked
+            if self.undead:
+                self._drain()
+            last = self._last(self.owner.store.get(self.owner.ledger.job_id))
+            self.owner.ending(last)
+            if self.owner.move(last) is None and self._catch_up():
+                self.owner.move(last)
+        except NotOwner:
+            return True
+        except (redis.RedisError, NotFound):
+            return False
+        return True
+
+    def _last(self, record: Record) -> Transition:
+        return last_move(record, self.owner.ledger.epoch, self.reason, self.detail)
+
+    def _catch_up(self) -> bool:
+        """Whether a server that lost its last second had to be told how far the job was."""
+        known = self.owner.known
+        began = transition.preparing(self.owner.ledger.epoch, attempt=known.attempt, run_dir=known.run_dir or "")
+        lived = transition.running(self.owner.ledger.epoch, text="its trainer lived", started_ms=None)
+        return [self.owner.move(began), self.owner.move(lived)] != [None, None]
+
+    def _drain(self) -> None:
+        """Keeps the box from new jobs: the GPU of an undead process is not free, whatever its driver says."""
+        ledger = self.owner.ledger
+        text = f"process {self.undead[0]} of {ledger.job_id} can't be killed: restart the machine"
+        with contextlib.suppress(NotFound):
+            self.owner.store.drain(ledger.box, "drain", text=text)

@@ -1,0 +1,58 @@
+"""Whether a trainer hangs: no step for far longer than its steps take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+#: Steps whose lengths are known; a trainer may be silent for this many of the median one.
+WINDOW, STEPS_OF_SILENCE = 100, 20
+#: So much longer than for a step it may take to its first one: imports, weights, the first batch.
+START = 3
+#: Seconds that a cold compile of pi0 may take at the least (more than ten minutes were measured on an H100).
+COMPILE_SECONDS = 3600.0
+#: Seconds of silence that one look adds at most: while this process stood still, the trainer could not be heard.
+LOOK_SECONDS = 2.0
+
+
+class Watch:
+    """Fed with the hook's events and looked at often; times are seconds of a monotonic clock."""
+
+    def __init__(self, seconds: float, *, compiles: bool, now: float) -> None:
+        """`seconds`: the least silence that counts, see Settings.hang_seconds."""
+        self.seconds, self.compiles = seconds, compiles
+        self._lengths: deque[float] = deque(maxlen=WINDOW)
+        #: When the last step was done; None where something else came since.
+        self._stepped: float | None = None
+        self._began, self._busy, self._done = False, False, False
+        self._silent, self._looked = 0.0, now
+
+    def event(self, event: Mapping[str, Any], now: float) -> None:
+        """A sign of life. Saves, pushes and stops take as long as they take, and so does what follows the last step."""
+        self._silent, self._looked, kind = 0.0, now, event.get("event")
+        self._busy = kind in ("saving", "stopping", "pushing")
+        if kind in ("ready", "step"):
+            self._done = event.get("step") == event.get("steps")
+        if kind == "step" and self._stepped is not None:
+            self._lengths.append(now - self._stepped)
+        self._began = self._began or kind == "step"
+        self._stepped = now if kind == "step" else None
+
+    def limit(self) -> float:
+        """Seconds that it may be silent now."""
+        if self._busy or self._done:
+            return math.inf
+        if not self._began:
+            return max(START * self.seconds, COMPILE_SECONDS if self.compiles else 0.0)
+        # A last batch of another size is compiled anew.
+        least = START * self.seconds if self.compiles else self.seconds
+        return max(least, STEPS_OF_SILENCE * statistics.median(self._lengths or [0.0]))
+
+    def look(self, now: float) -> float | None:
+        """Seconds that it has been silent if it hangs; None if it does not."""
+        self._silent += min(now - self._looked, LOOK_SECONDS)
+        self._looked = now
+        return self._silent if self._silent >= self.limit() else None

@@ -1,0 +1,61 @@
+"""What a run says of itself: how its trainer began, and how it ended."""
+
+from __future__ import annotations
+
+import signal
+
+from pi0q.jobs.outcome import EXIT_LEASE_OVER, EXIT_SAVED_AND_STOPPED, Reason
+from pi0q.jobs.record import Record, Saved
+from pi0q.jobs.state import State
+
+
+def beginning(record: Record, resume: Saved | None, *, box: str) -> str:
+    """Where the training starts, and why not at the checkpoint that the queue knows of."""
+    if resume:
+        return f"resumed from step {resume.step}"
+    if record.checkpoint is None:
+        return "from step 0"
+    where = last_box(record)
+    if where in (None, box):
+        return f"from step 0: its checkpoint of step {record.checkpoint.step} is not here any more, or damaged"
+    return f"from step 0: its checkpoint of step {record.checkpoint.step} is on {where} and no copy of it is here"
+
+
+def last_box(record: Record) -> str | None:
+    """The box that trained it last, before this claim; its checkpoint lies there."""
+    before = [event for event in record.history if event.box and event.epoch < record.epoch]
+    trained = [event for event in before if event.state is State.RUNNING]
+    return (trained or before)[-1].box if before else None
+
+
+#: What was heard from outside, and what followed: the reason, and what happened where it ended after a save.
+HEARD: dict[str, tuple[Reason, str]] = {
+    "cancel": (Reason.CANCELLED_BY_USER, "cancelled by its user"),
+    "stop": (Reason.STOPPED_BY_BOX, "told to hand it back"),
+    "fenced": (Reason.STOPPED_BY_BOX, "the queue could not be reached for too long"),
+    "hung": (Reason.HUNG, "no step for too long"),
+}
+
+
+def because(heard: str, code: int | None) -> tuple[Reason, str]:
+    """Why a run ended that was told to; `code` is its trainer's, None if it had none yet."""
+    reason, text = HEARD[heard]
+    if reason is not Reason.STOPPED_BY_BOX:
+        return reason, text
+    if code is None:
+        return reason, f"{text}; stopped before its trainer began"
+    return reason, f"{text}; " + ("saved and stopped" if code == EXIT_SAVED_AND_STOPPED else "stopped without a save")
+
+
+def ending(code: int, error: tuple[str, str] | None) -> str:
+    """What happened, in the trainer's own words where it had any."""
+    if error:
+        kind, text = error
+        return f"{kind.rpartition('.')[2]}: {text.strip().splitlines()[0] if text.strip() else ''}"[:500]
+    if code == EXIT_SAVED_AND_STOPPED:
+        return "the trainer was told to stop; it saved and stopped"
+    if code == EXIT_LEASE_OVER:
+        return "the trainer stood still until its lease was over; it stopped without a save"
+    if code < 0:
+        return f"the trainer was ended by {signal.Signals(-code).name}"
+    return f"the trainer ended with exit code {code}"
