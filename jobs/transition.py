@@ -65,7 +65,9 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
     to stay away, if whoever refused us said so.
     """
     then, attempts = OUTCOMES[reason].next, OUTCOMES[reason].attempts
-    fruitless = record.fruitless + (then is not Next.REST)
+    # A claim whose runner never took the job in hand says something of the box, nothing of the job.
+    counted = record.state is not State.CLAIMED
+    fruitless = record.fruitless + (counted and then is not Next.REST)
     rest = rest_seconds(record, OUTCOMES[reason].rest_seconds, asked_seconds) if then is Next.REST else 0.0
     if then is Next.RETRY and record.attempt >= attempts:
         then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {attempts})"
@@ -77,7 +79,6 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
         )
     to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
     # The attempt is counted when a runner starts; an interruption gives it back. sweep.lua does the same.
-    counted = record.state is not State.CLAIMED
     given_back = then in (Next.GO_ON, Next.REST) and counted
     attempt = record.attempt - 1 if given_back else record.attempt
     return Transition(

@@ -6,9 +6,9 @@ local at, fruitless_limit, mended = present(), tonumber(ARGV[2]), {}
 -- An interruption, counted as transition.ended counts it: no attempt is used up, a run without a checkpoint is noted.
 local function interrupt(id)
   local text = get(id, 'box') .. ' was not heard of for the length of a lease'
-  local counted = get(id, 'state') ~= 'claimed' and (tonumber(get(id, 'attempt')) or 0) > 0
-  if counted then redis.call('HINCRBY', P .. 'job:' .. id, 'attempt', -1) end
-  local fruitless = redis.call('HINCRBY', P .. 'job:' .. id, 'fruitless', 1)
+  local counted = get(id, 'state') ~= 'claimed'
+  if counted and (tonumber(get(id, 'attempt')) or 0) > 0 then redis.call('HINCRBY', P .. 'job:' .. id, 'attempt', -1) end
+  local fruitless = redis.call('HINCRBY', P .. 'job:' .. id, 'fruitless', counted and 1 or 0)
   if fruitless < fruitless_limit then return settle(id, 'queued', 'lease_expired', text, at) end
   settle(id, 'failed', 'crash_loop', text .. ' (' .. fruitless .. ' times without a new checkpoint)', at)
 end

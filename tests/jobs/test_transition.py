@@ -89,9 +89,11 @@ def test_another_ending_begins_the_rests_anew() -> None:
     assert transition.ended(rested, 4, Reason.BOX_RESTARTED, "rebooted").fields["rest_seconds"] == 0
 
 
-def test_an_interruption_before_a_runner_took_it_has_no_attempt_to_give_back() -> None:
-    claimed = replace(JOB, state=State.CLAIMED, attempt=2)
-    assert transition.ended(claimed, 4, Reason.RUNNER_LOST, "gone").fields["attempt"] == 2
+def test_an_interruption_before_a_runner_took_it_says_nothing_of_the_job() -> None:
+    """A box whose runners do not start would else fail one waiting job after the other as the cause of it."""
+    claimed = replace(JOB, state=State.CLAIMED, attempt=2, fruitless=MAX_FRUITLESS_RUNS - 1)
+    move = transition.ended(claimed, 4, Reason.RUNNER_LOST, "gone")
+    assert (move.to, move.fields["attempt"], move.fields["fruitless"]) == (State.QUEUED, 2, MAX_FRUITLESS_RUNS - 1)
 
 
 def test_a_job_that_kills_box_after_box_is_stopped() -> None:

@@ -301,11 +301,11 @@ def test_a_lease_that_ran_out_uses_up_no_attempt(hands: Hands, store: Store) -> 
     hands.let_lease_run_out(job)
     sweep(store)
     assert (store.get(job).attempt, store.get(job).fruitless) == (1, 1)
-    # No runner took it: there is none to give back.
+    # No runner took it: there is none to give back, and nothing is said of the job.
     hands.claim(job)
     hands.let_lease_run_out(job)
     sweep(store)
-    assert (store.get(job).attempt, store.get(job).fruitless) == (1, 2)
+    assert (store.get(job).attempt, store.get(job).fruitless) == (1, 1)
 
 
 def test_a_job_that_takes_every_box_down_with_it_is_stopped(hands: Hands, store: Store) -> None:
