@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import shlex
 import signal
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from pi0q.ops import keeper, stored
 from pi0q.ops.machine import AUTODL_HOOK, Machine
-from pi0q.ops.steps import UNIT, Plan, boot_script, prune
+from pi0q.ops.steps import UNIT, Plan, prune
 
 
 class Hook:
@@ -150,6 +151,23 @@ class Worker:
         stopped = keeper.stop(self.plan.home)
         (self.plan.home / "keeper.lock").unlink(missing_ok=True)
         return "the worker was stopped; trainings that run go on to their end" if stopped else ""
+
+
+def boot_script(plan: Plan) -> str:
+    """The body of the boot hook. It returns at once: what else is in the hook must not wait."""
+    env = {
+        name: plan.machine.env[name] for name in ("HOME", "XDG_CONFIG_HOME", "PYTHONPATH") if plan.machine.env.get(name)
+    }
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
+    start = shlex.join([sys.executable, "-m", "pi0q.queue.cli", "box", "start"])
+    log = shlex.quote(str(plan.home / "logs" / "boot.log"))
+    return (
+        "#!/bin/bash\n"
+        f"# Starts this box's worker when the container starts; {AUTODL_HOOK} calls it.\n"
+        f"# Written by `pi0q box setup`, as is this: PI0Q_HOME is {json.dumps(str(plan.home))}.\n"
+        f"{exports}export PI0Q_HOME={shlex.quote(str(plan.home))}\n"
+        f"setsid nohup {start} >>{log} 2>&1 </dev/null &\n"
+    )
 
 
 def at_boot(plan: Plan) -> Hook | Unit | NoBoot:

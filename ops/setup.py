@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import boot, keeper, steps, stored
 from pi0q.ops.checks import disks, trainer
 from pi0q.ops.checks.finding import Finding, Patient, Status
-from pi0q.ops.machine import Machine, room, size_mib
+from pi0q.ops.machine import AUTODL_DATA, Machine, room, size_mib
 from pi0q.queue import settings as all_settings
-from pi0q.queue.settings import Settings
+from pi0q.queue.settings import READERS, Settings
 from pi0q.workers import interpreter
 from pi0q.workers.run.directory import RunDirectory
 
+#: Where the guide puts the Hub's cache; what it has fetched is not fetched again.
+GUIDE_HF_HOME = f"{AUTODL_DATA}/huggingface_cache"
 NEXT = "Done: this machine takes jobs. See it with `pi0q boxes`, and how it is with `pi0q doctor`."
 
 
@@ -32,14 +35,14 @@ class Done:
 def plan(machine: Machine) -> steps.Plan:
     """What this machine would be as a box. Raises UsageError where nothing says where the queue is."""
     settings, kept = _known(machine)
-    settings = replace(settings, hf_home=steps.hf_home(machine, settings))
+    settings = replace(settings, hf_home=_hf_home(machine, settings))
     if "redis_url" not in settings.sources:
         raise UsageError(
             "Nothing says where the queue is; nothing was done.\n"
             "Run it as: PI0Q_REDIS_URL='rediss://USER:PASSWORD@HOST:PORT/0' pi0q box setup"
         )
     chosen = "" if settings.trainer_python and "trainer_python" not in kept else _python(machine, settings)
-    values = kept | steps.to_store(machine, settings, chosen)
+    values = kept | _to_store(machine, settings, chosen)
     if machine.autodl and not machine.on_data_disk(settings.home):
         raise UsageError(
             f"PI0Q_HOME is {settings.home}, which is not on AutoDL's data disk; nothing was done.\n"
@@ -57,6 +60,24 @@ def _known(machine: Machine) -> tuple[Settings, dict[str, str]]:
     link = all_settings.config_path(machine.env)
     file = link if link.is_file() else all_settings.load(machine.env).home / "config.toml"
     return all_settings.load(machine.env, config=file), stored.ours(stored.read(file))
+
+
+def _to_store(machine: Machine, settings: Settings, trainer_python: str) -> dict[str, str]:
+    """The settings that the box must find when it starts by itself: those of this shell, and where things lie."""
+    given = {name: machine.env[f"PI0Q_{name.upper()}"] for name in READERS if machine.env.get(f"PI0Q_{name.upper()}")}
+    places = {"home": str(settings.home), "hf_home": str(settings.hf_home)}
+    chosen = {"trainer_python": trainer_python} if trainer_python else {}
+    return chosen | given | places
+
+
+def _hf_home(machine: Machine, settings: Settings) -> Path:
+    """Where the Hub's cache goes: what was chosen, unless that is AutoDL's system disk; else the guide's if it is
+    there already; else below home."""
+    guide = machine.at(GUIDE_HF_HOME)
+    chosen = "hf_home" in settings.sources or machine.env.get("HF_HOME")
+    if chosen and (not machine.autodl or machine.on_data_disk(settings.hf_home)):
+        return settings.hf_home
+    return guide if machine.autodl and guide.is_dir() else settings.home / "huggingface"
 
 
 def _python(machine: Machine, settings: Settings) -> str:

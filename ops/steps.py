@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,17 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from pi0q.ops import keeper, stored
-from pi0q.ops.machine import AUTODL_DATA, AUTODL_HOOK, Machine, same_disk
-from pi0q.queue.settings import READERS, Settings, config_path
+from pi0q.ops.machine import Machine, same_disk
+from pi0q.queue.settings import Settings, config_path
 from pi0q.workers.run import environment
 
-#: Where the guide puts the Hub's cache; what it has fetched is not fetched again.
-GUIDE_HF_HOME = f"{AUTODL_DATA}/huggingface_cache"
 UNIT = "pi0q-box.service"
 #: On PATH in every shell, AutoDL's boot script included.
 COMMAND = "/usr/local/bin/pi0q"
-#: Settings that are never stored: they belong to trials.
-FLEETING = frozenset({"fence"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,42 +306,3 @@ def prune(folder: Path) -> None:
     """Removes a folder of ours that is empty now."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-
-
-def to_store(machine: Machine, settings: Settings, trainer_python: str) -> dict[str, str]:
-    """The settings that the box must find when it starts by itself: those of this shell, and where things lie."""
-    given = {
-        name: machine.env[f"PI0Q_{name.upper()}"]
-        for name in READERS
-        if name not in FLEETING and machine.env.get(f"PI0Q_{name.upper()}")
-    }
-    places = {"home": str(settings.home), "hf_home": str(settings.hf_home)}
-    chosen = {"trainer_python": trainer_python} if trainer_python else {}
-    return chosen | given | places
-
-
-def hf_home(machine: Machine, settings: Settings) -> Path:
-    """Where the Hub's cache goes: what was chosen, unless that is AutoDL's system disk; else the guide's if it is
-    there already; else below home."""
-    guide = machine.at(GUIDE_HF_HOME)
-    chosen = "hf_home" in settings.sources or machine.env.get("HF_HOME")
-    if chosen and (not machine.autodl or machine.on_data_disk(settings.hf_home)):
-        return settings.hf_home
-    return guide if machine.autodl and guide.is_dir() else settings.home / "huggingface"
-
-
-def boot_script(plan: Plan) -> str:
-    """The body of the boot hook. It returns at once: what else is in the hook must not wait."""
-    env = {
-        name: plan.machine.env[name] for name in ("HOME", "XDG_CONFIG_HOME", "PYTHONPATH") if plan.machine.env.get(name)
-    }
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
-    start = shlex.join([sys.executable, "-m", "pi0q.queue.cli", "box", "start"])
-    log = shlex.quote(str(plan.home / "logs" / "boot.log"))
-    return (
-        "#!/bin/bash\n"
-        f"# Starts this box's worker when the container starts; {AUTODL_HOOK} calls it.\n"
-        f"# Written by `pi0q box setup`, as is this: PI0Q_HOME is {json.dumps(str(plan.home))}.\n"
-        f"{exports}export PI0Q_HOME={shlex.quote(str(plan.home))}\n"
-        f"setsid nohup {start} >>{log} 2>&1 </dev/null &\n"
-    )
