@@ -124,6 +124,15 @@ def cut_off() -> None:
     subprocess.Popen.__init__ = start_and_cut  # type: ignore[assignment,method-assign]
 
 
+def impatient(seconds: float) -> None:
+    """A runner that waits no longer for the end of what can't be killed."""
+    from pi0q.workers.run import process
+
+    process.UNKILLABLE_SECONDS = seconds
+
+
+if "WITNESS_UNKILLABLE_SECONDS" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
+    impatient(float(os.environ["WITNESS_UNKILLABLE_SECONDS"]))
 if "WITNESS_SERVER" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
     cut_off()
 if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/trainer.py") for part in sys.orig_argv):
