@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 IN = $(VENV)/bin/python
 
-.PHONY: demo test check bench pictures clean env
+.PHONY: demo test check bench nemesis pictures clean env
 
 demo: env
 	$(IN) -m pi0q.ops.demo .demo
@@ -21,6 +21,10 @@ check: env
 bench:
 	@$(PYTHON) ops/environment.py $(VENV)-bench worker,server,bench
 	$(VENV)-bench/bin/python benchmarks/start.py $(BENCH)
+
+# make nemesis ROUNDS=1000 SEED=1: as root it can use containers. JOBS houses at a time; a failing seed alone: ROUNDS=1.
+nemesis: env
+	$(IN) -m tests.nemesis $(foreach name,ROUNDS SEED FIRST JOBS REPORT LOGS,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 pictures: env
 	$(IN) tests/ops/pictures.py

@@ -289,8 +289,9 @@ def _nspid(pid: int) -> str:
 class House:
     """One queue, its boxes and its user."""
 
-    def __init__(self, place: Path, server: Server) -> None:
-        self.place, self.server = place, server
+    def __init__(self, place: Path, server: Server, *, witness: Path = TESTS / "end_to_end" / "witness") -> None:
+        """`witness`: the directory whose sitecustomize.py every Python of the house imports first."""
+        self.place, self.server, self.witness = place, server, witness
         self.prefix = f"t{secrets.token_hex(4)}:"
         self.store = self._connect()
         self.boxes: list[Box] = []
@@ -309,7 +310,7 @@ class House:
 
     def env(self, home: Path, **more: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
-        paths = [str(TESTS / "end_to_end" / "witness"), str(TESTS / "fake_lerobot"), clean.get("PYTHONPATH", "")]
+        paths = [str(self.witness), str(TESTS / "fake_lerobot"), clean.get("PYTHONPATH", "")]
         return clean | {
             "HOME": str(self.place),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),

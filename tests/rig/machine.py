@@ -71,6 +71,8 @@ class Container:
             [*_unshare(*more), "sh", "-c", INIT],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            # It complains of each crash.
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
             preexec_fn=_die_with_parent,

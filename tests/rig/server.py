@@ -126,8 +126,11 @@ class Server:
         config = data / "server.conf"
         data.mkdir(parents=True)
         secret = servers.password(self.data)
-        lines = (f"requirepass {secret}", f"masterauth {secret}", f"replicaof 127.0.0.1 {self.port}")
-        servers.private_text(config, "\n".join((*lines, "repl-diskless-sync-delay 0", "")))
+        lines = (f"requirepass {secret}", f"masterauth {secret}", f"replicaof 127.0.0.1 {self.port}", "")
+        servers.private_text(config, "\n".join(lines))
+        with contextlib.closing(self.client()) as client:
+            # It would wait for more replicas to come.
+            client.config_set("repl-diskless-sync-delay", 0)
         follower = Server.start(data)
         with contextlib.closing(follower.client()) as client:
             _until(lambda: client.info("replication")["master_link_status"] == "up", "the replica's first copy")

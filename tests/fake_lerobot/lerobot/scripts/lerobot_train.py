@@ -9,6 +9,7 @@ Environment:
     FAKE_MODEL_BYTES   size of model.safetensors' data (4096); the optimizer's is twice that
     FAKE_PUSH_SECONDS  the final push's length (0)
     FAKE_FAULT, FAKE_FAULT_ONCE  see `lerobot.faults`
+    FAKE_RECORD        file that gets a JSON line of each step, save and end: pid, step, CLOCK_MONOTONIC at both ends
     FAKE_LAYOUT        "0.4": no should_save_checkpoint; "other": update_policy is called one_step
 """
 
@@ -32,6 +33,16 @@ LAYOUT = os.environ.get("FAKE_LAYOUT", "0.6")
 
 def setting(name: str, default: float = 0) -> float:
     return float(os.environ.get(name) or default)
+
+
+def record(event: str, step: int, began: float) -> None:
+    """What a witness of several boxes needs: which process trained when."""
+    if path := os.environ.get("FAKE_RECORD"):
+        line = {"e": event, "pid": os.getpid(), "step": step, "t0": began, "t": time.monotonic()}
+        line |= {"job": os.environ.get("PI0Q_JOB"), "epoch": int(os.environ.get("PI0Q_EPOCH", 0))}
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(handle, json.dumps(line).encode() + b"\n")
+        os.close(handle)
 
 
 class Meter:
@@ -142,6 +153,8 @@ def update_policy(
     tracker: MetricsTracker, policy: FakePolicy, *_: Any, **__: Any
 ) -> tuple[MetricsTracker, dict[str, Any]]:
     start, step = time.perf_counter(), tracker.steps + 1
+    began = time.monotonic()
+    record("stepping", step, began)
     faults.before_step(step)
     if seconds := setting("FAKE_STEP_SECONDS"):
         time.sleep(seconds)
@@ -149,6 +162,7 @@ def update_policy(
     tracker.grad_norm, tracker.lr = 10 / (1 + step / 100), 2.5e-5
     policy.weights = step.to_bytes(8, "little") + policy.weights[8:]
     tracker.update_s = time.perf_counter() - start
+    record("step", step, began)
     return tracker, {}
 
 
@@ -169,6 +183,8 @@ def save_checkpoint(
     scheduler: Any,
     **numbers: int,
 ) -> None:
+    began = time.monotonic()
+    record("saving", step, began)
     model, state = checkpoint_dir / "pretrained_model", checkpoint_dir / "training_state"
     policy.save_pretrained(model)
     cfg.save_pretrained(model)
@@ -182,6 +198,7 @@ def save_checkpoint(
     safetensors.write(state / "optimizer_state.safetensors", {"state": optimizer.state})
     (state / "optimizer_param_groups.json").write_text(json.dumps([{"lr": 2.5e-5, "params": [0]}]))
     (state / "scheduler_state.json").write_text(json.dumps(vars(scheduler)))
+    record("saved", step, began)
 
 
 def update_last_checkpoint(checkpoint_dir: Path) -> None:
@@ -233,6 +250,7 @@ def train() -> None:
     logging.info(f"{cfg.steps=} ({short_number(cfg.steps)})")
     loop(cfg, step, policy, optimizer, scheduler, wandb_logger)
     logging.info("End of training")
+    record("done", cfg.steps, time.monotonic())
     if cfg.policy.push_to_hub:
         policy.push_model_to_hub(cfg)
 

@@ -1,0 +1,154 @@
+"""`python -m tests.nemesis`: rounds of seeded faults, in several houses at a time; see README's `make nemesis`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.nemesis import programme, report
+from tests.rig import clock, machine
+
+ROOT = Path(__file__).parents[2]
+#: Seconds after which a house that says nothing is given up with its round.
+SILENT = 240.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plays the rounds; 0 if none of them broke a promise."""
+    options = parsed(argv)
+    logs = Path(options.logs or tempfile.mkdtemp(prefix="nemesis-logs-"))
+    seeds = range(options.seed + options.first, options.seed + options.rounds)
+    if options.story:
+        print("\n\n".join(programme.plan(seed, clocks=not clock.missing()).story() for seed in seeds))
+        return 0
+    lacks = "; ".join(filter(None, (machine.refusal(), clock.missing())))
+    print(
+        f"nemesis: {len(seeds)} rounds, seeds {seeds[0]} to {seeds[-1]}, {options.jobs} houses of "
+        f"{len(programme.BOXES)} boxes at a time, lease {programme.LEASE:g} s"
+        + (f" (not here: {lacks})" if lacks else ""),
+        flush=True,
+    )
+    began = time.monotonic()
+    told = list(played(seeds, options.jobs, logs, verbose=options.verbose))
+    seconds = time.monotonic() - began
+    print(report.table(told, seconds))
+    if options.report:
+        Path(options.report).write_text(report.markdown(told, seconds, jobs=options.jobs, lacks=lacks))
+        print(f"report: {options.report}")
+    return 1 if any(round["violations"] for round in told) or len(told) < len(seeds) else 0
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make nemesis", description=str(__doc__))
+    parser.add_argument("--rounds", type=int, default=20, help="how many")
+    parser.add_argument("--seed", type=int, default=None, help="of the first round; each has its own, one more")
+    parser.add_argument("--first", type=int, default=0, help="rounds of these to leave out at the beginning")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="houses at a time")
+    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--logs", help="where failed rounds are kept")
+    parser.add_argument("--story", action="store_true", help="tell what would happen, and do nothing")
+    parser.add_argument("--verbose", action="store_true", help="a line a round, also of those that went well")
+    options = parser.parse_args(argv)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(10**6) * 1000
+    options.jobs = min(options.jobs, options.rounds)
+    return options
+
+
+def played(seeds: Sequence[int], jobs: int, logs: Path, *, verbose: bool = False) -> list[dict[str, Any]]:
+    """What each round came to, in the order in which they ended."""
+    waiting: queue.Queue[int] = queue.Queue()
+    for seed in seeds:
+        waiting.put(seed)
+    done: queue.Queue[dict[str, Any]] = queue.Queue()
+    told: list[dict[str, Any]] = []
+    houses = [threading.Thread(target=keep_house, args=(waiting, done, logs), daemon=True) for _ in range(jobs)]
+    for house in houses:
+        house.start()
+        # Three workers start at once in each: not all of them in the same second.
+        time.sleep(0.3)
+    while len(told) < len(seeds):
+        told.append(done.get())
+        tell(told, len(seeds), verbose)
+    for house in houses:
+        house.join()
+    return told
+
+
+def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], logs: Path) -> None:
+    """Has one process after the other play seeds until none is left; one that hangs is ended."""
+    house: subprocess.Popen[str] | None = None
+    while True:
+        try:
+            seed = waiting.get_nowait()
+        except queue.Empty:
+            break
+        if house is None or house.poll() is not None:
+            house = open_house(logs)
+        done.put(ask(house, seed))
+    if house is not None:
+        assert house.stdin is not None and house.stdout is not None
+        house.stdin.close()
+        house.wait()
+        house.stdout.close()
+
+
+def open_house(logs: Path) -> subprocess.Popen[str]:
+    logs.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    with (logs / "houses.err").open("a") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.nemesis.one", str(logs)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def ask(house: subprocess.Popen[str], seed: int) -> dict[str, Any]:
+    """One round; of a house that died or hung, that."""
+    assert house.stdin is not None and house.stdout is not None
+    # Its boxes end with it: they ask the kernel for that.
+    alarm = threading.Timer(SILENT, house.kill)
+    alarm.start()
+    try:
+        house.stdin.write(f"{seed}\n")
+        house.stdin.flush()
+        line = house.stdout.readline()
+        return dict(json.loads(line))
+    except (OSError, ValueError):
+        house.kill()
+        ended = f"rig: the house died or hung ({house.wait()}), see houses.err beside the logs"
+        return {"seed": seed, "violations": [ended], "counts": {}, "seconds": 0.0, "story": ""}
+    finally:
+        alarm.cancel()
+
+
+def tell(told: list[dict[str, Any]], rounds: int, verbose: bool) -> None:
+    last = told[-1]
+    if last["violations"]:
+        print(f"\nseed {last['seed']} BROKE A PROMISE\n{last['story']}")
+        print("\n".join(f"  >> {text}" for text in last["violations"]))
+        print(f"  logs: {last.get('logs')}\n  again: make nemesis SEED={last['seed']} ROUNDS=1\n", flush=True)
+    if verbose or len(told) % 25 == 0:
+        faults = ", ".join(f"{kind} {count}" for kind, count in last["counts"].get("faults", {}).items())
+        bad = sum(bool(each["violations"]) for each in told)
+        print(f"{len(told)}/{rounds} rounds, {bad} bad; seed {last['seed']}: {last['seconds']} s, {faults}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""One house that plays the seeds it is told on standard input, a line of JSON about each on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.nemesis.check import check
+from tests.nemesis.history import History
+from tests.nemesis.programme import plan
+from tests.nemesis.stage import Stage, keep, tidy
+from tests.rig import clock
+
+
+def main(logs: str) -> None:
+    stage: Stage | None = None
+    place = Path(tempfile.mkdtemp(prefix="nemesis-"))
+    houses = 0
+    try:
+        for line in sys.stdin:
+            seed = int(line)
+            began = time.monotonic()
+            try:
+                if stage is None:
+                    houses += 1
+                    stage = Stage(place / f"house-{houses}")
+                told = play(stage, seed, Path(logs) / f"seed-{seed}")
+            except Exception:
+                told = {"seed": seed, "violations": [f"rig: {traceback.format_exc()}"], "counts": {}}
+            told["seconds"] = round(time.monotonic() - began, 1)
+            if told["violations"] and stage is not None:
+                told["logs"] = str(Path(logs) / f"seed-{seed}")
+                keep(stage, Path(logs) / f"seed-{seed}")
+                with contextlib.suppress(Exception):
+                    stage.close()
+                shutil.rmtree(stage.place, ignore_errors=True)
+                stage = None
+            print(json.dumps(told), flush=True)
+    finally:
+        if stage is not None:
+            stage.close()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def play(stage: Stage, seed: int, logs: Path) -> dict[str, Any]:
+    programme = plan(seed, clocks=not clock.missing())
+    history = stage.play(programme)
+    violations = [str(each) for each in check(history)]
+    if violations:
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "story.txt").write_text("\n".join([programme.story(), "", *violations, "", happened(history)]) + "\n")
+        (logs / "history.json").write_text(json.dumps(asdict(history), indent=1))
+    tidy_after = not violations
+    if tidy_after:
+        tidy(stage)
+    return {
+        "seed": seed,
+        "violations": violations,
+        "story": programme.story() if violations else "",
+        "counts": counts(history),
+    }
+
+
+def counts(history: History) -> dict[str, Any]:
+    """What the summary adds up."""
+    return {
+        "faults": Counter(fault.kind for fault in history.faults),
+        "missed": history.missed,
+        "ends": Counter(f"{known.state} {known.reason}".strip() for known in history.jobs),
+        "trainers": len(history.lives),
+        "resumes": sum((life.first or 1) > 1 for life in history.lives),
+        "steps": sum(act.kind == "step" and act.t1 is not None for life in history.lives for act in life.acts),
+        "saves": len(history.sealed),
+        "calls": len(history.calls),
+        "maybes": sum(call.t1 is None for call in history.calls),
+        "recovery": round(history.ended - history.healed, 2),
+        "stalled": round(sum(end - begin for begin, end in history.stalls), 2),
+    }
+
+
+def happened(history: History) -> str:
+    """The faults as they were carried out, and each trainer, by time."""
+    lines = [
+        (fault.t0, f"{fault.kind} {fault.box} {fault.job} until {fault.t1 - history.begin:.2f}")
+        for fault in history.faults
+    ]
+    lines += [
+        (
+            life.begin,
+            f"trainer of {life.job} on {life.box} epoch {life.epoch}: steps {life.first}-{life.last}, done {life.done}",
+        )
+        for life in history.lives
+    ]
+    lines += [(known.accepted or 0.0, f"job {known.number} = {known.id}") for known in history.jobs]
+    lines += [(known.ended or 0.0, f"{known.id} ended: {known.state} {known.reason}") for known in history.jobs]
+    lines += [(history.healed, "all is well")]
+    return "\n".join(f"{at - history.begin:7.2f}  {text}" for at, text in sorted(lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,531 @@
+"""A house of three boxes, and the hands that do to it what a programme says."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pi0q.jobs.errors import Pi0qError
+from pi0q.queue import message
+from tests.nemesis import programme as plans
+from tests.nemesis.history import ENDED, Happened, History, Known, read
+from tests.nemesis.programme import Fault, Programme
+from tests.rig import machine
+from tests.rig.house import Box, House, gone, resume, wait
+from tests.rig.server import Server
+
+WITNESS = Path(__file__).parent / "witness"
+#: Seconds in which all jobs must have ended once everything is well again.
+LIMIT = 60.0
+#: Seconds in which all that an ended job held must be gone.
+TIDY = 10.0
+#: Seconds that a fault waits for its moment before it is left out.
+PATIENCE = 3.0
+#: Seconds without CPU for the rig's clock thread that count as the machine's fault.
+STALL = 0.4
+LINK_FAULTS = {"refuse", "hold", "swallow"}
+SERVER_FAULTS = {"kill_server", "stop_server", "restore_server", "promote"}
+
+
+class Stage:
+    """Lives over many rounds; one that failed is closed and another opened."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        server = Server.start(place / "server" / "data")
+        self.house = House(place, server, witness=WITNESS)
+        self.retired: list[Server] = []
+        self.boxes: dict[str, Box] = {}
+        self._seen: dict[str, int] = {}
+        self._copies = 0
+        for name in plans.BOXES:
+            record = place / f"{name}.record.jsonl"
+            self.boxes[name] = self.house.box(
+                name,
+                slots=plans.SLOTS,
+                gpus=[plans.CARDS[name]],
+                linked=True,
+                contained=True,
+                PI0Q_LEASE_SECONDS=str(plans.LEASE),
+                PI0Q_WAIT_FOR_BOX="2",
+                FAKE_STEP_SECONDS=str(plans.STEP),
+                FAKE_RECORD=str(record),
+            )
+        wait(self._ready, "three boxes", self._told)
+
+    def _ready(self) -> bool:
+        return sum(box.get("status") == "ready" for box in self.house.store.boxes()) == len(self.boxes)
+
+    def _told(self) -> str:
+        return "".join(box.log[-2000:] for box in self.boxes.values())
+
+    def news(self, name: str) -> list[dict[str, Any]]:
+        """What a box's processes wrote since the last look."""
+        file = self.place / f"{name}.record.jsonl"
+        if not file.exists():
+            return []
+        with file.open("rb") as stream:
+            stream.seek(self._seen.get(name, 0))
+            whole = stream.read().rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self._seen[name] = self._seen.get(name, 0) + len(whole) + 1
+        return [json.loads(line) for line in whole.split(b"\n")]
+
+    def play(self, programme: Programme) -> History:
+        """One round from its first submit until everything has ended and is tidy."""
+        for name in self.boxes:
+            self.news(name)
+        return Round(self, programme).play()
+
+    def copy_place(self) -> Path:
+        self._copies += 1
+        return self.place / f"copy-{self._copies}"
+
+    def close(self) -> None:
+        self.house.close()
+        for server in (*self.retired, self.house.server):
+            server.stop()
+
+
+class Round:
+    """One programme on a stage."""
+
+    def __init__(self, stage: Stage, programme: Programme) -> None:
+        self.stage, self.house, self.programme = stage, stage.house, programme
+        self.begin = time.monotonic()
+        self.history = History(seed=programme.seed, begin=self.begin)
+        self.records: dict[str, list[dict[str, Any]]] = {name: [] for name in stage.boxes}
+        self.known: dict[int, Known] = {}
+        #: Where each job's newest trainer is: job -> (box, pid inside).
+        self.lives: dict[str, tuple[str, int]] = {}
+        #: When each job first came to a moment, and where: (job, moment) -> (time, box).
+        self.moments: dict[tuple[str, str], tuple[float, str]] = {}
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._waiting = [fault for fault in programme.faults if fault.moment]
+        #: Faults that last, and what ends each of them.
+        self._lasting: dict[str, Happened] = {}
+        self._undo: dict[str, Callable[[], None]] = {}
+        self._down: set[str] = set()
+        self._drained: set[str] = set()
+        self._copy: tuple[float, Path] | None = None
+        self._quick = self._client()
+        self._over = threading.Event()
+
+    # -- the round --------------------------------------------------------------------------------
+
+    def play(self) -> History:
+        clock = threading.Thread(target=self._watch_the_clock, daemon=True)
+        clock.start()
+        for number, job in enumerate(self.programme.jobs):
+            self._at(job.at, lambda number=number: self._submit(number))  # type: ignore[misc]
+        for fault in self.programme.faults:
+            if fault.kind == "restore_server":
+                self._at(0.3 if fault.moment else max(0.2, fault.at - float(fault.note)), self._copy_server)
+            if not fault.moment:
+                self._at(fault.at, lambda fault=fault: self._hit(fault))  # type: ignore[misc]
+        while (self._agenda or self._waiting) and not self._all_over():
+            self._look()
+            self._wait_for_moments()
+            while self._agenda and self._agenda[0][0] <= time.monotonic():
+                heapq.heappop(self._agenda)[2]()
+            time.sleep(0.02)
+        self.history.missed += len(self._waiting)
+        self._heal()
+        self._await_the_end()
+        self._await_tidiness()
+        self._look()
+        for name, records in self.records.items():
+            read(self.history, name, records)
+        self._over.set()
+        clock.join()
+        self._clean()
+        return self.history
+
+    def _at(self, seconds: float, do: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (self.begin + seconds, self._count, do))
+
+    def _after(self, seconds: float, do: Callable[[], None]) -> None:
+        self._at(time.monotonic() - self.begin + seconds, do)
+
+    def _watch_the_clock(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(0.05):
+            now = time.monotonic()
+            if now - before > STALL:
+                self.history.stalls.append((before, now))
+            before = now
+
+    def _look(self) -> None:
+        for name, records in self.records.items():
+            fresh = self.stage.news(name)
+            records += fresh
+            for record in fresh:
+                self._note(name, record)
+
+    def _note(self, box: str, record: dict[str, Any]) -> None:
+        kind, job, at = record["e"], record.get("job", ""), record["t"]
+        if kind == "begin":
+            if job in self.lives:
+                self.moments.setdefault((job, "resumed"), (at, box))
+            self.lives[job] = (box, record["pid"])
+        elif kind == "answer" and record["script"] == "claim" and record["answer"][0] == "claimed":
+            claim = next(
+                call for call in reversed(self.records[box])
+                if call["e"] == "call" and (call["pid"], call["n"]) == (record["pid"], record["n"])
+            )  # fmt: skip
+            self.moments.setdefault((claim["args"][0], "claimed"), (at, box))
+        elif kind in ("stepping", "saving"):
+            self.moments.setdefault((job, kind), (at, box))
+
+    def _wait_for_moments(self) -> None:
+        for fault in list(self._waiting):
+            known = self.known.get(fault.job)
+            moment = self.moments.get((known.id, fault.moment)) if known else None
+            if moment:
+                self._waiting.remove(fault)
+                self._after(fault.at, lambda fault=fault, box=moment[1]: self._hit(fault, box))  # type: ignore[misc]
+            elif time.monotonic() > self.begin + plans.STAGE + PATIENCE:
+                self._waiting.remove(fault)
+                self.history.missed += 1
+
+    def _submit(self, number: int) -> None:
+        job = self.programme.jobs[number]
+        known = Known(id="", number=number, job=job, accepted=None)
+        with contextlib.suppress(Pi0qError, redis.RedisError):
+            known.id = self.house.submit(
+                job.name,
+                steps=job.steps,
+                save_freq=job.save_freq,
+                gib=job.gib,
+                priority=job.priority,
+                # Jobs that are alike in everything would count as one that was submitted twice.
+                flags={"wandb": {"enable": False}, "seed": self.programme.seed * 10 + number, "log_freq": 50},
+                checkpoints={"every": None, "keep": 2},
+            )
+            known.accepted = time.monotonic()
+            self.known[number] = known
+            self.history.jobs.append(known)
+
+    def _all_over(self) -> bool:
+        """Whether every job has ended, so that the faults to come would hit nothing."""
+        if len(self.known) < len(self.programme.jobs) or SERVER_FAULTS & self._lasting.keys():
+            return False
+        return self._count % 5 == 0 and all(self._ended(known) for known in self.known.values())
+
+    def _ended(self, known: Known) -> bool:
+        if known.ended is None:
+            with contextlib.suppress(redis.RedisError):
+                state = self._quick.hget(f"{self.house.prefix}job:{known.id}", "state")
+                if state in ENDED or (state is None and self._lasting == {} and self.history.healed):
+                    known.ended = time.monotonic()
+        return known.ended is not None
+
+    def _client(self) -> redis.Redis:
+        url = self.house.server.url
+        return redis.Redis.from_url(url, decode_responses=True, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
+
+    # -- faults -----------------------------------------------------------------------------------
+
+    def _hit(self, fault: Fault, box: str = "") -> None:
+        job = self.known[fault.job].id if fault.job in self.known else ""
+        aimed = self.stage.boxes.get(box or fault.box) if fault.box else None
+        done: Happened | None = None
+        began = time.monotonic()
+        with contextlib.suppress(redis.RedisError, Pi0qError, ProcessLookupError):
+            if aimed:
+                done = self._hit_box(fault, aimed, job if box else "")
+            elif fault.kind in SERVER_FAULTS:
+                done = self._hit_server(fault)
+            else:
+                done = self._hit_job(fault, job)
+        if done is None:
+            self.history.missed += 1
+            return
+        done.t0, done.t1 = began, time.monotonic()
+        self.history.faults.append(done)
+
+    def _hit_box(self, fault: Fault, box: Box, job: str) -> Happened | None:
+        done = Happened(kind=fault.kind, t0=0.0, t1=0.0, box=box.name)
+        kind = fault.kind
+        if kind in ("kill_trainer", "kill_runner", "kill_both", "term_runner", "stop_trainer", "stop_runner"):
+            return self._hit_run(fault, box, job, done)
+        if kind == "junk":
+            for key in (message.QUEUE, message.box_key(box.name)):
+                self.house.store.client.lpush(self.house.prefix + key, "rubbish")
+            return done
+        if kind == "cut":
+            assert box.link
+            box.link.cut()
+            return done
+        if kind in LINK_FAULTS:
+            assert box.link
+            if box.link.state != "open":
+                return None
+            {"refuse": box.link.refuse, "hold": box.link.hold, "swallow": box.link.swallow}[kind]()
+            return self._lasts(fault, done, box.link.heal)
+        if kind in ("drain", "drain_now"):
+            self.house.store.drain(box.name, "now" if kind == "drain_now" else "drain", text="nemesis")
+            self._drained.add(box.name)
+            return self._lasts(fault, done, lambda: self._undrain(box))
+        if box.name in self._down or not box.worker_pid:
+            return None
+        if kind == "kill_spare":
+            return done if _signal(box.spare_runner(), signal.SIGKILL) else None
+        if kind == "stop_worker":
+            pid = box.worker_pid
+            _signal(pid, signal.SIGSTOP)
+            return self._lasts(fault, done, lambda: resume(pid))
+        if kind == "stop_box":
+            box.freeze()
+            return self._lasts(fault, done, box.thaw)
+        return self._end_worker(fault, box, done)
+
+    def _end_worker(self, fault: Fault, box: Box, done: Happened) -> Happened:
+        self._down.add(box.name)
+        if fault.kind == "kill_worker":
+            box.kill()
+        elif fault.kind == "term_worker":
+            _signal(box.worker_pid, signal.SIGTERM)
+        else:
+            box.crash()
+            if fault.kind == "clock":
+                box.set_clock(fault.note)
+        return self._lasts(fault, done, lambda: self._restart(box))
+
+    def _hit_run(self, fault: Fault, box: Box, job: str, done: Happened) -> Happened | None:
+        """A process of a run: of the job that the fault is about, else of any that trains on the box."""
+        here = [known for known, (where, _) in self.lives.items() if where == box.name]
+        for done.job in [job] if job else reversed(here):
+            trainer = box.pid(self.lives[done.job][1]) if done.job in here else 0
+            try:
+                runner = box.runner(done.job)
+            except (OSError, ValueError):
+                continue
+            if trainer and not gone(trainer) and done.job in _marked(trainer):
+                break
+            if runner and fault.kind not in ("kill_trainer", "stop_trainer") and "runner" in _command(runner):
+                break
+        else:
+            return None
+        if fault.kind in ("kill_trainer", "stop_trainer"):
+            runner = 0
+        if fault.kind in ("stop_runner", "stop_trainer"):
+            pid = runner or trainer
+            if not _signal(pid, signal.SIGSTOP):
+                return None
+            return self._lasts(fault, done, lambda: resume(pid))
+        hit = _signal(runner, signal.SIGTERM if fault.kind == "term_runner" else signal.SIGKILL)
+        if fault.kind in ("kill_trainer", "kill_both"):
+            hit = _signal(trainer, signal.SIGKILL) or hit
+        return done if hit else None
+
+    def _hit_server(self, fault: Fault) -> Happened | None:
+        if SERVER_FAULTS & self._lasting.keys():
+            return None
+        done, server = Happened(kind=fault.kind, t0=0.0, t1=0.0), self.house.server
+        if fault.kind == "kill_server":
+            server.kill()
+            return self._lasts(fault, done, server.restart)
+        if fault.kind == "stop_server":
+            server.pause()
+            return self._lasts(fault, done, server.resume)
+        if fault.kind == "restore_server":
+            if self._copy is None:
+                return None
+            done.since, copy = self._copy
+            server.restore(copy)
+            return done
+        replica = server.replica(self.stage.copy_place() / "data")
+        server.kill()
+        replica.promote()
+        self.stage.retired.append(server)
+        self.house.follow(replica)
+        self._quick = self._client()
+        return done
+
+    def _copy_server(self) -> None:
+        if not SERVER_FAULTS & self._lasting.keys() and self._copy is None:
+            self._copy = (time.monotonic(), self.house.server.keep(self.stage.copy_place()))
+
+    def _hit_job(self, fault: Fault, job: str) -> Happened | None:
+        if not job or SERVER_FAULTS & self._lasting.keys():
+            return None
+        store, prefix = self.house.store, self.house.prefix
+        raw = store.client.hget(f"{prefix}job:{job}", "message")
+        owner = str(store.client.hget(f"{prefix}job:{job}", "box") or "box-a")
+        keys = [prefix + key for key in (*message.QUEUE_KEYS, message.box_key(owner))]
+        if fault.kind == "cancel":
+            store.cancel(job, text="nemesis wishes so")
+        elif raw is None:
+            return None
+        elif fault.kind == "lose_message":
+            if not sum(int(store.client.lrem(key, 0, str(raw))) for key in keys):
+                return None
+        else:
+            for key in keys[-2:]:
+                store.client.lpush(key, str(raw))
+        return Happened(kind=fault.kind, t0=0.0, t1=0.0, box=owner, job=job)
+
+    # -- what lasts, and its end ------------------------------------------------------------------
+
+    def _lasts(self, fault: Fault, done: Happened, undo: Callable[[], object]) -> Happened:
+        key = fault.kind if fault.kind in SERVER_FAULTS else f"{fault.kind} {self._count}"
+        self._lasting[key] = done
+
+        def over() -> None:
+            if self._lasting.pop(key, None) is not None:
+                undo()
+                done.t1 = time.monotonic()
+
+        self._undo[key] = over
+        self._after(fault.seconds, over)
+        return done
+
+    def _undrain(self, box: Box) -> None:
+        with contextlib.suppress(redis.RedisError, Pi0qError):
+            self.house.store.drain(box.name, "", text="nemesis")
+            self._drained.discard(box.name)
+
+    def _restart(self, box: Box) -> None:
+        if box.worker.poll() is None:
+            # It was told to stop and takes its time.
+            with contextlib.suppress(Exception):
+                box.worker.wait(5)
+        if box.worker.poll() is not None:
+            box.start()
+            self._down.discard(box.name)
+
+    def _heal(self) -> None:
+        """Everything is well again: lines, processes, server, workers."""
+        for over in list(self._undo.values()):
+            over()
+        if not self.house.server.alive:
+            self.house.server.restart()
+        for box in self.stage.boxes.values():
+            assert box.link
+            box.link.heal()
+            box.thaw()
+            if box.name in self._down:
+                self._restart(box)
+            elif not box.worker_pid:
+                said = box.log[-600:]
+                self.history.died.append(f"the worker of {box.name} ended with {box.worker.wait()}: {said}")
+                box.start()
+        for name in list(self._drained):
+            self._undrain(self.stage.boxes[name])
+        self.history.healed = time.monotonic()
+
+    def _await_the_end(self) -> None:
+        give_up = time.monotonic() + LIMIT
+        while time.monotonic() < give_up and not all(map(self._ended, self.known.values())):
+            self._look()
+            time.sleep(0.05)
+        self.history.ended = time.monotonic()
+        for known in self.known.values():
+            with contextlib.suppress(Pi0qError):
+                record = self.house.store.get(known.id)
+                known.state, known.reason = str(record.state.value), str(record.reason or "")
+                known.attempt, known.step = record.attempt, record.step or 0
+                known.history = [f"{event.state.value}:{event.reason or ''}" for event in record.history]
+                continue
+            known.there = False
+
+    def _await_tidiness(self) -> None:
+        give_up = time.monotonic() + TIDY
+        while (left := list(self._left())) and time.monotonic() < give_up:
+            time.sleep(0.1)
+        self.history.left = left
+
+    def _left(self) -> Iterator[str]:
+        store, prefix = self.house.store, self.house.prefix
+        if mib := self.house.promised():
+            yield f"{mib} MiB are still promised"
+        for key in ("leases", *(f"owned:{name}" for name in self.stage.boxes)):
+            kind = store.client.zcard if key == "leases" else store.client.scard
+            if count := kind(prefix + key):
+                yield f"{count} jobs in {key}"
+        for box in self.stage.boxes.values():
+            spare = 0
+            for process in box.processes():
+                with contextlib.suppress(psutil.Error):
+                    words = process.cmdline()
+                    if process.status() == psutil.STATUS_ZOMBIE or "pi0q.queue.cli" in words:
+                        continue
+                    spare += "pi0q.workers.run.runner" in words
+                    if "pi0q.workers.run.runner" not in words or spare > 1:
+                        yield f"{box.name}: process {process.pid} {' '.join(words)[:150]}"
+
+    def _clean(self) -> None:
+        """What the next round has no use for. A round that failed is left as it is by `keep`."""
+        self._quick.close()
+        self.stage.retired = [server for server in self.stage.retired if not _retire(server)]
+
+    def keep(self, place: Path) -> None:
+        """What a person wants who looks into a failed round."""
+        keep(self.stage, place)
+
+
+def tidy(stage: Stage) -> None:
+    """Removes the runs of a round that is over, and copies of the server's data."""
+    for box in stage.boxes.values():
+        for run in box.home.glob("runs/*"):
+            shutil.rmtree(run, ignore_errors=True)
+    for copy in stage.place.glob("copy-*"):
+        if copy / "data" != stage.house.server.data:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def keep(stage: Stage, place: Path) -> None:
+    """Copies logs and records of a failed round, without checkpoints."""
+    place.mkdir(parents=True, exist_ok=True)
+    for file in stage.place.rglob("*"):
+        if file.is_file() and file.suffix in (".log", ".out", ".jsonl", ".json") and "checkpoints" not in file.parts:
+            target = place / file.relative_to(stage.place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(file, target)
+
+
+def _retire(server: Server) -> bool:
+    server.stop()
+    return True
+
+
+def _signal(pid: int, signum: signal.Signals) -> bool:
+    if not pid or gone(pid):
+        return False
+    os.kill(pid, signum)
+    return True
+
+
+def _marked(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).environ().get("PI0Q_JOB", "")
+    return ""
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(psutil.Process(pid).cmdline())
+    return ""
+
+
+def contained() -> bool:
+    return not machine.refusal()
