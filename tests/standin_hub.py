@@ -4,13 +4,16 @@
         sha = hub.commit("dataset", "owner/name", {"meta/info.json": b"{}"}, refs=("main", "v3.0"))
         ... HF_ENDPOINT=hub.url ...
         hub.files_read()
+        with hub.mirror() as mirror, StandInProxy() as proxy: ...
 
 Large files are redirected to a second address with X-Linked-* headers, as the real one does with LFS.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import re
 import threading
@@ -39,6 +42,8 @@ class Request:
     #: The Range header.
     range: str | None
     status: int
+    #: The Authorization header.
+    authorization: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -47,13 +52,21 @@ class Fault:
 
     #: Regular expression, searched for in the path.
     path: str
-    #: Answer with this status; None: answer, but only with the first half of the file.
+    #: Answer with this status; None: answer, but only with the first part of the file.
     status: int | None = None
     #: X-Error-Code.
     code: str | None = None
+    #: Retry-After.
+    retry_after: str | None = None
+    #: How much of the file comes before the cut.
+    part: float = 0.5
+    #: All of the file comes, with a byte that is another in its middle.
+    corrupt: bool = False
+    #: All of the file comes, whatever range was asked for.
+    whole: bool = False
     #: Times it strikes.
     times: int = 1_000_000
-    #: Set when half of the file is sent; the connection then stays open until `resume` is set.
+    #: Set when that part of the file is sent; the connection then stays open until `resume` is set.
     halfway: threading.Event | None = None
     resume: threading.Event = field(default_factory=threading.Event)
 
@@ -68,9 +81,13 @@ class _Repo:
 class StandInHub:
     """The server and what it holds; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hosts: tuple[str, str] = ("127.0.0.1", "127.0.0.2")) -> None:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        #: Tokens of accounts that have accepted no terms.
+        self.strangers: set[str] = set()
+        #: Bytes of files that were written to a connection.
+        self.served = 0
         self._repos: dict[tuple[str, str], _Repo] = {}
         self._blobs: dict[str, bytes] = {}
         self._lock = threading.Lock()
@@ -81,7 +98,7 @@ class StandInHub:
 
         # The Hub itself and the place that it sends readers of large files to: another host, or huggingface_hub
         # would take that one's answers for the Hub's.
-        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in ("127.0.0.1", "127.0.0.2")]
+        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in hosts]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in self._servers
         ]
@@ -132,10 +149,25 @@ class StandInHub:
         self._blobs |= {hashlib.sha256(body).hexdigest(): body for body in files.values()}
         return sha
 
+    def mirror(self) -> StandInHub:
+        """Another address with the same content, which nobody should show a token; not yet open."""
+        other = StandInHub(hosts=("127.0.0.4", "127.0.0.5"))
+        other._repos, other._blobs = self._repos, self._blobs
+        return other
+
     def forget(self) -> None:
-        """Empties the log of requests."""
+        """Empties the log of requests and the count of bytes."""
         with self._lock:
             self.requests.clear()
+            self.served = 0
+
+    def tokens(self) -> set[str | None]:
+        """Every Authorization header that was seen."""
+        return {one.authorization for one in self.requests} - {None}
+
+    def count(self, size: int) -> None:
+        with self._lock:
+            self.served += size
 
     def files_read(self) -> list[str]:
         """Paths of the files whose content was asked for, sorted; one read twice is there twice."""
@@ -205,8 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         path = unquote(address.path)
         fault = self.standin.strike(path)
+        told = self.headers.get("Authorization")
         if fault and fault.status:
-            self._refuse(fault.status, fault.code or "")
+            self._refuse(fault.status, fault.code or "", retry_after=fault.retry_after)
+        elif told and told.partition(" ")[2] not in {TOKEN, *self.standin.strangers} and not path.startswith("/cdn/"):
+            self._refuse(401, "", message="Invalid credentials in Authorization header")
         elif match := _API.fullmatch(path):
             self._tell(match, parse_qs(address.query))
         elif match := _RESOLVE.fullmatch(path):
@@ -269,30 +304,104 @@ class _Handler(BaseHTTPRequestHandler):
     def _known(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
-    def _refuse(self, status: int, code: str) -> None:
-        self._send(b"", {"X-Error-Code": code} if code else {}, None, status=status)
+    def _refuse(self, status: int, code: str, *, message: str = "", retry_after: str | None = None) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message, "Retry-After": retry_after or ""}
+        self._send(b"", {name: value for name, value in headers.items() if value}, None, status=status)
 
     def _send(self, body: bytes, headers: Mapping[str, str], fault: Fault | None, *, status: int = 200) -> None:
         wanted = self.headers.get("Range")
-        if wanted and status == 200:
-            body, status = body[int(wanted.removeprefix("bytes=").partition("-")[0]) :], 206
+        if wanted and status == 200 and not (fault and fault.whole):
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            body, status = body[start:], 206 if start < len(body) else 416
         # Written down before the client can see the answer, so that a test that has it finds it here.
         self.standin.log(
-            Request(method=self.command, path=unquote(urlsplit(self.path).path), range=wanted, status=status)
+            Request(
+                method=self.command,
+                path=unquote(urlsplit(self.path).path),
+                range=wanted,
+                status=status,
+                authorization=self.headers.get("Authorization"),
+            )
         )
+        if fault and fault.corrupt and body:
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body)), "Accept-Ranges": "bytes"}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return
-        if fault is None:
-            self.wfile.write(body)
+        if fault is None or fault.corrupt or fault.whole:
+            self._write(body)
             return
-        self.wfile.write(body[: len(body) // 2])
-        self.wfile.flush()
+        cut = int(len(body) * fault.part)
+        self._write(body[:cut])
         if fault.halfway is not None:
             fault.halfway.set()
             fault.resume.wait()
-            self.wfile.write(body[len(body) // 2 :])
+            self._write(body[cut:])
         self.close_connection = True
+
+    def _write(self, data: bytes) -> None:
+        # A client that was killed hangs up.
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, len(data), 65536):
+                self.wfile.write(data[start : start + 65536])
+                if not self.path.startswith("/api/"):
+                    self.standin.count(len(data[start : start + 65536]))
+            self.wfile.flush()
+
+
+class StandInProxy:
+    """A proxy as `/etc/network_turbo` names one, for plain HTTP; a context manager."""
+
+    def __init__(self) -> None:
+        #: Addresses that were asked for.
+        self.asked: list[str] = []
+        proxy = self
+
+        class Handler(_Forward):
+            standin = proxy
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> StandInProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Forward(BaseHTTPRequestHandler):
+    standin: StandInProxy
+
+    def do_GET(self) -> None:
+        self.standin.asked.append(self.path)
+        address = urlsplit(self.path)
+        there = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        try:
+            headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
+            there.request(self.command, self.path.partition(address.netloc)[2], headers=headers)
+            answer = there.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            while data := answer.read1(65536):
+                self.wfile.write(data)
+        finally:
+            there.close()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the log is `StandInProxy.asked`."""

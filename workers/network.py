@@ -189,10 +189,17 @@ class Ways:
         self.remember(first)
         return first
 
-    def remember(self, route: Route | None) -> None:
-        """This way worked, or None: the remembered one did not."""
+    def remember(self, route: Route) -> None:
+        """This way worked: it comes first from now on."""
+        self._write(route.name)
+
+    def forget(self, route: Route) -> None:
+        """This way did not work: if it was the remembered one, all are looked at again."""
+        if self._memory().get(self.place) == route.name:
+            self._write(None)
+
+    def _write(self, name: str | None) -> None:
         known = self._memory()
-        name = route.name if route else None
         if len(self.routes) < 2 or known.get(self.place) == name:
             return
         known = {place: way for place, way in {**known, self.place: name}.items() if way}

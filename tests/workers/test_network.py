@@ -201,7 +201,9 @@ def test_the_way_that_worked_is_remembered_until_it_fails(places: list[Place], t
     assert [route.name for route in anew.order()] == ["direct", "mirror", "turbo"]
     assert (len(a.asked), len(b.asked)) == asked, "a known way is not probed before it is taken"
 
-    anew.remember(None)
+    anew.forget(routes[0])
+    assert anew.order()[0].name == "direct", "another way's failure says nothing of this one"
+    anew.forget(routes[2])
     assert [route.name for route in anew.order()] == ["turbo", "direct"]
 
 

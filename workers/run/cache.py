@@ -3,209 +3,246 @@
     wanted -> prepare -> at_home, offline_env
 
 After `prepare` the trainer can start with the network cut; `fetches` says how it is told where things lie.
+Every way to the Hub is tried (`network`), each by a process of its own (`errand`, `download`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pi0q.jobs.outcome import Reason
+from pi0q.queue import settings as all_settings
+from pi0q.queue.settings import Settings
+from pi0q.workers import network
+from pi0q.workers.network import Route, Ways
+from pi0q.workers.run import errand, snapshots
 from pi0q.workers.run.fetches import Fetch, at_home, needs_network, offline_env, wanted
-from pi0q.workers.run.refusals import Refused, lacking, refusal
-from pi0q.workers.run.transfer import Blob, shown
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+from pi0q.workers.run.refusals import Refused, lacking, unreachable
+from pi0q.workers.run.transfer import Blob, progress
 
 __all__ = ["Fetch", "Refused", "at_home", "needs_network", "offline_env", "prepare", "wanted"]
 
 Say = Callable[[str], None]
 
-#: The tag that both LeRobots ask a dataset for (CODEBASE_VERSION in 0.4.4 and 0.6.1); main if there is none.
-DATASET_TAG = "v3.0"
-#: A snapshot without any of these is not one.
-ESSENTIAL = {
-    "dataset": ("meta/info.json",),
-    "base": ("model.safetensors", "adapter_model.safetensors"),
-    "tokenizer": ("tokenizer.json", "tokenizer.model"),
-}
-#: Seconds that the Hub has to say what a repository holds; huggingface_hub would wait for ever.
-PATIENCE_SECONDS = 30.0
-#: Before each further try of a download that the network broke off.
-PAUSES_SECONDS = (0.0, 2.0, 10.0)
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_REF = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+#: Before each further round over all ways.
+PAUSES_SECONDS = (2.0, 10.0)
+#: The longest that a run waits, with its GPU, because the Hub asked for it; beyond that the job goes back to the queue.
+LONGEST_WAIT_SECONDS = 60.0
+#: What no other way to the same Hub changes.
+_DENIED = frozenset({Reason.NEEDS_ACCESS, Reason.NOT_ON_HUB})
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
+@dataclass(kw_only=True)
+class _Case:
+    """One fetch and how far it is."""
+
     fetch: Fetch
-    sha: str
-    #: What the commit consists of; None: the Hub was not asked, the cache will do.
-    blobs: tuple[Blob, ...] | None
-    #: The branch or tag that named the commit.
+    #: The commit of an earlier run, which wins; once it is done, the one that was taken.
+    pin: str | None
+    done: bool = False
+    #: The commit that whoever was asked last named.
+    sha: str = ""
+    #: Branch or tag that named the commit.
     ref: str | None = None
+    #: The last refusal.
+    refused: Refused | None = None
+    #: Whether the mirror has no answer to it: gated, private, or not there at all.
+    guarded: bool = False
+    #: Whether asking again would change nothing.
+    settled: bool = False
+    blobs: list[Blob] = field(default_factory=list)
+
+    @property
+    def what(self) -> str:
+        return f"{self.fetch.kind} {self.fetch.repo_id}"
+
+    @property
+    def open(self) -> bool:
+        return not self.done and not self.settled
+
+    def hear(self, refused: Refused, route: Route) -> None:
+        self.refused = refused
+        if refused.reason in _DENIED and not route.trusted:
+            self.guarded = True
+        else:
+            self.settled = refused.reason is not Reason.NETWORK
 
 
-def prepare(fetches: Iterable[Fetch], *, hf_home: Path, pins: Mapping[str, str], say: Say) -> dict[str, str]:
+def prepare(
+    fetches: Iterable[Fetch],
+    *,
+    hf_home: Path,
+    pins: Mapping[str, str],
+    say: Say,
+    settings: Settings | None = None,
+) -> dict[str, str]:
     """Brings everything into the cache; gives the commit of each, by `Fetch.pin`.
 
     Args:
         pins: Commits of an earlier run of this job; they win over what the Hub has now.
-        say: Told a line at a time what goes on, at most twice a second; also from another thread.
+        say: Told a line at a time what goes on, about twice a second.
+        settings: Of this box, for its ways to the Hub; read from the environment when left out.
 
     Raises:
         Refused: The Hub would not, or the disk, and the cache does not hold all of it either.
     """
-    plans = [_plan(fetch, hf_home, pins.get(fetch.pin), say) for fetch in fetches]
-    asked = {plan.fetch.folder(hf_home) / "blobs": plan.blobs for plan in plans if plan.blobs}
-    with shown(asked, say):
-        done = [_fetched(plan, hf_home, pins.get(plan.fetch.pin), say) for plan in plans]
-    return {plan.fetch.pin: plan.sha for plan in done}
+    desk = _Desk([_Case(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches], hf_home, say)
+    if desk.cases:
+        desk.run(settings or all_settings.load())
+    return {case.fetch.pin: str(case.pin) for case in desk.cases}
 
 
-def _plan(fetch: Fetch, hf_home: Path, pin: str | None, say: Say) -> _Plan:
-    try:
-        ref, info = _ask(fetch, pin)
-    except Exception as error:
-        return _from_cache(fetch, hf_home, pin, error, say)
-    blobs = tuple(
-        Blob(name=str(file.lfs.sha256 if file.lfs else file.blob_id), size=file.size or 0)
-        for file in info.siblings or []
-        if fetch.takes(file.rfilename)
-    )
-    return _Plan(fetch=fetch, sha=str(info.sha), blobs=blobs, ref=ref)
+class _Desk:
+    """All fetches of one run."""
 
+    def __init__(self, cases: Sequence[_Case], hf_home: Path, say: Say) -> None:
+        self.cases, self.hf_home, self.say = cases, hf_home, say
+        self._told = ""
 
-def _ask(fetch: Fetch, pin: str | None) -> tuple[str | None, ModelInfo | DatasetInfo]:
-    """What the Hub holds at the pin, else under the first name that exists, and that name."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RevisionNotFoundError
+    def run(self, settings: Settings) -> None:
+        for case in self.cases:
+            case.done = bool(case.pin) and snapshots.was_laid(case.fetch, self.hf_home, str(case.pin))
+        if self.open():
+            snapshots.tidy(self.hf_home / "hub")
+            self.fetch_all(settings)
+        for case in self.cases:
+            self.close(case)
 
-    *likely, last = [pin] if pin else _names(fetch)
-    for name in [*likely, last]:
+    def open(self) -> list[_Case]:
+        return [case for case in self.cases if case.open]
+
+    def fetch_all(self, settings: Settings) -> None:
+        """Round after round over the ways, as long as that may help."""
+        if _offline():
+            for case in self.open():
+                case.refused, case.settled = unreachable(case.what, "HF_HUB_OFFLINE is set on this box"), True
+        turbo = network.read_turbo(settings.network_turbo)
+        routes = network.hub_routes(settings, os.environ, turbo)
+        public = Ways("public", routes, settings.home)
+        hub = Ways("hub", [route for route in routes if route.trusted], settings.home)
+        for pause in (*PAUSES_SECONDS, None):
+            self.round(public, hub, settings.stall_seconds)
+            for case in self.open():
+                self.take_cached(case)
+            asked = max((case.refused.asked_seconds for case in self.open() if case.refused), default=0.0)
+            if not self.open() or pause is None or asked > LONGEST_WAIT_SECONDS:
+                return
+            self.say(f"waiting {max(pause, asked):.0f} s before the Hub is asked again")
+            time.sleep(max(asked, pause * random.uniform(0.75, 1.25)))
+
+    def round(self, public: Ways, hub: Ways, stall_seconds: float) -> None:
+        """Each way once, until nothing is open."""
+        for route in _each(public, hub):
+            if not self.open():
+                return
+            asked = [case for case in self.open() if route.trusted or not case.guarded]
+            if not asked:
+                continue
+            self.send(route, asked, stall_seconds)
+            for ways, cases in ((public, [case for case in asked if not case.guarded]), (hub, asked)):
+                if any(route.name == way.name for way in ways.routes) and cases:
+                    _learn(ways, route, cases)
+
+    def send(self, route: Route, asked: Sequence[_Case], stall_seconds: float) -> None:
+        """One process over one way; afterwards each of these cases is done or has a refusal."""
+        for case in asked:
+            case.refused = None
+        pins = {case.fetch.pin: case.pin for case in asked if case.pin}
+        heard = errand.send(
+            route, [case.fetch for case in asked], pins=pins, hf_home=self.hf_home, stall_seconds=stall_seconds
+        )
+        why = "its download ended too early"
         try:
-            info = HfApi(library_name="pi0q").repo_info(
-                fetch.repo_id,
-                repo_type=fetch.repo_type,
-                revision=name,
-                files_metadata=True,
-                timeout=PATIENCE_SECONDS,
-            )
-        except RevisionNotFoundError:
-            if name == last:
-                raise
+            for line in heard:
+                if line is not None and "n" in line:
+                    self.note(asked[line["n"]], line, route)
+                elif line is not None and "say" in line:
+                    self.say(line["say"])
+                elif line is not None and "bug" in line:
+                    raise RuntimeError(line["bug"])
+                self.show(asked)
+        except (errand.Stalled, errand.Ended) as error:
+            why = str(error)
+        for case in asked:
+            if not case.done and case.refused is None:
+                case.hear(unreachable(case.what, f"{why} ({_named(route)})"), route)
+            if case.open and case.refused:
+                self.say(f"{case.refused.why}; another way is tried, or the same again")
+
+    def note(self, case: _Case, line: Mapping[str, Any], route: Route) -> None:
+        """What the process said of one case."""
+        if "sha" in line:
+            case.sha, case.ref = line["sha"], line["ref"]
+            case.blobs = [Blob(name=name, size=size) for name, size in line["blobs"]]
+        elif "refused" in line:
+            case.hear(Refused.from_json(line["refused"]), route)
         else:
-            return (None if pin else name), info  # type: ignore[return-value]
-    raise AssertionError("the last name either answers or raises")
+            case.pin, case.done = case.sha, True
 
+    def show(self, asked: Iterable[_Case]) -> None:
+        """Says how far it is, if that changed."""
+        line = progress({case.fetch.folder(self.hf_home) / "blobs": case.blobs for case in asked})
+        if line and line != self._told:
+            self._told = line
+            self.say(line)
 
-def _fetched(plan: _Plan, hf_home: Path, pin: str | None, say: Say) -> _Plan:
-    """Downloads what the cache lacks of it, or finds that the cache will do."""
-    fetch, folder = plan.fetch, plan.fetch.folder(hf_home)
-    if plan.blobs is not None:
-        mark = _mark(folder, plan.sha)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _drop_orphans(folder)
-            mark.touch()
-            _download(fetch, plan.sha, hf_home / "hub")
-            mark.unlink(missing_ok=True)
-        except Exception as error:
-            plan = _from_cache(fetch, hf_home, pin, error, say)
-    if not _is_whole(fetch, hf_home, plan.sha):
-        raise lacking(f"{fetch.kind} {fetch.repo_id}", ESSENTIAL[fetch.kind][0], plan.sha)
-    for name in {plan.ref, "main" if fetch.repo_type == "model" and not fetch.revision else None} - {None}:
-        _point(folder, str(name), plan.sha)
-    return plan
+    # -- without the Hub ----------------------------------------------------------------------------
 
-
-def _download(fetch: Fetch, sha: str, cache: Path) -> None:
-    """Takes up again what a cut left, a few times; huggingface_hub itself does so for some cuts only."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    patterns = list(fetch.patterns) if fetch.patterns else None
-    for pause in (*PAUSES_SECONDS, None):
-        try:
-            snapshot_download(
-                fetch.repo_id, repo_type=fetch.repo_type, revision=sha, cache_dir=cache, allow_patterns=patterns
-            )
+    def take_cached(self, case: _Case) -> None:
+        """Goes on with the commit that the cache holds whole, since the Hub failed us."""
+        refused, folder = case.refused, case.fetch.folder(self.hf_home)
+        if refused is None or refused.reason is Reason.DISK_FULL:
             return
-        except Exception as error:
-            refused = refusal(error, fetch.kind, fetch.pin)
-            if pause is None or refused is None or refused.reason is not Reason.NETWORK:
-                raise
-        time.sleep(pause)
+        cached = [case.pin] if case.pin else [snapshots.read_ref(folder, name) for name in snapshots.names(case.fetch)]
+        for sha in cached:
+            if sha and snapshots.is_whole(case.fetch, self.hf_home, sha):
+                self.say(f"{refused.why}; going on with the copy in this box's cache (commit {sha[:8]})")
+                case.pin, case.done, case.ref = sha, True, None
+                return
+
+    def close(self, case: _Case) -> None:
+        """Makes sure that it is there, and what its names point to."""
+        if not case.done:
+            self.take_cached(case)
+        if not case.done and case.refused:
+            raise case.refused
+        fetch, sha = case.fetch, str(case.pin)
+        if not snapshots.is_whole(fetch, self.hf_home, sha):
+            raise lacking(case.what, snapshots.ESSENTIAL[fetch.kind][0], sha)
+        for name in {case.ref, "main" if fetch.repo_type == "model" and not fetch.revision else None} - {None}:
+            snapshots.point(fetch.folder(self.hf_home), str(name), sha)
 
 
-def _from_cache(fetch: Fetch, hf_home: Path, pin: str | None, error: Exception, say: Say) -> _Plan:
-    """The commit that the cache holds whole, since the Hub failed us; raises if there is none."""
-    refused = refusal(error, f"{fetch.kind} {fetch.repo_id}", fetch.pin)
-    if refused is None:
-        raise error
-    folder = fetch.folder(hf_home)
-    cached = [pin] if pin else [_read_ref(folder, name) for name in _names(fetch)]
-    for sha in cached:
-        if sha and refused.reason is not Reason.DISK_FULL and _is_whole(fetch, hf_home, sha):
-            say(f"{refused.why}; going on with the copy in this box's cache (commit {sha[:8]})")
-            return _Plan(fetch=fetch, sha=sha, blobs=None)
-    raise refused from error
+def _each(public: Ways, hub: Ways) -> Iterator[Route]:
+    """Every way once: the best for public files, then the best for the others; known only when it is asked for."""
+    first = public.order()[0]
+    yield first
+    given = {first.name}
+    for ways in (hub, public):
+        for route in ways.order():
+            if route.name not in given:
+                given.add(route.name)
+                yield route
 
 
-def _is_whole(fetch: Fetch, hf_home: Path, sha: str) -> bool:
-    snapshot = fetch.snapshot(hf_home, sha)
-    return (
-        any((snapshot / name).is_file() for name in ESSENTIAL[fetch.kind])
-        and not _mark(fetch.folder(hf_home), sha).exists()
-        and all(path.exists() for path in snapshot.rglob("*"))
-    )
+def _learn(ways: Ways, route: Route, cases: Iterable[_Case]) -> None:
+    """Remembers a way that served, and forgets one that did not."""
+    cases = list(cases)
+    if any(case.done for case in cases):
+        ways.remember(route)
+    elif all(case.open for case in cases):
+        ways.forget(route)
 
 
-def _mark(folder: Path, sha: str) -> Path:
-    """Is there while a download of that commit is under way, or was broken off."""
-    return folder / f".pi0q-fetching-{sha}"
+def _named(route: Route) -> str:
+    return {"mirror": "over the mirror", "turbo": "over AutoDL's proxy"}.get(route.name, "directly from the Hub")
 
 
-def _drop_orphans(folder: Path) -> None:
-    """Removes part files of killed downloads: huggingface_hub 1.x never takes one up again."""
-    from filelock import FileLock, Timeout
-
-    for part in (folder / "blobs").glob("*.????????.incomplete"):
-        lock = folder.parent / ".locks" / folder.name / f"{part.name.partition('.')[0]}.lock"
-        with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
-            part.unlink(missing_ok=True)
-
-
-def _point(folder: Path, name: str, sha: str) -> None:
-    """Lets a branch or tag name this commit in the cache."""
-    if not _REF.fullmatch(name) or _COMMIT.fullmatch(name) or _read_ref(folder, name) == sha:
-        return
-    path = folder / "refs" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(sha)
-    fresh.replace(path)
-
-
-def _read_ref(folder: Path, name: str) -> str | None:
-    if _COMMIT.fullmatch(name):
-        return name
-    path = folder / "refs" / name
-    return path.read_text().strip() if _REF.fullmatch(name) and path.is_file() else None
-
-
-def _names(fetch: Fetch) -> list[str]:
-    """Branches and tags that may name the commit wanted, likeliest first."""
-    if fetch.revision:
-        return [fetch.revision]
-    return [DATASET_TAG, "main"] if fetch.repo_type == "dataset" else ["main"]
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from pi0q.jobs.kinds import Value
 from pi0q.jobs.spec import Spec
@@ -42,6 +43,11 @@ class Fetch:
     revision: str | None = None
     #: Only files that match one of these; None: all.
     patterns: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Fetch:
+        """Out of its fields, `dataclasses.asdict`, after a way through JSON."""
+        return cls(**{**told, "patterns": tuple(told["patterns"]) if told["patterns"] else None})
 
     @property
     def pin(self) -> str:

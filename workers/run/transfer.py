@@ -1,15 +1,13 @@
-"""How far a download is, seen on the disk: right for every version of huggingface_hub and for Xet."""
+"""How far a download is, seen on the disk: right also for the job that waits for another one's download."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Seconds between two lines.
-EVERY_SECONDS = 0.5
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -17,38 +15,22 @@ _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 class Blob:
     """The content of one file, as the cache stores it."""
 
-    #: File name in the cache's `blobs`: the Hub's ETag.
+    #: File name in the cache's `blobs`, the Hub's ETag: SHA-256 of an LFS file, else the SHA-1 that git knows.
     name: str
     #: Bytes.
     size: int
 
 
-@contextlib.contextmanager
-def shown(asked: Mapping[Path, Iterable[Blob]], say: Callable[[str], None]) -> Iterator[None]:
-    """Says "downloading 3.1/14.0 GB" from a thread of its own, if anything is missing at the start.
+def progress(asked: Mapping[Path, Iterable[Blob]]) -> str:
+    """ "downloading 3.1/14.0 GB"; empty if nothing is missing.
 
     Args:
         asked: What each directory `blobs` will hold.
     """
-    unique = {folder: {blob.name: blob for blob in blobs}.values() for folder, blobs in asked.items()}
-    total = sum(blob.size for blobs in unique.values() for blob in blobs)
-
-    def here() -> int:
-        return sum(_here(folder, blob) for folder, blobs in unique.items() for blob in blobs)
-
-    done = here()
-    if done >= total:
-        yield
-        return
-    first, over = f"downloading {amount(done, total)}", threading.Event()
-    watcher = threading.Thread(target=_watch, args=(here, total, first, say, over), daemon=True)
-    say(first)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    unique = {folder: {blob.name: blob.size for blob in blobs} for folder, blobs in asked.items()}
+    total = sum(sum(sizes.values()) for sizes in unique.values())
+    done = sum(_here(folder, sizes) for folder, sizes in unique.items())
+    return f"downloading {amount(done, total)}" if done < total else ""
 
 
 def amount(done: int, total: int) -> str:
@@ -57,21 +39,14 @@ def amount(done: int, total: int) -> str:
     return f"{done / size:.1f}/{total / size:.1f} {unit}"
 
 
-def _watch(here: Callable[[], int], total: int, before: str, say: Callable[[str], None], over: threading.Event) -> None:
-    while not over.wait(EVERY_SECONDS):
-        line = f"downloading {amount(here(), total)}"
-        if line != before:
-            say(line)
-        before = line
-
-
-def _here(folder: Path, blob: Blob) -> int:
-    """Bytes of it on the disk; a part is `NAME.incomplete` (hub 0.3x) or `NAME.<8 hex>.incomplete` (1.x)."""
-    if (folder / blob.name).exists():
-        return blob.size
-    sizes = [0]
-    for part in folder.glob(f"{blob.name}*.incomplete"):
-        # It may be renamed to the blob at any moment.
-        with contextlib.suppress(FileNotFoundError):
-            sizes.append(part.stat().st_size)
-    return min(max(sizes), blob.size)
+def _here(folder: Path, sizes: Mapping[str, int]) -> int:
+    """Bytes of them on the disk; a part is `NAME.incomplete`, or with huggingface_hub 1.x `NAME.<8 hex>.incomplete`."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name.partition(".")[0]
+            # A part may become the blob at any moment.
+            with contextlib.suppress(FileNotFoundError):
+                if name in sizes:
+                    found[name] = max(found.get(name, 0), entry.stat().st_size)
+    return sum(min(size, sizes[name]) for name, size in found.items())

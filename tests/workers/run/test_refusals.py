@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import email.utils
 import errno
 import socket
+import ssl
+import time
 
 import pytest
 
 from pi0q.jobs.outcome import Reason
-from pi0q.workers.run.refusals import Refused, lacking, refusal
+from pi0q.workers.run.refusals import Refused, WrongBytes, asked_seconds, lacking, refusal, unreachable
 
 hub = pytest.importorskip("huggingface_hub.errors")
 
@@ -31,6 +34,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (RuntimeError("Data processing error: CAS service error"), Reason.NETWORK),
         (OSError("Consistency check failed: file should be of size 5 but has size 3"), Reason.NETWORK),
         (TimeoutError("read"), Reason.NETWORK),
+        (ssl.SSLEOFError("a cut in TLS"), Reason.NETWORK),
+        (WrongBytes("its SHA-256 is another"), Reason.NETWORK),
     ],
 )
 def test_what_an_error_means(error: Exception, reason: Reason) -> None:
@@ -54,3 +59,33 @@ def test_a_message_says_what_is_missing() -> None:
     assert lacking("dataset you/d", "meta/info.json", "a" * 40).detail.startswith(
         "Dataset you/d holds no meta/info.json at commit aaaaaaaa. "
     )
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120.0),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"ratelimit": '"api";r=0;t=55'}, 55.0),
+        ({"ratelimit": '"api";r=12;t=55'}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_how_long_an_answer_asks_to_stay_away(headers: dict[str, str], seconds: float) -> None:
+    assert asked_seconds(headers) == seconds
+
+
+def test_it_may_be_a_date() -> None:
+    assert 290 <= asked_seconds({"Retry-After": email.utils.formatdate(time.time() + 300)}) <= 300
+    assert asked_seconds({"Retry-After": email.utils.formatdate(time.time() - 300)}) == 0
+
+
+def test_a_refusal_goes_over_a_pipe_and_is_the_same() -> None:
+    told = unreachable("base you/base", "no byte came for 120 s")
+    assert vars(Refused.from_json(told.to_json())) == vars(told)
+    assert told.detail.startswith("Base you/base: no byte came for 120 s. ")
+
+
+def test_it_says_who_was_asked() -> None:
+    refused = refusal(TimeoutError("read"), "base you/base", "you/base", where="the mirror m.example")
+    assert refused is not None and refused.why.startswith("the mirror m.example could not be reached for base you/base")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pi0q.workers.run.transfer import Blob, amount, shown
+from pi0q.workers.run.transfer import Blob, amount, progress
 
 
 @pytest.mark.parametrize(
@@ -22,23 +22,26 @@ def test_amounts_in_one_unit(done: int, total: int, text: str) -> None:
     assert amount(done, total) == text
 
 
-def first_line(blobs: Path, *asked: Blob) -> list[str]:
-    says: list[str] = []
-    with shown({blobs: asked}, says.append):
-        pass
-    return says[:1]
-
-
 @pytest.mark.parametrize("part", ["aa.incomplete", "aa.0123abcd.incomplete"])
 def test_whole_files_and_parts_count(tmp_path: Path, part: str) -> None:
     (tmp_path / part).write_bytes(b"x" * 300)
     (tmp_path / "bb").write_bytes(b"x" * 200)
     (tmp_path / "of-another-commit").write_bytes(b"x" * 999)
     asked = Blob(name="aa", size=600), Blob(name="bb", size=200)
-    assert first_line(tmp_path, *asked) == ["downloading 500.0/800.0 B"]
+    assert progress({tmp_path: asked}) == "downloading 500.0/800.0 B"
+
+
+def test_a_content_that_two_files_share_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "aa").write_bytes(b"x" * 5)
+    asked = Blob(name="aa", size=5), Blob(name="aa", size=5), Blob(name="bb", size=5)
+    assert progress({tmp_path: asked}) == "downloading 5.0/10.0 B"
 
 
 def test_nothing_is_said_if_nothing_is_missing(tmp_path: Path) -> None:
     (tmp_path / "aa").write_bytes(b"x" * 5)
-    assert first_line(tmp_path, Blob(name="aa", size=5), Blob(name="aa", size=5)) == []
-    assert first_line(tmp_path) == []
+    assert progress({tmp_path: [Blob(name="aa", size=5)]}) == ""
+    assert progress({tmp_path: []}) == progress({}) == ""
+
+
+def test_a_directory_that_is_not_there_yet_holds_nothing(tmp_path: Path) -> None:
+    assert progress({tmp_path / "blobs": [Blob(name="aa", size=7)]}) == "downloading 0.0/7.0 B"
