@@ -1,0 +1,67 @@
+"""What a dead runner leaves behind is ended, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import psutil
+
+#: A runner in little: its child leaves session and environment, has a child itself, and loses its parent.
+RUNNER = """
+import os, subprocess
+if os.fork() == 0:
+    os.setsid()
+    grandchild = subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+    print(os.getpid(), grandchild.pid, flush=True)
+    os.execve("/bin/sleep", ["sleep", "600"], {})
+os.wait()
+"""
+#: A worker in little: each line that it reads is answered with the pids that it ended.
+WORKER = f"""
+import subprocess, sys
+from pi0q.workers.launcher import Launcher
+from pi0q.workers.orphans import Orphans, strangers
+
+def start(*argv, **how):
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **how)
+
+stranger = start("sleep", "600", start_new_session=True)
+orphans = Orphans(Launcher(), strangers())
+orphans.adopt()
+helper = start("sleep", "600")
+idle = start(sys.executable, "-c", "import time; time.sleep(600)", "pi0q.workers.run.runner", start_new_session=True)
+runner = start(sys.executable, "-c", {RUNNER!r}, "pi0q.workers.run.runner", start_new_session=True)
+print(stranger.pid, helper.pid, idle.pid, runner.pid, runner.stdout.readline().strip(), flush=True)
+for line in sys.stdin:
+    print(*orphans.end(), flush=True)
+"""
+
+
+def test_orphans_die_with_all_below_them_and_no_one_else_does() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdin and worker.stdout
+
+        def end() -> set[int]:
+            assert worker.stdin and worker.stdout
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            return {int(pid) for pid in worker.stdout.readline().split()}
+
+        stranger, helper, idle, runner, child, grandchild = map(int, worker.stdout.readline().split())
+        try:
+            assert end() == set(), "its runner lives"
+            psutil.Process(runner).kill()
+            killed = set[int]()
+            while killed != {child, grandchild}:
+                killed |= end()
+            assert not psutil.pid_exists(child) and not psutil.pid_exists(grandchild)
+            assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in (stranger, helper, idle))
+            assert not psutil.pid_exists(runner), "it is buried"
+        finally:
+            for pid in (stranger, helper, idle, runner, child, grandchild):
+                if psutil.pid_exists(pid):
+                    psutil.Process(pid).kill()
+            worker.kill()

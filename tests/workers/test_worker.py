@@ -1,0 +1,240 @@
+"""A real `pi0q worker` and a server that is away, full, wrongly set up, or another's; and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from pi0q.jobs.state import State
+from pi0q.ops import server as servers
+from pi0q.queue.store import Store
+from pi0q.workers import identity
+
+from ..conftest import Command, Hands, Running, Start, WaitFor
+
+#: Shrinks all times: see queue/timing.py.
+QUICK = {"PI0Q_LEASE_SECONDS": "3"}
+
+
+@pytest.fixture
+def port() -> int:
+    return servers.choose_port(0, default=0, option="--port")
+
+
+@pytest.fixture
+def own(tmp_path: Path, port: int) -> Iterator[Callable[[], redis.Redis]]:
+    """Starts a server of this test's own; what it says to it."""
+    started: list[Any] = []
+
+    def own() -> redis.Redis:
+        server = servers.start(tmp_path / "server", port=port, log=tmp_path / "server.log")
+        client = redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=5)
+        started.extend([client, server])
+        return client
+
+    yield own
+    for one in started:
+        one.close() if isinstance(one, redis.Redis) else one.stop()
+
+
+def url(tmp_path: Path, port: int) -> str:
+    return f"redis://:{servers.password(tmp_path / 'server')}@127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+def box(start: Start) -> Callable[..., Running]:
+    """Starts a box without LeRobot: it takes no job, and says so."""
+
+    def box(**env: str) -> Running:
+        return start("worker", "--name", "box-a", **{"PI0Q_TRAINER_PYTHON": "/bin/false", **QUICK, **env})
+
+    return box
+
+
+def known(store: Store) -> dict[str, str]:
+    return next((box for box in store.boxes() if box["name"] == "box-a"), {})
+
+
+# -- at the door
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(
+    box: Callable[..., Running], own: Callable[[], redis.Redis], tmp_path: Path, port: int
+) -> None:
+    """The box restarted at night, and the tunnel or the server comes up after it."""
+    running = box(PI0Q_REDIS_URL=url(tmp_path, port))
+    assert "can't be reached" in running.until("The queue's server at")
+    running.until("Waiting, and trying again every")
+    store = Store(own(), known_prefix(running))
+    running.until("ready.")
+    assert known(store)["status"] == "ready"
+    assert running.text.count("can't be reached") == 1
+    assert running.end(signal.SIGTERM) == 0
+    assert known(store)["status"] == "stopped"
+
+
+def known_prefix(running: Running) -> str:
+    return psutil.Process(running.process.pid).environ()["PI0Q_PREFIX"]
+
+
+def test_a_wrong_password_is_not_waited_for(pi0q: Command, port: int, own: Callable[[], redis.Redis]) -> None:
+    own()
+    refused = pi0q("worker", "--name", "box-a", PI0Q_REDIS_URL=f"redis://:wrong@127.0.0.1:{port}/0")
+    assert refused.returncode == 4 and "refuses the user or password" in refused.stderr
+
+
+def test_a_server_that_may_drop_jobs_is_refused(
+    pi0q: Command, own: Callable[[], redis.Redis], tmp_path: Path, port: int
+) -> None:
+    client = own()
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("maxmemory", "100mb")
+    refused = pi0q("worker", "--name", "box-a", PI0Q_REDIS_URL=url(tmp_path, port))
+    assert refused.returncode == 2
+    assert "CONFIG SET maxmemory-policy noeviction" in refused.stderr and "was not started" in refused.stderr
+
+
+def test_one_that_begins_to_is_told_and_gets_no_claims(
+    box: Callable[..., Running], own: Callable[[], redis.Redis], tmp_path: Path, port: int
+) -> None:
+    client = own()
+    running = box(PI0Q_REDIS_URL=url(tmp_path, port))
+    running.until("ready.")
+    store = Store(client, known_prefix(running))
+    with store.subscribe("changes") as changes:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "100mb")
+        job = Hands(store).submit()
+        for _ in range(200):
+            if "may drop jobs" in known(store)["refusals"]:
+                break
+            changes.get_message(timeout=0.2)
+    assert "maxmemory-policy is allkeys-lru" in known(store)["note"]
+    assert store.waits(store.get(job))[0].startswith("box-a: The queue's server may drop jobs")
+
+
+def rival(store: Store) -> bool:
+    """Another machine says that it is box-a."""
+    return store.announce_box("box-a", "another", {"status": "ready"}) is not None
+
+
+def test_a_name_that_a_living_machine_has_is_refused(box: Callable[..., Running], store: Store) -> None:
+    assert rival(store)
+    running = box(PI0Q_LEASE_SECONDS="600")
+    running.until("Another machine is the box box-a; this worker takes nothing.")
+    running.until("Waiting")
+    # It is heard of again, so it lives.
+    store.client.zincrby(f"{store.prefix}boxes", 2000, "box-a")
+    assert running.end() == 2
+    assert running.text.rstrip().endswith("Give it a name of its own: pi0q worker --name NAME.")
+    assert known(store)["box_id"] == "another"
+
+
+def test_a_name_of_a_machine_that_is_gone_is_waited_for(box: Callable[..., Running], store: Store) -> None:
+    """It may be this very one, its data disk emptied."""
+    assert rival(store)
+    running = box()
+    running.until("It waits until that one has been silent for")
+    running.until("ready.")
+    assert known(store)["box_id"] != "another"
+    assert running.end(signal.SIGTERM) == 0
+
+
+# -- at work
+
+
+def test_a_worker_whose_name_was_taken_meanwhile_takes_no_more_messages(
+    box: Callable[..., Running], store: Store
+) -> None:
+    running = box(PI0Q_LEASE_SECONDS="600")
+    running.until("ready.")
+    store.client.hset(f"{store.prefix}box:box-a", "box_id", "another")
+    store.client.publish(f"{store.prefix}wake", "")
+    running.until("This worker starts anew")
+    # Whoever is the box now gets this.
+    store.client.lpush(f"{store.prefix}box.box-a", "{}")
+    running.until("It waits until that one has been silent for 60 s.")
+    assert store.client.llen(f"{store.prefix}box.box-a") == 1
+    store.client.delete(f"{store.prefix}box.box-a", f"{store.prefix}box:box-a")
+    # The other one is gone, and this is the box again: the same process.
+    running.until("ready.")
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_server_out_of_memory_does_not_end_it(
+    box: Callable[..., Running], own: Callable[[], redis.Redis], tmp_path: Path, port: int
+) -> None:
+    """Celery's consumer ends with it (`Unrecoverable error`) once it has to connect again."""
+    client = own()
+    client.config_set("maxmemory", "3mb")
+    running = box(PI0Q_REDIS_URL=url(tmp_path, port))
+    running.until("ready.")
+    store = Store(client, known_prefix(running))
+    began = identity.start_time(running.process.pid)
+    with pytest.raises(redis.OutOfMemoryError):
+        for number in range(10_000):
+            client.set(f"filler{number}", "x" * 10_000)
+    for kind in ("normal", "pubsub"):
+        client.client_kill_filter(_type=kind, skipme=True)
+    running.until("Unrecoverable error")
+    running.until("This worker starts anew")
+    running.until("is out of memory")
+    client.config_set("maxmemory", "0")
+    running.until("ready.")
+    assert identity.start_time(running.process.pid) == began, "the same process"
+    assert known(store)["status"] == "ready"
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_drained_box_says_so_and_takes_nothing_until_that_ends(
+    start: Start, store: Store, hands: Hands, call: Command, wait_for: WaitFor
+) -> None:
+    def begin() -> Running:
+        started = start("worker", "--name", "box-a", PI0Q_TRAINER_PYTHON="/bin/false", PI0Q_LEASE_SECONDS="600")
+        started.until("ready.")
+        return started
+
+    running = begin()
+    call("drain", "box-a")
+    # Of its own: its next beat comes in 10 s.
+    wait_for(lambda: known(store)["status"] == "drained", 5)
+    job = hands.submit(needs={"gpus": 0})
+    assert running.end(signal.SIGTERM) == 0
+    running = begin()
+    assert known(store)["status"] == "drained", "a drain outlives a restart"
+    assert "drained by" in store.waits(store.get(job))[0]
+    call("drain", "box-a", "--undo")
+    wait_for(lambda: known(store)["status"] == "ready", 5)
+    assert store.get(job).state is State.QUEUED
+    assert running.end(signal.SIGTERM) == 0
+
+
+# -- its end
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_every_way_to_stop_it_is_a_quiet_one(box: Callable[..., Running], store: Store, sig: signal.Signals) -> None:
+    running = box()
+    running.until("ready.")
+    assert running.end(sig) == 0
+    assert "pi0q: Stopping." in running.text and "terminat" not in running.text
+    assert known(store)["status"] == "stopped"
+
+
+def test_it_outlives_the_terminal_of_who_said_nohup(start: Start, env: dict[str, str], store: Store) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = start("worker", "--name", "box-a", PI0Q_TRAINER_PYTHON="/bin/false")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    running.until("ready.")
+    os.kill(running.process.pid, signal.SIGHUP)
+    assert running.end(signal.SIGTERM) == 0
+    assert running.text.count("Stopping.") == 1
