@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     began = time.monotonic()
-    told = list(played(seeds, options.jobs, logs, verbose=options.verbose))
+    told = list(played(seeds, options.jobs, logs, verbose=options.verbose, keep=options.keep))
     seconds = time.monotonic() - began
     print(report.table(told, seconds))
     if options.report:
@@ -57,6 +57,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="houses at a time")
     parser.add_argument("--report", help="a Markdown file to write")
     parser.add_argument("--logs", help="where failed rounds are kept")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of rounds that went well too")
     parser.add_argument("--story", action="store_true", help="tell what would happen, and do nothing")
     parser.add_argument("--verbose", action="store_true", help="a line a round, also of those that went well")
     options = parser.parse_args(argv)
@@ -66,14 +67,16 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def played(seeds: Sequence[int], jobs: int, logs: Path, *, verbose: bool = False) -> list[dict[str, Any]]:
+def played(
+    seeds: Sequence[int], jobs: int, logs: Path, *, verbose: bool = False, keep: bool = False
+) -> list[dict[str, Any]]:
     """What each round came to, in the order in which they ended."""
     waiting: queue.Queue[int] = queue.Queue()
     for seed in seeds:
         waiting.put(seed)
     done: queue.Queue[dict[str, Any]] = queue.Queue()
     told: list[dict[str, Any]] = []
-    houses = [threading.Thread(target=keep_house, args=(waiting, done, logs), daemon=True) for _ in range(jobs)]
+    houses = [threading.Thread(target=keep_house, args=(waiting, done, logs, keep), daemon=True) for _ in range(jobs)]
     for house in houses:
         house.start()
         # Three workers start at once in each: not all of them in the same second.
@@ -86,7 +89,7 @@ def played(seeds: Sequence[int], jobs: int, logs: Path, *, verbose: bool = False
     return told
 
 
-def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], logs: Path) -> None:
+def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], logs: Path, keep: bool) -> None:
     """Has one process after the other play seeds until none is left; one that hangs is ended."""
     house: subprocess.Popen[str] | None = None
     while True:
@@ -95,7 +98,7 @@ def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], log
         except queue.Empty:
             break
         if house is None or house.poll() is not None:
-            house = open_house(logs)
+            house = open_house(logs, keep)
         done.put(ask(house, seed))
     if house is not None:
         assert house.stdin is not None and house.stdout is not None
@@ -104,12 +107,12 @@ def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], log
         house.stdout.close()
 
 
-def open_house(logs: Path) -> subprocess.Popen[str]:
+def open_house(logs: Path, keep: bool) -> subprocess.Popen[str]:
     logs.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     with (logs / "houses.err").open("a") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.nemesis.one", str(logs)],
+            [sys.executable, "-m", "tests.nemesis.one", str(logs), *(["keep"] if keep else [])],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,

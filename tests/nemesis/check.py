@@ -14,6 +14,8 @@ from tests.nemesis.programme import FENCE
 TOLERATED = FENCE - 2.0
 #: Two outages with less than this between them, seconds, are one: no renewal need fit in between.
 BREATH = 1.5
+#: Seconds after which a call that no fault held up shows that the machine had no time for it.
+SLOW = 0.4
 #: What ends a training by hitting a process of the job.
 HITS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "cancel"}
 #: What ends every training of a box.
@@ -269,10 +271,22 @@ def _was_away(history: History, life: Life, until: float) -> bool:
         or fault.kind in SERVER_AWAY
         or (fault.kind == "stop_runner" and fault.job == life.job and fault.box == life.box)
     ]
-    for begin, end in joined([*spans, *history.stalls]):
+    for begin, end in joined([*spans, *history.stalls, *slow(history)]):
         if end - begin >= TOLERATED and begin <= until and end >= life.begin - 1.0:
             return True
     return False
+
+
+def slow(history: History) -> list[tuple[float, float]]:
+    """Calls that took long though nothing was done to the house meanwhile: so did any renewal, on this machine."""
+    found = [(call.t0, call.t1 or call.failed) for call in history.calls]
+    return [
+        (begin, end)
+        for begin, end in found
+        if end is not None
+        and end - begin > SLOW
+        and not any(fault.t0 <= end and fault.t1 >= begin for fault in history.faults)
+    ]
 
 
 def joined(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:

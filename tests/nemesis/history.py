@@ -80,6 +80,8 @@ class Call:
     #: When it was answered; None where it never was: then it is a maybe.
     t1: float | None = None
     answer: Any = None
+    #: When it failed; then too it is a maybe.
+    failed: float | None = None
 
     @property
     def job(self) -> str:
@@ -153,6 +155,8 @@ def read(history: History, box: str, records: Iterable[Mapping[str, Any]]) -> No
                 history.calls.append(calls[key])
             elif kind == "answer" and key in calls:
                 calls[key].t1, calls[key].answer = at, record["answer"]
+            elif key in calls:
+                calls[key].failed = at
         elif kind == "manifest":
             parts = record["path"].split("/")
             job = parts[parts.index("runs") + 1]

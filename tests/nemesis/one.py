@@ -21,7 +21,8 @@ from tests.nemesis.stage import Stage, keep, tidy
 from tests.rig import clock
 
 
-def main(logs: str) -> None:
+def main(logs: str, keep_all: str = "") -> None:
+    """`keep_all`: anything, to keep the logs of rounds that went well too."""
     stage: Stage | None = None
     place = Path(tempfile.mkdtemp(prefix="nemesis-"))
     houses = 0
@@ -33,7 +34,7 @@ def main(logs: str) -> None:
                 if stage is None:
                     houses += 1
                     stage = Stage(place / f"house-{houses}")
-                told = play(stage, seed, Path(logs) / f"seed-{seed}")
+                told = play(stage, seed, Path(logs) / f"seed-{seed}", keep_all=bool(keep_all))
             except Exception:
                 told = {"seed": seed, "violations": [f"rig: {traceback.format_exc()}"], "counts": {}}
             told["seconds"] = round(time.monotonic() - began, 1)
@@ -51,16 +52,17 @@ def main(logs: str) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def play(stage: Stage, seed: int, logs: Path) -> dict[str, Any]:
+def play(stage: Stage, seed: int, logs: Path, *, keep_all: bool) -> dict[str, Any]:
     programme = plan(seed, clocks=not clock.missing())
     history = stage.play(programme)
     violations = [str(each) for each in check(history)]
-    if violations:
+    if violations or keep_all:
         logs.mkdir(parents=True, exist_ok=True)
         (logs / "story.txt").write_text("\n".join([programme.story(), "", *violations, "", happened(history)]) + "\n")
         (logs / "history.json").write_text(json.dumps(asdict(history), indent=1))
-    tidy_after = not violations
-    if tidy_after:
+    if keep_all:
+        keep(stage, logs)
+    if not violations:
         tidy(stage)
     return {
         "seed": seed,
@@ -107,4 +109,4 @@ def happened(history: History) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -304,6 +304,15 @@ def test_outages_in_a_row_are_one_and_a_pause_of_the_machine_counts() -> None:
     assert check(history) == []
 
 
+def test_calls_that_nothing_but_the_machine_held_up_count_and_others_do_not() -> None:
+    history = good()
+    history.faults = []
+    history.calls[1].t1 = history.calls[1].t0 + FENCE
+    assert check(history) == []
+    history.faults = [Happened(kind="stop_worker", t0=3.0, t1=3.5, box="box-a")]
+    assert rules(history) == {"healthy"}
+
+
 # -- reading ------------------------------------------------------------------------------------------
 
 
