@@ -177,6 +177,8 @@ class Box:
                 logger.info("claimed %s %s under epoch %d", job.id, job.name, answer.epoch)
             elif answer in NO_CLAIMS:
                 self.refuse(waiting, NO_CLAIMS[answer])
+                # Those that come first are not to lose their turn by it.
+                self._returned_by = time.monotonic() + self.settings.timing.stalled
                 return False
             if answer != "gone":
                 return True

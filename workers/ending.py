@@ -42,7 +42,8 @@ class Ending:
         self.box.stopping.set()
         state.should_stop = 0
         runs = len(self.box.attended)
-        meanwhile = f"{runs} job{'s' * (runs != 1)} of this box go on; the next worker here finds them again."
+        those = f"{runs} trainings go on; the next worker here finds them again."
+        meanwhile = those if runs > 1 else "The training goes on; the next worker here finds it again."
         # Of all ways to print only this one may interrupt another.
         os.write(2, f"pi0q: Stopping.{' ' + meanwhile if runs else ''}\n".encode())
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.exceptions import Ignore
 
 from pi0q.jobs.state import State
 from pi0q.queue.message import TASK
+from pi0q.queue.store import NotOwner
 from pi0q.workers.box import Box, Stopping
+
+logger = logging.getLogger("pi0q")
 
 
 class JobFailed(Exception):
@@ -24,6 +29,10 @@ def register(app: Celery, box: Box) -> None:
         try:
             record = box.attend(self.request.id)
         except Stopping:
+            raise Ignore from None
+        except (redis.RedisError, NotOwner) as error:
+            # The box looks after it again once the queue is back.
+            logger.warning("can't see %s through just now: %s", self.request.id, error)
             raise Ignore from None
         if record is None:
             raise Ignore

@@ -187,6 +187,19 @@ def test_its_own_job_that_does_not_fit_now_is_waited_for_and_not_for_ever(
     assert store.get(other).state is State.CLAIMED
 
 
+def test_its_turn_is_not_lost_while_the_server_waits_for_other_boxes(box: Box, store: Store) -> None:
+    own, urgent = submit(store, gib=200), submit(store, priority="urgent")
+    box.returning = {own}
+    box.announce()
+    # What a restarted server says until all boxes are back.
+    store.client.hset(f"{store.prefix}server", "until", store.now_ms() + 60_000)
+    box.claim()
+    assert "server came back" in box.refusals[urgent]
+    store.client.hset(f"{store.prefix}server", "until", 0)
+    box.claim()
+    assert store.get(urgent).state is State.QUEUED, "the own one may fit in a moment"
+
+
 # -- a server that knows less
 
 
