@@ -595,3 +595,9 @@ def test_every_key_is_below_the_prefix_and_in_the_glossary(hands: Hands, store: 
         kind = str(key).removeprefix(store.prefix).partition(":")[0].partition(".")[0].partition("\x06")[0]
         kinds.add(kind)
     assert kinds == known
+
+
+def test_a_rest_is_known_to_who_looks_for_jobs(hands: Hands, store: Store) -> None:
+    """Without it a box would claim a job that rests again at once, for as long as the network is away."""
+    hands.submit(rest_seconds=60.0)
+    assert [job.rest_seconds for job in store.waiting()] == [60.0]
