@@ -84,6 +84,11 @@ class Store(Records):
             scripts[name] = self.client.register_script(_script(name))
         return scripts[name]
 
+    def load(self, *names: str) -> None:
+        """Reads scripts that will be run later: the package may be upgraded in place meanwhile."""
+        for name in names:
+            self._registered(name)
+
     def submit(self, job_id: str, fields: Mapping[str, Any], *, text: str, key: str = "") -> str:
         """Puts record and message down in one step; the id of the job that is there now.
 
