@@ -17,13 +17,23 @@ from pi0q.workers.run.owner import Owner
 from pi0q.workers.run.report import Reporter
 
 
-def last_move(record: Record, epoch: int, reason: Reason, detail: str) -> Transition:
-    """The move that ends a run; a wish to cancel wins over all but a success."""
-    if reason is Reason.CANCELLED_BY_USER:
-        return transition.cancelled(epoch, text=detail)
-    if record.wish == "cancel" and OUTCOMES[reason].next is not Next.DONE:
-        return transition.cancelled(epoch, text=f"cancelled; {detail}")
-    return transition.ended(record, epoch, reason, detail)
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Why a run ended."""
+
+    reason: Reason
+    #: What happened, for its user.
+    detail: str
+    #: How long the job is to rest, if whoever refused it said so.
+    asked_seconds: float = 0.0
+
+    def last_move(self, record: Record, epoch: int) -> Transition:
+        """The move that it makes; a wish to cancel wins over all but a success."""
+        if self.reason is Reason.CANCELLED_BY_USER:
+            return transition.cancelled(epoch, text=self.detail)
+        if record.wish == "cancel" and OUTCOMES[self.reason].next is not Next.DONE:
+            return transition.cancelled(epoch, text=f"cancelled; {self.detail}")
+        return transition.ended(record, epoch, self.reason, self.detail, asked_seconds=self.asked_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +42,7 @@ class Farewell:
 
     owner: Owner
     reporter: Reporter
-    reason: Reason
-    detail: str
+    end: End
     #: Processes of it that SIGKILL did not end.
     undead: list[int]
 
@@ -59,7 +68,7 @@ class Farewell:
         return True
 
     def _last(self, record: Record) -> Transition:
-        return last_move(record, self.owner.ledger.epoch, self.reason, self.detail)
+        return self.end.last_move(record, self.owner.ledger.epoch)
 
     def _catch_up(self) -> bool:
         """Whether a server that lost its last second had to be told how far the job was."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pi0q.jobs.record import Record, from_hash, to_hash
-from pi0q.jobs.state import State
+from pi0q.jobs.state import OWNED, State
 from pi0q.jobs.transition import Transition, preparing
 from pi0q.queue.store import NotOwner, ServerOlder, Store
 from pi0q.workers.run.lease import Lease, boottime
@@ -82,7 +82,7 @@ class Owner:
     def move(self, transition: Transition) -> State | None:
         """Carries a transition out; None if the job is not in a state from which it may."""
         state = self._told(lambda: self.store.move(self.ledger.job_id, transition, box=self.ledger.box))
-        if state is not None:
+        if state in OWNED:
             self.keep({"state": state.value, **to_hash(transition.fields)})
         return state
 

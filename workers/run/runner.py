@@ -34,7 +34,7 @@ from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
 from pi0q.workers.run import cache, environment, fetches, launch, process, saves, words
 from pi0q.workers.run.directory import RunDirectory
-from pi0q.workers.run.farewell import Farewell
+from pi0q.workers.run.farewell import End, Farewell
 from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
@@ -44,15 +44,17 @@ from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.report import Reporter
 from pi0q.workers.run.training import Training
 
+#: Scripts of the store that a run needs, read before it begins: the package may be upgraded in place below it.
+SCRIPTS = ("report", "move", "restore", "drain")
 #: What weighs more of what comes from outside.
 WEIGHT = {"": 0, "stop": 1, "fenced": 1, "hung": 1, "cancel": 2, "lost": 3}
 
 
 class Stop(Exception):
-    """The run ends here for a reason."""
+    """The run ends here for a reason; whoever refused us may have asked us to stay away for some seconds."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: Reason, detail: str, asked_seconds: float = 0.0) -> None:
+        self.reason, self.detail, self.asked_seconds = reason, detail, asked_seconds
         super().__init__(f"{reason}: {detail}")
 
 
@@ -97,20 +99,20 @@ class Runner:
             return
         try:
             self.prepare()
-            reason, detail = Reason.FINISHED, self.train()
-        except Stop as stop:
-            reason, detail = stop.reason, stop.detail
+            stop = Stop(Reason.FINISHED, self.train())
+        except Stop as stopped:
+            stop = stopped
         except Lost:
             process.kill_all(self.order.job_id, self.order.epoch)
             return
         except saves.NotOurs:
-            reason, detail = Reason.STOPPED_BY_BOX, "the lease was over before it could be renewed; nothing was changed"
+            stop = Stop(Reason.STOPPED_BY_BOX, "the lease was over before it could be renewed; nothing was changed")
         except Exception as error:
             traceback.print_exc()
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = Reason.DISK_FULL if full else Reason.RUNNER_LOST
-            detail = f"the runner failed with {type(error).__name__}: {error}"
-        self.finish(reason, detail)
+            stop = Stop(reason, f"the runner failed with {type(error).__name__}: {error}")
+        self.finish(stop)
 
     def start(self) -> None:
         """Takes the job in hand; raises Lost if it is not ours to run (a message that came twice)."""
@@ -146,7 +148,7 @@ class Runner:
         self.resume = self.newest()
         if self.record.checkpoint and not self.resume:
             self.log.say(f"WARNING: {words.beginning(self.record, None, box=self.box)}")
-        self.progress.update(checkpoint=self.resume)
+        self.progress.update(checkpoint=self.resume, step=self.resume.step if self.resume else 0)
         self.fetch()
 
     def newest(self) -> Saved | None:
@@ -162,7 +164,7 @@ class Runner:
             try:
                 pins = cache.prepare(wanted, hf_home=hf_home, pins=self.record.pins, say=self.say_fetching)
             except cache.Refused as refused:
-                raise Stop(refused.reason, refused.detail) from None
+                raise Stop(refused.reason, refused.detail, refused.asked_seconds) from None
             # A resume fetches no base, and its pin must not be forgotten.
             self.progress.update(pins={**self.record.pins, **pins}, phase="")
             self.spec = fetches.at_home(self.spec, wanted, hf_home=hf_home, pins=pins)
@@ -272,11 +274,8 @@ class Runner:
 
     def leave(self) -> None:
         """Ends a run that still prepares: downloads go on from where they are the next time."""
-        with contextlib.suppress(Lost):
-            try:
-                self.answer(None)
-            except Stop as stop:
-                self.finish(stop.reason, stop.detail)
+        if self.heard != "lost":
+            self.finish(Stop(*words.because(self.heard, None)))
         os._exit(0)
 
     def on_sigterm(self) -> None:
@@ -292,7 +291,7 @@ class Runner:
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def finish(self, reason: Reason, detail: str) -> None:
+    def finish(self, stop: Stop) -> None:
         """One final transition; written down first, then tried until the queue can be reached."""
         with self._ending:
             if self._ended:
@@ -302,13 +301,14 @@ class Runner:
             undead = process.kill_all(self.order.job_id, self.order.epoch, patience=0.0 if known else None)
             if undead:
                 self.log.say(f"process {undead[0]} can't be killed: {self.box} takes no new jobs until it is restarted")
-            full = reason is Reason.DISK_FULL and self.lease.ours()
+            full = stop.reason is Reason.DISK_FULL and self.lease.ours()
             if full and (gone := saves.make_room(self.directory.checkpoints)):
                 self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
-            self.log.say(f"{reason}: {detail}")
+            self.log.say(str(stop))
             self.log.close()
             self.reporter.stop()
-            farewell = Farewell(owner=self.owner, reporter=self.reporter, reason=reason, detail=detail, undead=undead)
+            end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds)
+            farewell = Farewell(owner=self.owner, reporter=self.reporter, end=end, undead=undead)
             farewell.write()
             while not farewell.tell() and not self._sigterm.wait(self.settings.timing.retry):
                 pass
@@ -326,6 +326,7 @@ def main() -> None:
     # The reporter tries again by itself; redis-py would try for longer than a short lease.
     client.set_retry(Retry(NoBackoff(), 1))
     store = Store(client, settings.prefix)
+    store.load(*SCRIPTS)
     with contextlib.suppress(redis.RedisError):
         store.now_ms()
     line = sys.stdin.readline()
