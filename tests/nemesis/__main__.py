@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
 import queue
@@ -72,6 +74,8 @@ def played(
 ) -> list[dict[str, Any]]:
     """What each round came to, in the order in which they ended."""
     waiting: queue.Queue[int] = queue.Queue()
+    logs.mkdir(parents=True, exist_ok=True)
+    plain_root(logs)
     for seed in seeds:
         waiting.put(seed)
     done: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -107,9 +111,23 @@ def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], log
         house.stdout.close()
 
 
+def plain_root(logs: Path) -> list[str]:
+    """What a tree that is not installed lacks: the package's name, and its version."""
+    root = logs / "root"
+    if importlib.util.find_spec("pi0q") is None:
+        (root / "pi0q").mkdir(parents=True, exist_ok=True)
+        for folder in ("jobs", "queue", "workers", "ops"):
+            if not (root / "pi0q" / folder).exists():
+                (root / "pi0q" / folder).symlink_to(ROOT / folder)
+    if not any(importlib.metadata.distributions(name="pi0q")):
+        info = root / "pi0q-0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pi0q\nVersion: 0\n")
+    return [str(root)] if root.exists() else []
+
+
 def open_house(logs: Path, keep: bool) -> subprocess.Popen[str]:
-    logs.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""), *plain_root(logs))))
     with (logs / "houses.err").open("a") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.nemesis.one", str(logs), *(["keep"] if keep else [])],
