@@ -15,8 +15,8 @@ from pathlib import Path
 
 #: Two little-endian numbers, nanoseconds of CLOCK_BOOTTIME: the fence, and the end of the lease.
 FILE = struct.Struct("<QQ")
-#: Part of the lease before its end at which what has not stopped by itself is killed, and seconds that this is at most.
-MARGIN_PART, MARGIN_SECONDS = 0.05, 10.0
+#: Seconds before its end at which what has not stopped is killed; half of what the fence leaves if that is less.
+MARGIN_SECONDS = 10.0
 
 
 def boottime() -> float:
@@ -71,7 +71,7 @@ class Lease:
     @property
     def last_call(self) -> float:
         """When a trainer that is still saving is killed, so that it is dead at the end."""
-        return self.end - min(MARGIN_SECONDS, self.seconds * MARGIN_PART)
+        return self.end - min(MARGIN_SECONDS, (self.seconds - self.fence_seconds) / 2)
 
     def fenced(self) -> bool:
         """Whether the run is to save and stop."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pi0q.workers import identity
 from pi0q.workers.run.directory import RunDirectory
 
 
@@ -77,3 +78,19 @@ def test_its_size_is_what_it_takes_of_the_disk(directory: RunDirectory) -> None:
         sparse.truncate(50 * 1024 * 1024)
     (directory.output / "link").symlink_to(directory.output / "weights")
     assert directory.size_mib() == 3
+
+
+def test_the_host_runs_since_the_last_runner_signed(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not directory.same_host_boot(), "nobody has signed"
+    directory.sign("abc", 3)
+    assert directory.same_host_boot()
+    host = identity.host_of(identity.boot())
+    retagged(directory, boot=f"{host}-12345")
+    assert directory.same_host_boot(), "only the container was restarted"
+    retagged(directory, boot="00000000-1")
+    assert not directory.same_host_boot()
+    retagged(directory, boot=f"{identity.UNKNOWN_HOST}-1")
+    monkeypatch.setattr(identity, "boot", lambda: f"{identity.UNKNOWN_HOST}-1")
+    assert not directory.same_host_boot(), "one that can't be told is not trusted"
+    directory.tag_file.write_text("{")
+    assert not directory.same_host_boot()

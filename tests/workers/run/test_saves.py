@@ -160,3 +160,99 @@ def test_a_full_disk_keeps_only_what_is_sealed(checkpoints: Path) -> None:
     assert saves.make_room(checkpoints) == [20]
     assert names(checkpoints) == ["000010"]
     assert saves.make_room(checkpoints / "none") == []
+
+
+# Only while the lease is ours
+
+
+def ours_for(looks: int) -> Callable[[], bool]:
+    """Ours for that many looks, and then not any more."""
+    left = iter([True] * looks)
+    return lambda: next(left, False)
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_nothing_is_vouched_for_after_the_lease(checkpoints: Path, looks: int) -> None:
+    """Hashing 22 GB takes half a minute: what counts is the moment before the manifest gets its name."""
+    place = written(checkpoints, 10)
+    with pytest.raises(saves.NotOurs):
+        saves.seal(place, step=10, epoch=1, ours=ours_for(looks))
+    assert not (place / MANIFEST).exists()
+
+
+def test_nothing_is_removed_after_the_lease(checkpoints: Path) -> None:
+    for step in (10, 20, 30, 40):
+        sealed(checkpoints, step)
+    with pytest.raises(saves.NotOurs):
+        saves.prune(checkpoints, 1, ours=ours_for(1))
+    assert names(checkpoints) == ["000020", "000030", "000040"]
+
+
+@pytest.mark.parametrize("do", [lambda place: (place / MANIFEST).unlink(), lambda place: flip(place / MODEL)])
+def test_nothing_is_moved_aside_after_the_lease(checkpoints: Path, do: Harm) -> None:
+    do(sealed(checkpoints, 10))
+    with pytest.raises(saves.NotOurs):
+        saves.newest(checkpoints, print, ours=ours_for(0))
+    assert names(checkpoints) == ["000010"]
+
+
+def test_last_is_not_pointed_anywhere_after_the_lease(checkpoints: Path) -> None:
+    sealed(checkpoints, 10)
+    with pytest.raises(saves.NotOurs):
+        saves.newest(checkpoints, print, ours=ours_for(0))
+    assert not (checkpoints / "last").is_symlink()
+
+
+# Finished by LeRobot, and no runner lived to vouch for it
+
+
+def finished(checkpoints: Path, step: int) -> Path:
+    place = written(checkpoints, step)
+    saves.point_last_at(place)
+    return place
+
+
+def test_a_whole_save_that_nobody_vouched_for_is_vouched_for_late(checkpoints: Path) -> None:
+    """I3: its runner was killed while it hashed."""
+    sealed(checkpoints, 10)
+    place = finished(checkpoints, 20)
+    said: list[str] = []
+    found = saves.newest(checkpoints, said.append, late=7)
+    assert found is not None and (found.step, found.path) == (20, str(place))
+    assert json.loads((place / MANIFEST).read_text())["epoch"] == 7
+    assert "checkpoint 20 was whole when its runner died" in said[0]
+    assert saves.newest(checkpoints, print) == found
+
+
+def test_after_a_restart_of_the_host_it_is_not_trusted(checkpoints: Path) -> None:
+    """Its last bytes were in memory only, perhaps: a file of the right length may end in zeros."""
+    sealed(checkpoints, 10)
+    finished(checkpoints, 20)
+    found = saves.newest(checkpoints, print, late=None)
+    assert found is not None and found.step == 10
+    assert "000020.bad" in names(checkpoints)
+
+
+def not_pointed_to(place: Path) -> None:
+    saves.point_last_at(place.parent / "000010")
+
+
+def no_link(place: Path) -> None:
+    (place.parent / "last").unlink()
+
+
+def a_required_file_less(place: Path) -> None:
+    (place / OPTIMIZER).unlink()
+
+
+def a_file_less_than_usual(place: Path) -> None:
+    (place / "training_state/rng_state.safetensors").unlink()
+
+
+@pytest.mark.parametrize("harm", [not_pointed_to, no_link, a_required_file_less, a_file_less_than_usual])
+def test_a_save_that_was_never_finished_is_not_vouched_for(checkpoints: Path, harm: Harm) -> None:
+    sealed(checkpoints, 10)
+    harm(finished(checkpoints, 20))
+    found = saves.newest(checkpoints, print, late=7)
+    assert found is not None and found.step == 10
+    assert "000020.bad" in names(checkpoints)

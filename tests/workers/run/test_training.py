@@ -166,6 +166,79 @@ def test_one_that_does_not_stop_is_ended(life: Life, tmp_path: Path, monkeypatch
     assert "it did not stop in time: the trainer is killed" in life.log.take()
 
 
+def leased(life: Life, *, fence: float, seconds: float) -> None:
+    life.lease = Lease(life.directory.lease, seconds=seconds, fence=fence, since=boottime())
+
+
+def test_past_the_fence_it_saves_stops_and_is_vouched_for(life: Life) -> None:
+    leased(life, fence=1.0, seconds=10.0)
+    training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
+    assert training.wait() == 75
+    assert life.wishes == ["fenced"] and life.lease.ours()
+    (kept,) = life.steps_kept()
+    assert life.progress.fields["checkpoint"].step == int(kept)
+
+
+def test_a_save_that_takes_too_long_is_ended_before_the_lease(life: Life) -> None:
+    leased(life, fence=1.0, seconds=3.0)
+    training = life.start("--steps=10000", FAKE_STEP_SECONDS="0.01", FAKE_SAVE_SECONDS="600")
+    assert training.wait() == -signal.SIGKILL
+    assert life.lease.ours() and "it did not stop in time: the trainer is killed" in life.log.take()
+    assert "checkpoint" not in life.progress.fields
+
+
+def test_a_save_behind_the_lease_is_not_vouched_for(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal = saves.seal
+
+    def slow(*args: Any, **how: Any) -> Any:
+        life.lease.revoke()
+        return seal(*args, **how)
+
+    monkeypatch.setattr(saves, "seal", slow)
+    training = life.start("--steps=1000", "--save_freq=10", FAKE_STEP_SECONDS="0.01")
+    assert training.wait() in (77, -signal.SIGKILL)
+    assert "the lease ended before the checkpoint of step 10 was vouched for" in life.log.take()
+    assert "checkpoint" not in life.progress.fields
+    assert not list(life.directory.checkpoints.glob("*/pi0q.manifest.json"))
+
+
+def test_when_it_is_lost_it_is_ended_at_once_and_not_a_word_is_written(life: Life) -> None:
+    training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
+    life.at_step(3, lambda: training.stop("lost"))
+    assert training.wait() == -signal.SIGKILL
+    assert life.steps_kept() == []
+    assert "pi0q:" not in life.log.take()
+
+
+def test_a_hung_one_is_dumped_and_ended(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS.md row 34."""
+    monkeypatch.setattr(process, "POLITE_SECONDS", 0.5)
+    life.hang_seconds = 0.7
+    training = life.start("--steps=1000", FAKE_FAULT="hang@4")
+    assert training.wait() == -signal.SIGKILL
+    log = life.log.take()
+    assert life.wishes == ["hung"] and "the trainer hangs" in log
+    assert "most recent call first" in log and "in before_step" in log
+
+
+def test_one_that_only_saves_for_long_does_not_hang(life: Life) -> None:
+    life.hang_seconds = 0.5
+    flags = ["--steps=4", "--save_freq=2"]
+    assert life.start(*flags, FAKE_SAVE_SECONDS="1.2", FAKE_STEP_SECONDS="0.05").wait() == 0
+    assert life.wishes == []
+
+
+def test_one_that_can_not_be_killed_holds_nobody_up(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State D: no signal reaches it. Here the signals are what fails."""
+    kill_all = process.kill_all
+    training = life.start("--steps=100000", FAKE_STEP_SECONDS="0.01")
+    monkeypatch.setattr(process, "kill_all", lambda *_, **__: [training.pid])
+    life.at_step(3, lambda: training.stop("lost"))
+    assert training.wait() == -signal.SIGKILL
+    assert training.undead == [training.pid] and training.trainer.poll() is None
+    assert kill_all(life.job, 1) == []
+
+
 def test_a_rehearsal_is_stopped_behind_its_first_sealed_save(life: Life) -> None:
     training = life.start("--steps=10000", "--save_freq=5", stop_after_save=True, FAKE_STEP_SECONDS="0.02")
     assert training.wait() == 75
