@@ -68,7 +68,8 @@ def _safely(check: Check, one: Patient) -> list[Finding]:
     """What one check finds; what it can't cope with is a finding too."""
     found: list[Finding] = []
     try:
-        found.extend(check(one))
+        for finding in check(one):
+            found.append(finding)
     except Exception as error:
         name = f"{check.__module__.rpartition('.')[2]} checks"
         told = f"could not go on: {type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -192,7 +192,8 @@ class Keeper:
 
     def someone_elses(self) -> bool:
         """Whether a worker runs already: by hand, or left by a keeper that was killed."""
-        return self.worker is None and locked(self.home)
+        # One that starts has not taken its lock yet.
+        return self.worker is None and (locked(self.home) or worker(self.home) is not None)
 
     def begin(self) -> None:
         """Starts the worker."""

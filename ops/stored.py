@@ -56,11 +56,16 @@ def without_hook(text: str) -> str:
 
 
 def write(path: Path, text: str, mode: int | None = None) -> None:
-    """Writes a file whole or not at all, through a link if it is one; with this mode, else the one it had."""
+    """Writes a file whole or not at all, through a link if it is one; with this mode, else the one it had.
+
+    One that says so already is not touched.
+    """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     if mode is None:
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    if path.is_file() and path.read_bytes() == text.encode() and path.stat().st_mode & 0o777 == mode:
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(opened, "w", encoding="utf-8") as file:

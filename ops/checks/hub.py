@@ -187,7 +187,9 @@ def _viewer(route: network.Route, key: str) -> tuple[int, str]:
     asked.add_header("Content-Type", "application/json")
     asked.add_header("Authorization", "Basic " + b64encode(f"api:{key}".encode()).decode())
     proxies = {name.partition("_")[0]: way for name, way in route.variables.items() if name.endswith("_proxy")}
-    proxies.pop("no", None)
+    past = {"no": proxies.pop("no", "")}
+    if urllib.request.proxy_bypass_environment(urlsplit(route.endpoint).hostname or "", past):  # type: ignore[attr-defined]
+        proxies = {}
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
         with opener.open(asked, timeout=WANDB_SECONDS) as answer:

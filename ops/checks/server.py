@@ -128,10 +128,11 @@ def _password(settings: Settings) -> Finding:
     stranger = connect(_without_password(settings))
     try:
         stranger.ping()
-    except redis.exceptions.ConnectionError:
-        return skipped("password", f"a second connection to {host} was refused")
-    except (redis.RedisError, OSError):
+    # It is a ConnectionError too.
+    except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError):
         return ok("password", "the server asks for one")
+    except (redis.RedisError, OSError):
+        return skipped("password", f"a second connection to {host} was refused")
     finally:
         stranger.close()
     cure = "`requirepass` or ACL users in the server's configuration; then redis://USER:PASSWORD@… in PI0Q_REDIS_URL"

@@ -1,0 +1,264 @@
+"""A fresh AutoDL container becomes a box, comes back after a restart with its job, and is given back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs.state import State
+from tests.ops import autodl
+from tests.ops.autodl import AutoDL
+from tests.rig.fixtures import house, queue_server
+from tests.rig.house import PATIENCE, TESTS, House, lines, wait
+
+__all__ = ["house", "queue_server"]
+
+pytestmark = pytest.mark.skipif(bool(autodl.refusal()), reason=autodl.refusal())
+
+HOME = "/root/autodl-tmp/pi0q"
+KEEPER, WORKER = "pi0q.ops.keeper", "pi0q.queue.cli worker"
+TOKEN = "hf_aTokenThatWasMadeForThisTest"
+
+
+@pytest.fixture
+def container(house: House, tmp_path: Path) -> Iterator[AutoDL]:
+    """A container that was switched on for the first time."""
+    paths = [str(TESTS / "end_to_end" / "witness"), str(TESTS / "fake_lerobot"), os.environ.get("PYTHONPATH", "")]
+    env = {"PYTHONPATH": ":".join(filter(None, paths)), "FAKE_STEP_SECONDS": "0.03", "HOSTNAME": "autodl-1"}
+    made = AutoDL(tmp_path / "container", env)
+    made.write("/root/.cache/huggingface/token", TOKEN, 0o644)
+    made.boot()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shell(house: House) -> dict[str, str]:
+    """What the user has exported."""
+    return {
+        "PI0Q_REDIS_URL": house.server.url,
+        "PI0Q_PREFIX": house.prefix,
+        "PI0Q_BOX": "autodl-1",
+        "PI0Q_TRAINER_PYTHON": sys.executable,
+        "PI0Q_SYSTEM_DISK_RESERVE_MIB": "0",
+        "PI0Q_FAKE_GPUS": "[]",
+        "WANDB_API_KEY": "0123456789012345678901234567890123456789",
+    }
+
+
+def settle(container: AutoDL) -> dict[str, tuple[object, ...]]:
+    """What setup itself has put there; the worker's own files change as it lives."""
+    tree = container.tree("/etc", "/root", "/usr/local/bin")
+    living = (
+        "/runs",
+        "/logs",
+        "/keeper",
+        "/worker.lock",
+        "/server.json",
+        "/network.json",
+        "/box.id",
+        "/cache/",
+        "/tmp",
+    )
+    return {path: what for path, what in tree.items() if not path.removeprefix(HOME).startswith(living)}
+
+
+def ready(container: AutoDL, house: House) -> None:
+    """Waits until the box takes jobs."""
+    log = container.at(f"{HOME}/logs/worker.log")
+
+    def there() -> bool:
+        return any(box["name"] == "autodl-1" and box["status"] == "ready" for box in house.store.boxes())
+
+    wait(there, "the box", lambda: log.read_text() if log.exists() else "no log")
+
+
+def test_check_lists_what_is_missing_and_changes_nothing(container: AutoDL, shell: dict[str, str]) -> None:
+    before = container.tree("/")
+    answer = container.pi0q("box", "setup", "--check", **shell)
+    after = container.tree("/")
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    missing = {line.split()[1] for line in answer.stdout.splitlines() if line.startswith("missing")}
+    assert missing == {"folders", "settings", "environment", "token", "pip", "start", "worker"}
+    assert after == before
+
+
+def test_one_line_makes_it_a_box_and_twice_is_once(container: AutoDL, house: House, shell: dict[str, str]) -> None:
+    container.write("/etc/autodl.sh", "#!/bin/bash\necho the user has a script already\nexit 0\n", 0o755)
+    first = container.pi0q("box", "setup", **shell)
+    assert first.returncode == 0, first.stdout + first.stderr
+    ready(container, house)
+    # The hook: one line, before the user's, and the user's as they were.
+    hook = container.at("/etc/autodl.sh").read_text().splitlines()
+    assert hook[0] == "#!/bin/bash" and hook[1].startswith(f"bash {HOME}/boot.sh || true")
+    assert hook[2:] == ["echo the user has a script already", "exit 0"]
+    # Secrets: on the data disk, of their owner alone; the password is nowhere on the system disk.
+    for name in (f"{HOME}/config.toml", f"{HOME}/box.env", f"{HOME}/huggingface/token"):
+        assert oct(container.at(name).stat().st_mode)[-3:] == "600", name
+    system = container.tree("/etc", "/root/.config", "/root/.cache")
+    password = house.server.url.split(":")[2].partition("@")[0].encode()
+    leaked = [path for path, what in system.items() if isinstance(what[1], bytes)
+              and (password in what[1] or TOKEN.encode() in what[1])]  # fmt: skip
+    assert leaked == []
+    # Both are found all the same, from a shell that knows nothing.
+    assert container.run("cat", "/root/.cache/huggingface/token").stdout == TOKEN
+    bare = {"PI0Q_REDIS_URL": "", "WANDB_API_KEY": ""}
+    status = json.loads(container.pi0q("box", "status", "--json", **bare).stdout)
+    assert status["home"] == HOME and status["worker"] == "runs" and status["starts_with"] == "/etc/autodl.sh"
+
+    tree, keepers, workers = settle(container), container.processes(KEEPER), container.processes(WORKER)
+    again = container.pi0q("box", "setup", **bare)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {line.split()[0] for line in again.stdout.splitlines() if not line.startswith((" ", "Done"))} <= {
+        "ok",
+        "warning",
+        "broken",
+    }
+    assert settle(container) == tree
+    assert (container.processes(KEEPER), container.processes(WORKER)) == (keepers, workers)
+    assert len(keepers) == len(workers) == 1
+    assert container.pi0q("box", "setup", "--check", **bare).returncode == 0
+
+
+def test_every_cache_is_on_the_data_disk(container: AutoDL, shell: dict[str, str]) -> None:
+    container.pi0q("box", "setup", HF_HOME="/root/.cache/huggingface", **shell)
+    kept = dict(line.split("=", 1) for line in container.at(f"{HOME}/box.env").read_text().splitlines()[1:])
+    assert kept.pop("WANDB_API_KEY") == shell["WANDB_API_KEY"]
+    assert set(kept) >= {"HF_HOME", "HF_XET_CACHE", "WANDB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
+                         "TMPDIR", "PIP_CACHE_DIR"}  # fmt: skip
+    assert [name for name, place in kept.items() if not place.startswith("/root/autodl-tmp/")] == []
+    assert [name for name, place in kept.items() if not container.at(place).is_dir()] == []
+    worker = container.processes(WORKER)[0]
+    there = container.run("cat", f"/proc/{worker}/environ").stdout.split("\0")
+    assert {f"{name}={place}" for name, place in kept.items()} <= set(there)
+    assert container.at("/root/.cache/pip").readlink() == Path(f"{HOME}/cache/pip")
+
+
+def test_a_cache_that_the_guide_has_filled_is_used(container: AutoDL, shell: dict[str, str]) -> None:
+    cache = "/root/autodl-tmp/huggingface_cache"
+    container.write(f"{cache}/token", "hf_ofTheGuide")
+    os.utime(container.at("/root/.cache/huggingface/token"), (1, 1))
+    container.pi0q("box", "setup", **shell)
+    assert f'hf_home = "{cache}"' in container.at(f"{HOME}/config.toml").read_text()
+    # The token there was newer than the login's.
+    assert container.at(f"{cache}/token").read_text() == "hf_ofTheGuide"
+    assert oct(container.at(f"{cache}/token").stat().st_mode)[-3:] == "600"
+    assert container.run("cat", "/root/.cache/huggingface/token").stdout == "hf_ofTheGuide"
+
+
+def test_after_a_restart_the_worker_is_back_and_its_job_goes_on(
+    container: AutoDL, house: House, shell: dict[str, str]
+) -> None:
+    container.write(f"{HOME}/datasets/grab_box/meta/info.json", "{}")
+    assert container.pi0q("box", "setup", **shell).returncode == 0
+    ready(container, house)
+    job = house.submit(steps=400, save_freq=20)
+    sealed = container.at(f"{HOME}/runs/{job}/output/checkpoints/000020/pi0q.manifest.json")
+    wait(sealed.exists, "a checkpoint", container.at(f"{HOME}/logs/worker.log").read_text)
+    container.crash()
+    before = house.store.get(job)
+    container.boot()
+    after = house.until(job, lambda record: record.epoch > before.epoch and record.state is State.RUNNING)
+    assert (after.box, after.attempt) == ("autodl-1", before.attempt)
+    events = container.at(f"{HOME}/runs/{job}/events.jsonl")
+
+    def starts() -> list[int]:
+        return [event["step"] for event in lines(events) if event["event"] == "ready"]
+
+    wait(lambda: len(starts()) == 2, "the trainer's second start")
+    assert starts()[0] == 0 and starts()[1] >= 20
+    assert house.store.cancel(job, text="enough") is not None
+    house.until(job, lambda record: record.state is State.CANCELLED)
+    assert len(container.processes(KEEPER)) == len(container.processes(WORKER)) == 1
+
+
+def test_a_worker_that_dies_is_started_again_and_a_keeper_too(
+    container: AutoDL, house: House, shell: dict[str, str]
+) -> None:
+    container.pi0q("box", "setup", **shell)
+    ready(container, house)
+    first = container.processes(WORKER)[0]
+    container.run("kill", "-9", str(first))
+    wait(lambda: container.processes(WORKER) not in ([], [first]), "another worker")
+    # A keeper that was killed leaves its worker; the next one waits for that one's end and starts no other.
+    keeper, worker = container.processes(KEEPER)[0], container.processes(WORKER)[0]
+    container.run("kill", "-9", str(keeper))
+    ready(container, house)
+    assert container.pi0q("box", "start").returncode == 0
+    assert container.processes(KEEPER) not in ([], [keeper])
+    assert container.processes(WORKER) == [worker]
+
+
+def test_the_pid_of_an_earlier_life_is_not_taken_for_the_keeper(
+    container: AutoDL, house: House, shell: dict[str, str]
+) -> None:
+    """autopanel had the pid of the last life, and `kill -0` said that all was well."""
+    container.pi0q("box", "setup", **shell)
+    ready(container, house)
+    container.crash()
+    file = container.at(f"{HOME}/keeper.json")
+    told = json.loads(file.read_text())
+    told["keeper"]["pid"] = told["worker"]["pid"] = 1
+    file.write_text(json.dumps(told))
+    container.boot()
+    wait(lambda: len(container.processes(WORKER)) == 1, "the worker")
+
+
+def test_remove_undoes_all_of_it_but_the_runs(container: AutoDL, house: House, shell: dict[str, str]) -> None:
+    user = "#!/bin/bash\npython /root/my_server.py\n"
+    container.write("/etc/autodl.sh", user, 0o755)
+    container.write("/root/.config/pi0q/config.toml", 'redis_url = "redis://old:6379/0"\nlease_seconds = 300\n', 0o600)
+    before = without_times(container.tree("/etc", "/root", "/usr/local/bin"))
+    assert container.pi0q("box", "setup", **shell).returncode == 0
+    ready(container, house)
+    container.write(f"{HOME}/runs/abc/output/kept", "a checkpoint")
+    answer = container.pi0q("box", "setup", "--remove", **shell)
+    assert answer.returncode == 0 and "rm -r" in answer.stdout, answer.stdout + answer.stderr
+    container.until_gone(WORKER)
+    container.until_gone(KEEPER)
+    after = without_times(container.tree("/etc", "/root", "/usr/local/bin"))
+    rest = {path: what for path, what in after.items() if not path.startswith(HOME)}
+    token = before.pop("/root/.cache/huggingface/token"), rest.pop("/root/.cache/huggingface/token")
+    assert rest == before
+    assert [what[1] for what in token] == [TOKEN.encode()] * 2, "the token is back, and now its owner's alone"
+    assert container.at(f"{HOME}/runs/abc/output/kept").read_text() == "a checkpoint"
+    left = {path.removeprefix(f"{HOME}/") for path in after if path.startswith(f"{HOME}/")}
+    assert not left & {"boot.sh", "box.env", "config.toml", "keeper.json", "keeper.lock", "huggingface/token"}
+    container.crash()
+    container.boot()
+    assert container.processes(WORKER) == []
+
+
+def without_times(tree: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
+    return {path: what[:2] for path, what in tree.items()}
+
+
+def test_the_doctor_finds_what_ails_a_container(container: AutoDL, shell: dict[str, str]) -> None:
+    sick = shell | {"HF_HOME": "/root/.cache/huggingface", "PI0Q_SYSTEM_DISK_RESERVE_MIB": "4096"}
+    answer = container.pi0q("doctor", "--json", **sick)
+    assert answer.returncode == 1, answer.stderr
+    found = {one["name"]: one for one in json.loads(answer.stdout)["checks"]}
+    broken = {name for name, one in found.items() if one["status"] == "broken"}
+    assert broken >= {"system disk", "caches", "start at boot", "network", "gpu"}
+    assert found["caches"]["cure"] == "pi0q box setup"
+    assert "HF_HOME=/root/.cache/huggingface" in found["caches"]["detail"]
+    assert found["file storage"]["status"] == "warning" and "df -i" in found["file storage"]["cure"]
+    assert found["shared memory"]["status"] == "warning"
+    assert found["server"]["status"] == "ok"
+
+
+def test_a_hung_boot_script_of_the_users_does_not_keep_the_worker(
+    container: AutoDL, house: House, shell: dict[str, str]
+) -> None:
+    container.write("/etc/autodl.sh", "sleep infinity\n", 0o755)
+    container.pi0q("box", "setup", **shell)
+    ready(container, house)
+    container.crash()
+    container.boot()
+    wait(lambda: len(container.processes(WORKER)) == 1, "the worker", seconds=PATIENCE)
+    assert container.processes("sleep infinity")
