@@ -2,7 +2,7 @@
 
 A trainer holds a lock for as long as it lives, so a second one beside it would be seen, and writes down when
 it began and what else of its job was alive then. A job named `oom@3` gets FAKE_FAULT=oom@3; `stray`, `ghost`,
-`tell` and `confess` are below.
+`tell` and `confess` are below, and `parricide` kills its runner.
 """
 
 import contextlib
@@ -105,6 +105,8 @@ def trainer(job: str) -> None:
         stray(lives, job)
     elif name == "ghost":
         ghost(lives, job)
+    elif name == "parricide":
+        os.kill(int(os.environ["PI0Q_PARENT"]), signal.SIGKILL)
     elif name == "tell":
         tell()
     elif name == "confess":

@@ -1,0 +1,166 @@
+"""Rows 15, 16, 46: a message comes twice, or never; a submit is cut short, or made twice."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pi0q.jobs.state import State
+from pi0q.queue.store import Claimed
+from pi0q.queue.verbs.submit import load
+from tests.faults.tale import ONE_LIFE, begun, nothing_left, reasons, states, went_on
+from tests.rig.house import PATIENCE, paused, wait
+from tests.rig.link import Link
+
+if TYPE_CHECKING:
+    from tests.rig.house import Box, House
+
+
+@pytest.fixture(scope="module")
+def box(street: House) -> Box:
+    """A box that sweeps twice a second, on a line of its own."""
+    return street.box(slots=2, linked=True, PI0Q_LEASE_SECONDS="12")
+
+
+def shared_queue(house: House, job: str) -> str:
+    return house.prefix + house.store.raw(job)["queue"]
+
+
+# -- 15 -----------------------------------------------------------------------------------------------
+
+
+def test_row_15_a_job_that_waits_twice_is_claimed_once(street: House, box: Box) -> None:
+    with paused(box.worker_pid):
+        job = street.submit(steps=20)
+        copy = street.store.raw(job)["message"]
+        for _ in range(2):
+            street.store.client.lpush(shared_queue(street, job), copy)
+    done = went_on(street, box, job, lives=1, resumed_at=0, steps=20)
+    assert (done.epoch, done.attempt) == (1, 1)
+    assert states(done) == f"queued {ONE_LIFE} succeeded"
+    assert street.store.client.llen(shared_queue(street, job)) == 0
+
+
+def test_row_15_a_start_that_comes_twice_starts_nothing(street: House, box: Box) -> None:
+    job = begun(street, box)
+    runner = box.runner(job)
+    for _ in range(3):
+        street.store.redeliver(job, box.name)
+    ignored = f"Task pi0q.train[{job}] ignored"
+    wait(lambda: box.log.count(ignored) == 3, "three starts that were ignored", lambda: box.log)
+    assert box.runner(job) == runner
+    done = went_on(street, box, job, lives=1, resumed_at=0)
+    assert (done.epoch, done.attempt) == (1, 1)
+    # Nor does one that comes after the end.
+    street.store.redeliver(job, box.name)
+    assert str(street.ends(street.submit(steps=2)).state) == "succeeded"
+    wait(lambda: box.log.count(ignored) == 4, "a start that was ignored", lambda: box.log)
+    assert street.store.get(job) == done and len(box.lives(job)) == 1
+
+
+# -- 16 -----------------------------------------------------------------------------------------------
+
+
+def test_row_16_a_job_whose_message_was_deleted_comes_back_into_the_queue(street: House, box: Box) -> None:
+    with paused(box.worker_pid):
+        job = street.submit(steps=4)
+        submitted_ms = street.store.get(job).created_ms
+        assert street.store.client.lpop(shared_queue(street, job))
+        assert job not in [record.id for record in street.store.waiting()]
+    done = street.ends(job)
+    assert (str(done.state), done.epoch) == ("succeeded", 1)
+    assert done.history[1].text == "its message was lost; it is back in the queue"
+    assert done.history[1].at_ms - submitted_ms < 60_000
+
+
+def test_row_16_a_claim_whose_message_went_into_a_half_open_line_is_delivered_again(street: House, box: Box) -> None:
+    assert box.link
+    boot = next(known["boot"] for known in street.store.boxes() if known["name"] == box.name)
+    box.link.swallow()
+    job = street.submit(steps=4)
+    # The claim reaches the server and its answer does not reach the box; Celery's BRPOP takes the message and loses it.
+    claimed = street.store.claim(
+        job, box=box.name, boot=boot, lease_seconds=600, promises=(), gpus=(), text="claimed by a test for the box"
+    )  # fmt: skip
+    assert isinstance(claimed, Claimed)
+    wait(lambda: not street.store.client.llen(f"{street.prefix}box.{box.name}"), "the loss of the message")
+    assert street.store.get(job).state is State.CLAIMED
+    box.link.heal()
+    done = street.ends(job)
+    assert (str(done.state), done.epoch, len(box.lives(job))) == ("succeeded", 1, 1)
+    assert reasons(done) == ["finished"]
+    nothing_left(street, job)
+
+
+# -- 46 -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(street: House) -> Path:
+    """A file for this story alone."""
+    name = f"row46-{secrets.token_hex(4)}"
+    path = street.place / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\nresources: {{gpus: 0, disk: 10MiB}}\n"
+        "train: {dataset: {repo_id: local/grab_box, root: datasets/grab_box},\n"
+        "  policy: {type: act, device: cpu, push_to_hub: false}, steps: 2, batch_size: 2, save_freq: 2}\n"
+    )
+    return path
+
+
+def submitted(house: House, file: Path) -> list[str]:
+    """The jobs that came of a file."""
+    name = load(str(file)).name
+    return [record.id for record in house.store.page(live=-1, ended=-1).jobs if record.name == name]
+
+
+def submitter(house: House, file: Path, url: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "pi0q.queue.cli", "submit", str(file)]
+    env = house.env(house.place / "laptop", PI0Q_REDIS_URL=url)
+    return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_row_46_enter_pressed_twice_makes_one_job(street: House, box: Box, file: Path) -> None:
+    both = [submitter(street, file, street.server.url) for _ in range(2)]
+    said = sorted(each.communicate(timeout=PATIENCE)[0] for each in both)
+    assert [each.returncode for each in both] == [0, 0]
+    (job,) = submitted(street, file)
+    assert said[0].startswith("Queued ") and job in said[0]
+    assert f"was queued a moment ago as {job}; nothing new was queued" in said[1]
+    assert street.ends(job).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["before-the-server-heard", "before-the-answer-came"])
+def test_row_46_a_submitter_that_dies_leaves_one_job_or_none(
+    street: House, box: Box, file: Path, accepted: bool
+) -> None:
+    client, link = street.store.client, Link(street.server.url)
+    with paused(box.worker_pid):
+        if accepted:
+            doomed = submitter(street, file, link.url)
+            wait(lambda: submitted(street, file), "the job of a submitter")
+        else:
+            # Reads are answered, the one write waits.
+            client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+            doomed = submitter(street, file, link.url)
+            wait(
+                lambda: any(known["cmd"] == "evalsha" or "b" in known["flags"] for known in client.client_list()),
+                "a write that waits",
+            )
+        link.cut()
+        doomed.send_signal(signal.SIGKILL)
+        doomed.communicate()
+        client.execute_command("CLIENT", "UNPAUSE")
+        assert len(submitted(street, file)) in ((1,) if accepted else (0, 1))
+        again = street.pi0q("submit", str(file))
+        assert again.returncode == 0
+        (job,) = submitted(street, file)
+        assert job in again.stdout
+    assert street.ends(job).state is State.SUCCEEDED
+    link.close()

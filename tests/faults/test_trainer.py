@@ -1,0 +1,148 @@
+"""Rows 17, 34: a trainer that always dies, and one that hangs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS
+from pi0q.jobs.state import State
+from tests.faults.tale import STEPS, begun, dies, nothing_left, reasons, went_on
+from tests.rig import machine
+from tests.rig.house import gone, wait
+
+if TYPE_CHECKING:
+    from tests.rig.house import Box, House
+
+
+@pytest.fixture(scope="module")
+def box(street: House) -> Box:
+    """A box of one slot, so that whoever holds it holds up all others; a step of its trainers takes 0.01 s."""
+    return street.box(FAKE_STEP_SECONDS="0.01", PI0Q_HANG_SECONDS="1")
+
+
+# -- 17 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("poison", "reason"), [("exit3@1", "trainer_failed"), ("kill@1", "trainer_killed")])
+def test_row_17_a_poison_job_ends_after_three_attempts_and_others_flow(
+    street: House, box: Box, poison: str, reason: str
+) -> None:
+    job = street.submit(poison)
+    healthy = [street.submit(steps=4, save_freq=2) for _ in range(2)]
+    record = street.ends(job)
+    assert (str(record.state), str(record.reason), record.attempt) == ("failed", reason, MAX_ATTEMPTS)
+    assert f"(attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS})" in record.detail
+    assert len(box.trainers_came_one_by_one(job)) == MAX_ATTEMPTS
+    assert [street.ends(other).state for other in healthy] == [State.SUCCEEDED] * 2
+    assert street.store.waiting() == []
+    nothing_left(street, job)
+
+
+def test_row_17_a_job_that_always_kills_its_runner_is_a_crash_loop_and_others_flow(street: House, box: Box) -> None:
+    job = street.submit("parricide")
+    healthy = street.submit(steps=4, save_freq=2)
+    record = street.ends(job)
+    assert (str(record.state), str(record.reason)) == ("failed", "crash_loop")
+    # None of them was an attempt, and yet there is an end to it.
+    assert record.epoch == MAX_FRUITLESS_RUNS and record.attempt <= 1
+    assert f"({MAX_FRUITLESS_RUNS} times without a new checkpoint)" in record.detail
+    assert street.ends(healthy).state is State.SUCCEEDED
+    nothing_left(street, job)
+
+
+# -- 34 -----------------------------------------------------------------------------------------------
+
+
+def test_row_34_a_hung_trainer_is_ended_once_and_goes_on(house: House) -> None:
+    box = house.box(PI0Q_HANG_SECONDS="1", FAKE_FAULT_ONCE=str(house.place / "hung"))
+    job = begun(house, box, "hang@30")
+    trainer = box.trainer(job)
+    dies(trainer)
+    done = went_on(house, box, job)
+    assert (done.attempt, done.epoch, reasons(done)) == (2, 2, ["hung", "finished"])
+    # Where it stood is in its log, so that a person finds the cause.
+    log = box.trainer_log(job)
+    assert "most recent call first" in log and "in before_step" in log
+
+
+def test_row_34_one_that_hangs_again_is_not_tried_a_third_time(street: House, box: Box) -> None:
+    job = street.submit("hang@13", steps=STEPS, save_freq=10)
+    record = street.ends(job)
+    assert (str(record.state), str(record.reason), record.attempt) == ("failed", "hung", 2)
+    assert [event["step"] for event in box.events(job, "ready")] == [0, 10]
+    assert record.checkpoint and record.checkpoint.step == 10, "what was good is kept"
+    box.trainers_came_one_by_one(job)
+    nothing_left(street, job)
+
+
+def test_row_34_a_long_save_is_no_hang(house: House) -> None:
+    box = house.box(PI0Q_HANG_SECONDS="1", FAKE_SAVE_SECONDS="2")
+    job = house.submit(steps=4, save_freq=2)
+    done = went_on(house, box, job, lives=1, resumed_at=0, steps=4)
+    assert (done.attempt, done.epoch) == (1, 1)
+
+
+def test_row_34_a_trainer_that_compiles_may_be_silent_for_longer(house: House) -> None:
+    box = house.box(slots=2, gpus=[80], PI0Q_HANG_SECONDS="1")
+    policy = {"type": "diffusion", "device": "cuda", "push_to_hub": False, "compile_model": True}
+    compiling = house.submit("hang@1", gib=30, flags={"policy": policy})
+    wait(lambda: box.events(compiling, "ready"), "a trainer before its first step", lambda: box.log)
+    house.comes_to(compiling, State.RUNNING)
+    # One that does not compile and began later is ended: so long was the other one silent, at least.
+    plain = house.submit("hang@1")
+    assert str(house.ends(plain).reason) == "hung"
+    known = house.store.get(compiling)
+    assert (known.state, known.epoch) == (State.RUNNING, 1)
+    house.store.cancel(compiling, text="seen enough")
+    house.ends(compiling)
+    nothing_left(house, compiling)
+
+
+@pytest.fixture
+def freezer() -> Iterator[Callable[[int], None]]:
+    """Puts processes into state D, where no signal reaches them, by a freezer of cgroup v1."""
+    place = Path(f"/sys/fs/cgroup/freezer/pi0q-{os.getpid()}")
+    try:
+        place.mkdir()
+    except OSError as error:
+        pytest.skip(f"no freezer of cgroup v1 here: {error}")
+
+    def freeze(pid: int) -> None:
+        (place / "cgroup.procs").write_text(str(pid))
+        (place / "freezer.state").write_text("FROZEN")
+        wait(lambda: "FROZEN" in (place / "freezer.state").read_text(), "a frozen process")
+
+    yield freeze
+    (place / "freezer.state").write_text("THAWED")
+    wait(lambda: not (place / "cgroup.procs").read_text(), "an empty freezer")
+    place.rmdir()
+
+
+@pytest.mark.skipif(bool(machine.refusal()), reason=f"no containers here: {machine.refusal()}")
+def test_row_34_a_trainer_that_nothing_can_kill_drains_its_box(house: House, freezer: Callable[[int], None]) -> None:
+    times = {"PI0Q_LEASE_SECONDS": "24", "PI0Q_WAIT_FOR_BOX": "0", "PI0Q_HANG_SECONDS": "1"}
+    first = house.box("box-a", WITNESS_UNKILLABLE_SECONDS="1", **times)
+    job = begun(house, first)
+    trainer = first.trainer(job)
+    freezer(trainer)
+    # Elsewhere: its runner must not see the undead one.
+    second = house.box("box-b", contained=True, **times)
+    done = house.until(job, lambda record: record.epoch == 2 and record.state is State.RUNNING)
+    assert (done.box, reasons(done)) == ("box-b", ["hung"])
+    assert not gone(trainer), "it was not in state D"
+    drained = next(known for known in house.store.boxes() if known["name"] == "box-a")
+    assert drained["drain"] == "drain"
+    assert drained["drain_text"] == f"process {trainer} of {job} can't be killed: restart the machine"
+    done = house.ends(job)
+    assert (str(done.state), done.step, done.box) == ("succeeded", STEPS, "box-b")
+    # It takes nothing before its user says so.
+    second.stop()
+    waiting = house.submit(steps=2)
+    assert "--undo` ends that" in house.pi0q("show", waiting).stdout
+    house.store.drain("box-a", "", text="")
+    assert house.ends(waiting).box == "box-a"
