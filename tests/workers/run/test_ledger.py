@@ -79,6 +79,6 @@ def test_an_ending_starts_only_where_a_box_owns_the_job() -> None:
 def test_its_fields_are_a_record(hands: Hands, store: Store) -> None:
     job = hands.submit()
     hands.run(job)
-    raw = store.client.hgetall(f"{store.prefix}job:{job}")
+    raw = store.raw(job)
     known = KNOWN.with_fields({**raw, **to_hash({"step": 12})})
     assert from_hash(known.fields).step == 12
