@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
@@ -15,6 +15,9 @@ from pi0q.jobs.transition import Transition
 from pi0q.queue.store import NotOwner
 from pi0q.workers.run.owner import Owner
 from pi0q.workers.run.report import Reporter
+
+#: How far the run came: fields of the record that belong to its end.
+FAR = ("step", "loss", "lr", "checkpoint", "vram_peak_mib", "wandb_run_id", "wandb_url", "wandb_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class Farewell:
 
     def write(self) -> None:
         """Puts the end into the ledger: the box tells it where this process dies before the server has heard it."""
+        self.reporter.note()
         self.owner.ending(self._last(self.owner.known))
 
     def tell(self) -> bool:
@@ -68,7 +72,10 @@ class Farewell:
         return True
 
     def _last(self, record: Record) -> Transition:
-        return self.end.last_move(record, self.owner.ledger.epoch)
+        last = self.end.last_move(record, self.owner.ledger.epoch)
+        # A server with older data is told of the end by the ledger, and of nothing that was reported before it.
+        told = {name: self.owner.ledger.fields[name] for name in FAR if name in self.owner.ledger.fields}
+        return replace(last, fields={**told, **last.fields})
 
     def _catch_up(self) -> bool:
         """Whether a server that lost its last second had to be told how far the job was."""

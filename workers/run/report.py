@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from pi0q.jobs.record import to_hash
 from pi0q.queue.store import NotOwner, heard
 from pi0q.queue.timing import Timing
 from pi0q.workers.run.owner import Owner
@@ -97,6 +98,12 @@ class Reporter(threading.Thread):
             # Without the lock: it may end this process, and with it whoever waits to report.
             self.on(heard)
         return told
+
+    def note(self) -> None:
+        """Keeps in the ledger what the next report will tell."""
+        with self._lock:
+            self._gather()
+            self.owner.keep(to_hash(self._fields))
 
     def _listen(self) -> None:
         """Wakes the reporter when the user wishes something of this job."""
