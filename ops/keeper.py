@@ -39,6 +39,8 @@ LOOK_SECONDS = 30.0
 LOG_BYTES = 20 * 2**20
 #: Of a shell: what is kept in files, where a later change must win over what this shell has now.
 SHED = {f"PI0Q_{name.upper()}" for name in all_settings.READERS} | {"HF_TOKEN", "HF_HOME", "WANDB_API_KEY", "TMPDIR"}
+#: Those that this process started; they outlive it.
+_started: list[subprocess.Popen[bytes]] = []
 HEARD = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -130,6 +132,7 @@ def start(home: Path, env: Mapping[str, str]) -> Living:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _started.append(process)
     give_up = time.monotonic() + HELLO_SECONDS
     while time.monotonic() < give_up:
         # Another one may have been faster.

@@ -69,7 +69,7 @@ class Folders:
 
     def __init__(self, plan: Plan) -> None:
         caches = [Path(value) for name, value in cache_environment(plan).items() if name != "HF_TOKEN_PATH"]
-        self.paths = [plan.home, plan.home / "logs", plan.home / "runs", *caches]
+        self.paths = [plan.home, *(plan.home / name for name in ("logs", "runs", "cache")), *caches]
 
     def missing(self) -> str:
         gone = [str(path) for path in self.paths if not path.is_dir()]
@@ -211,6 +211,7 @@ class Token:
     def do(self) -> str:
         if source := self._source():
             if not self.here.exists():
+                self.note.parent.mkdir(parents=True, exist_ok=True)
                 self.note.touch()
             stored.write(self.here, source, 0o600)
         if self.here.is_file():
@@ -261,7 +262,6 @@ class PipCache:
         if not self.place.is_symlink() or self.place.resolve() != self.target.resolve():
             return ""
         self.place.unlink()
-        prune(self.place.parent)
         return f"the link {self.place}"
 
 

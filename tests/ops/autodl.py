@@ -149,6 +149,8 @@ class AutoDL:
             env=self.base,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            # unshare complains when its child is killed.
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )

@@ -1,0 +1,380 @@
+"""`pi0q box setup` on machines imitated below a directory: AutoDL's, one with systemd, one with neither."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs.errors import UsageError
+from pi0q.ops import boot, keeper, setup, steps, stored
+from pi0q.ops.machine import Machine
+from pi0q.workers import identity
+from tests.conftest import Command
+from tests.rig.house import wait
+
+URL = "redis://:aSecretOfTheQueue@127.0.0.1:1/0"
+USERS = "#!/bin/bash\nset -e\npython /root/server.py\nexit 0\n"
+
+
+def machine(root: Path, *, autodl: bool = True, **env: str) -> Machine:
+    """AutoDL's directories below `root`, and a shell there."""
+    (root / "root" / ("autodl-tmp" if autodl else "data")).mkdir(parents=True, exist_ok=True)
+    (root / "etc").mkdir(exist_ok=True)
+    shell = {"HOME": str(root / "root"), "PATH": f"{root}/bin:/usr/bin:/bin", "PI0Q_REDIS_URL": URL,
+             "PI0Q_HOME": str(root / "root" / ("autodl-tmp" if autodl else "data") / "pi0q"),
+             "PI0Q_TRAINER_PYTHON": "/bin/false", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # fmt: skip
+    return Machine(root=root, env={name: value for name, value in (shell | env).items() if value})
+
+
+def prepared(one: Machine) -> steps.Plan:
+    """All of it but the worker."""
+    made = setup.plan(one)
+    for step in setup.steps_of(made)[:-1]:
+        step.do()
+    return made
+
+
+def tree(root: Path) -> dict[str, tuple[object, ...]]:
+    """Every file: its mode and content or target."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(root.rglob("*")):
+        what: object = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else "folder"
+        found[str(path.relative_to(root))] = (oct(path.lstat().st_mode), what)
+    return found
+
+
+# -- edits that can be taken back ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "#!/bin/bash\n",
+        USERS,
+        "echo no shebang\n",
+        "#!/bin/sh\r\necho dos\r\n",
+        "echo no newline at the end",
+        "\n\n",
+    ],
+)
+def test_our_line_in_a_boot_script_can_be_taken_back(text: str) -> None:
+    with_ours = stored.with_hook(text, "bash /data/boot.sh")
+    assert with_ours.count("bash /data/boot.sh || true") == 1
+    assert stored.with_hook(with_ours, "bash /data/boot.sh") == with_ours, "twice is once"
+    assert stored.without_hook(with_ours) == (text or "#!/bin/bash\n")
+    moved = stored.with_hook(with_ours, "bash /elsewhere/boot.sh")
+    assert "/data/" not in moved and stored.without_hook(moved) == (text or "#!/bin/bash\n")
+
+
+def test_our_line_comes_first_so_that_nothing_of_the_users_keeps_it(tmp_path: Path) -> None:
+    file = tmp_path / "autodl.sh"
+    file.write_text(stored.with_hook(f"#!/bin/bash\nset -e\nfalse\necho not reached >> {tmp_path}/out\n",
+                                     f"echo ours >> {tmp_path}/out; false"))  # fmt: skip
+    subprocess.run(["bash", str(file)], check=False)
+    assert (tmp_path / "out").read_text() == "ours\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", 'redis_url = "redis://old/0"\n', "# a comment\nlease_seconds = 300\n\n[[fake_gpus]]\ntotal_gib = 80\n"]
+)
+def test_our_settings_can_be_taken_back(text: str) -> None:
+    ours = stored.with_settings(text, {"redis_url": URL, "box": 'a"b\\c'})
+    assert stored.ours(ours) == {"redis_url": URL, "box": 'a"b\\c'}
+    assert stored.with_settings(ours, {"redis_url": URL, "box": 'a"b\\c'}) == ours
+    assert stored.without_settings(ours) == text
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        read = tomllib.loads(ours)
+        assert (read["redis_url"], read["box"]) == (URL, 'a"b\\c')
+        assert ("fake_gpus" in text) == ("fake_gpus" in read)
+
+
+# -- AutoDL -------------------------------------------------------------------------------------------
+
+
+def test_check_changes_nothing(tmp_path: Path) -> None:
+    made = setup.plan(machine(tmp_path))
+    before = tree(tmp_path)
+    told = {one.name: one.status for one in setup.check(made)}
+    assert set(told.values()) == {"missing", "ok"} and told["worker"] == told["start at boot"] == "missing"
+    assert tree(tmp_path) == before
+
+
+def test_all_is_in_place_afterwards_and_twice_is_once(tmp_path: Path) -> None:
+    one = machine(tmp_path)
+    (tmp_path / "etc/autodl.sh").write_text(USERS)
+    made = prepared(one)
+    first = tree(tmp_path)
+    assert {done.name for done in setup.check(made) if done.status == "missing"} == {"worker"}
+    prepared(one)
+    assert tree(tmp_path) == first
+    settings = setup.plan(machine(tmp_path, PI0Q_REDIS_URL="")).settings
+    assert settings.redis_url == URL, "a later shell need not know it"
+
+
+def test_a_system_reset_is_put_right_by_the_same_command(tmp_path: Path) -> None:
+    prepared(machine(tmp_path))
+    (tmp_path / "etc/autodl.sh").unlink()
+    (tmp_path / "root/.config/pi0q/config.toml").unlink()
+    bare = machine(tmp_path, PI0Q_REDIS_URL="")
+    missing = {done.name: done.detail for done in setup.check(setup.plan(bare)) if done.status == "missing"}
+    assert set(missing) == {"settings", "start at boot", "worker"}
+    assert "system reset" in missing["start at boot"]
+    prepared(bare)
+    assert "redis_url" in (tmp_path / "root/.config/pi0q/config.toml").read_text()
+    assert "boot.sh" in (tmp_path / "etc/autodl.sh").read_text()
+
+
+def test_remove_leaves_what_was_there(tmp_path: Path) -> None:
+    one = machine(tmp_path, HF_TOKEN="hf_ofTheShell")
+    (tmp_path / "etc/autodl.sh").write_text(USERS)
+    config = tmp_path / "root/.config/pi0q/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('redis_url = "redis://mine:6379/0"\nlease_seconds = 300\n')
+    config.chmod(0o600)
+    (tmp_path / "root/.cache").mkdir()
+    before = tree(tmp_path)
+    made = prepared(one)
+    assert (made.settings.hf_home / "token").read_text() == "hf_ofTheShell"
+    removed = {done.name for done in setup.remove(made) if done.status == "removed"}
+    assert removed == {"settings", "environment", "token", "pip cache", "start at boot"}
+    assert tree(tmp_path) == before
+    assert [done for done in setup.remove(setup.plan(one)) if done.status == "removed"] == []
+
+
+def test_without_an_address_nothing_is_done(tmp_path: Path) -> None:
+    one = machine(tmp_path, PI0Q_REDIS_URL="")
+    before = tree(tmp_path)
+    with pytest.raises(UsageError, match="Nothing says where the queue is"):
+        setup.plan(one)
+    assert tree(tmp_path) == before
+
+
+def test_a_home_on_the_system_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not on AutoDL's data disk"):
+        setup.plan(machine(tmp_path, PI0Q_HOME=str(tmp_path / "root/pi0q")))
+
+
+def test_a_shells_hf_home_on_the_system_disk_is_not_taken_over(tmp_path: Path) -> None:
+    made = setup.plan(machine(tmp_path, HF_HOME=str(tmp_path / "root/.cache/huggingface")))
+    assert made.settings.hf_home == made.home / "huggingface"
+    there = tmp_path / "root/autodl-tmp/mine"
+    assert setup.plan(machine(tmp_path, HF_HOME=str(there))).settings.hf_home == there
+
+
+def test_settings_of_the_shell_are_stored_and_change_with_it(tmp_path: Path) -> None:
+    made = prepared(machine(tmp_path, PI0Q_BOX="a-box", PI0Q_LEASE_SECONDS="300"))
+    text = made.config.read_text()
+    assert 'box = "a-box"' in text and 'lease_seconds = "300"' in text
+    assert made.config.resolve() == made.home / "config.toml" and made.config.stat().st_mode & 0o777 == 0o600
+    again = prepared(machine(tmp_path, PI0Q_BOX="another"))
+    assert 'box = "another"' in again.config.read_text() and 'lease_seconds = "300"' in again.config.read_text()
+
+
+class TestToken:
+    """Where the Hub's token ends up."""
+
+    @pytest.fixture
+    def login(self, tmp_path: Path) -> Path:
+        file = machine(tmp_path).user_home / ".cache" / "huggingface" / "token"
+        file.parent.mkdir(parents=True)
+        file.write_text("hf_login")
+        return file
+
+    @staticmethod
+    def put(tmp_path: Path, **env: str) -> Path:
+        made = setup.plan(machine(tmp_path, **env))
+        step = steps.Token(made)
+        step.do()
+        assert step.missing() == ""
+        return made.settings.hf_home / "token"
+
+    def test_a_login_is_moved_and_leads_there(self, tmp_path: Path, login: Path) -> None:
+        here = self.put(tmp_path)
+        assert here.read_text() == "hf_login" and here.stat().st_mode & 0o777 == 0o600
+        assert login.readlink() == here
+        # `hf auth login` in a shell without HF_HOME writes through it.
+        login.write_text("hf_newer")
+        assert here.read_text() == "hf_newer"
+
+    def test_a_later_login_wins(self, tmp_path: Path, login: Path) -> None:
+        here = self.put(tmp_path)
+        login.unlink()
+        login.write_text("hf_later")
+        os.utime(here, (1, 1))
+        assert self.put(tmp_path).read_text() == "hf_later"
+
+    def test_an_older_login_does_not(self, tmp_path: Path, login: Path) -> None:
+        here = setup.plan(machine(tmp_path)).settings.hf_home / "token"
+        here.parent.mkdir(parents=True)
+        here.write_text("hf_there")
+        os.utime(login, (1, 1))
+        assert self.put(tmp_path).read_text() == "hf_there"
+        assert login.read_text() == "hf_there"
+
+    def test_a_cache_that_leads_to_the_data_disk_stays_a_file(self, tmp_path: Path, login: Path) -> None:
+        hf_home = setup.plan(machine(tmp_path)).settings.hf_home
+        hf_home.parent.mkdir(parents=True)
+        login.parent.rename(hf_home)
+        login.parent.symlink_to(hf_home)
+        here = self.put(tmp_path)
+        assert not here.is_symlink() and here.read_text() == login.read_text() == "hf_login"
+
+    def test_none_is_no_fault(self, tmp_path: Path) -> None:
+        assert not self.put(tmp_path).exists()
+
+
+# -- elsewhere ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Path:
+    """A machine with a systemctl that is a fake: it writes down what it was asked, and remembers one unit's state."""
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    fake = tmp_path / "bin" / "systemctl"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/bash\n"
+        f'cd {tmp_path}; echo "$*" >> said\n'
+        'case "$2" in\n'
+        "enable) touch enabled;; disable) rm -f enabled active;; restart|start) touch active;; stop) rm -f active;;\n"
+        "is-enabled) [ -e enabled ];; is-active) [ -e active ];;\n"
+        "esac\n"
+    )
+    fake.chmod(0o755)
+    return tmp_path
+
+
+def test_with_systemd_it_is_a_unit_of_the_users(systemd: Path) -> None:
+    one = machine(systemd, autodl=False)
+    made = setup.plan(one)
+    assert {done.name for done in setup.check(made) if done.status == "missing"} >= {"start at boot", "worker"}
+    done = {one.name: one for one in setup.prepare(made)}
+    unit = systemd / "root/.config/systemd/user/pi0q-box.service"
+    text = unit.read_text()
+    assert (
+        "KillMode=process" in text
+        and "Restart=always" in text
+        and f'"{sys.executable}" -m pi0q.queue.cli worker' in text
+    )
+    assert done["worker"].status == "done" and "runs" in done["worker"].detail
+    assert (systemd / "enabled").exists() and (systemd / "active").exists()
+    assert not (made.home / "keeper.json").exists(), "systemd keeps it"
+    assert [one.name for one in setup.check(made) if one.status == "missing"] == []
+    assert boot.starts_by_itself(one, made.home) == "pi0q-box.service"
+    first = tree(systemd)
+    assert {one.status for one in setup.prepare(setup.plan(one))} == {"ok"}
+    assert {name for name, what in tree(systemd).items() if first.get(name) != what} == {"said"}
+    list(setup.remove(made))
+    assert not unit.exists() and not (systemd / "enabled").exists() and not (systemd / "active").exists()
+
+
+def test_what_a_worker_has_in_its_hands_changes_only_with_a_new_life(systemd: Path) -> None:
+    list(setup.prepare(setup.plan(machine(systemd, autodl=False))))
+    (systemd / "said").unlink()
+    list(setup.prepare(setup.plan(machine(systemd, autodl=False, PI0Q_BOX="renamed"))))
+    assert "--user restart pi0q-box.service" in (systemd / "said").read_text()
+
+
+@pytest.fixture
+def bare(tmp_path: Path, env: dict[str, str]) -> Iterator[Machine]:
+    """A machine with neither, and a real queue."""
+    one = machine(tmp_path, autodl=False, PI0Q_REDIS_URL=env["PI0Q_REDIS_URL"], PI0Q_PREFIX=env["PI0Q_PREFIX"],
+                  PI0Q_FAKE_GPUS="[]", PI0Q_BOX="bare")  # fmt: skip
+    yield one
+    keeper.stop(Path(one.env["PI0Q_HOME"]))
+
+
+def test_with_neither_a_keeper_holds_the_worker_up(bare: Machine) -> None:
+    made = setup.plan(bare)
+    done = {one.name: one for one in setup.prepare(made)}
+    assert "pi0q box start" in done["start at boot"].detail and "@reboot" in done["start at boot"].detail
+    home = made.home
+    wait(lambda: keeper.locked(home), "the worker", lambda: keeper.log_of(home).read_text())
+    first, held = keeper.worker(home), keeper.keeper(home)
+    assert first is not None and held is not None
+    assert keeper.start(home, bare.env) == held, "no second one"
+    os.kill(first.pid, signal.SIGKILL)
+    wait(lambda: keeper.worker(home) not in (None, first), "another worker", lambda: keeper.log_of(home).read_text())
+    assert "the worker ended with -9; it is started again in 1 s" in keeper.log_of(home).read_text()
+    second = keeper.worker(home)
+    # A setting that changed reaches it.
+    changed = Machine(root=bare.root, env={**bare.env, "PI0Q_BOX": "renamed"})
+    told = {one.name: one for one in setup.prepare(setup.plan(changed))}
+    assert told["worker"].detail.startswith("started anew")
+    wait(lambda: keeper.worker(home) not in (None, second), "a new life", lambda: keeper.log_of(home).read_text())
+    wait(
+        lambda: "Box renamed" in keeper.log_of(home).read_text(),
+        "the new name",
+        lambda: keeper.log_of(home).read_text(),
+    )
+    assert keeper.stop(home) and keeper.keeper(home) is None and not keeper.locked(home)
+    assert not keeper.stop(home)
+
+
+def test_a_worker_that_was_started_by_hand_is_waited_for(bare: Machine, call: Command) -> None:
+    made = prepared(bare)
+    with (made.home / "by-hand.log").open("wb") as out:
+        by_hand = subprocess.Popen([sys.executable, "-m", "pi0q.queue.cli", "worker"], env=dict(bare.env), stdout=out,
+                                   stderr=out, start_new_session=True)  # fmt: skip
+    try:
+        wait(lambda: keeper.locked(made.home), "the worker by hand")
+        keeper.start(made.home, bare.env)
+        assert keeper.worker(made.home) is None
+    finally:
+        by_hand.kill()
+        by_hand.wait()
+
+
+def test_another_process_with_the_keepers_pid_is_not_the_keeper(tmp_path: Path) -> None:
+    told = {"boot": identity.boot(), "keeper": {"pid": os.getpid(), "start": 1}}
+    (tmp_path / "keeper.json").write_text(json.dumps(told))
+    assert keeper.keeper(tmp_path) is None
+    assert not keeper.stop(tmp_path)
+    told["keeper"] = {"pid": os.getpid(), "start": identity.start_time(os.getpid())}
+    (tmp_path / "keeper.json").write_text(json.dumps({**told, "boot": "another-1"}))
+    assert keeper.keeper(tmp_path) is None
+    (tmp_path / "keeper.json").write_text(json.dumps(told))
+    assert keeper.keeper(tmp_path) is not None
+
+
+def test_a_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOG_BYTES", 10)
+    log = keeper.log_of(tmp_path)
+    log.parent.mkdir()
+    with log.open("ab", buffering=0) as worker:
+        worker.write(b"first words of it\n")
+        keeper.Keeper(tmp_path).trim()
+        worker.write(b"later\n")
+    assert log.read_bytes() == b"later\n" and log.with_suffix(".log.1").read_bytes() == b"first words of it\n"
+
+
+# -- the command --------------------------------------------------------------------------------------
+
+
+def test_start_on_a_machine_that_is_no_box(call: Command) -> None:
+    answer = call("box", "start", PI0Q_REDIS_URL="")
+    assert answer.returncode == 1 and "pi0q box setup" in answer.stderr
+
+
+def test_check_and_status_speak_json(call: Command, tmp_path: Path) -> None:
+    answer = call("box", "setup", "--check", "--json", HOME=str(tmp_path), PI0Q_TRAINER_PYTHON="/bin/false")
+    assert answer.returncode == 1
+    assert {"name": "worker", "status": "missing", "detail": "nothing holds the worker up"} in json.loads(
+        answer.stdout
+    )["steps"]
+    status = json.loads(call("box", "status", "--json").stdout)
+    assert status["worker"] == "does not run" and status["starts_with"] is None
+
+
+def test_stop_where_nothing_runs(call: Command) -> None:
+    assert call("box", "stop").stdout == "Nothing ran.\n"

@@ -1,0 +1,213 @@
+"""The doctor on a box: accounts, the trainer's environment, the cards."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pi0q.ops.checks import hub, trainer
+from pi0q.ops.checks.finding import Finding, Patient, Status, patient
+from pi0q.ops.checks.look_at_trainer import runs
+from pi0q.ops.machine import Machine
+from pi0q.workers.probe import Gpu
+from tests.ops.accounts import StandInAccounts
+from tests.ops.test_doctor import by_name
+
+GATED = "https://huggingface.co/google/paligemma-3b-pt-224"
+
+
+@pytest.fixture
+def accounts() -> Iterator[StandInAccounts]:
+    with StandInAccounts() as made:
+        made.users["hf_good"] = "ada"
+        yield made
+
+
+def box(tmp_path: Path, accounts: StandInAccounts | None = None, **more: str) -> Patient:
+    """A box whose Hub and WandB are the stand-in, or nowhere."""
+    url = accounts.url if accounts else "http://127.0.0.1:1"
+    shell = {"HOME": str(tmp_path), "PI0Q_HOME": str(tmp_path / "data"), "PI0Q_HF_ENDPOINT": url, "WANDB_BASE_URL": url,
+             "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # fmt: skip
+    return patient(Machine(env=shell | more), box=True)
+
+
+def token(tmp_path: Path, text: str = "hf_good", place: str = "data/huggingface") -> Path:
+    file = tmp_path / place / "token"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+# -- accounts -----------------------------------------------------------------------------------------
+
+
+def test_a_good_token_that_may_read_the_tokenizer(tmp_path: Path, accounts: StandInAccounts) -> None:
+    token(tmp_path)
+    accounts.accepted.add("ada")
+    found = by_name(list(hub.check(box(tmp_path, accounts))))
+    assert [found[name].status for name in ("network", "token file", "token", "gated tokenizer")] == [Status.OK] * 4
+    assert "ada" in found["token"].detail
+
+
+def test_terms_that_were_not_accepted_name_the_page_to_press_on(tmp_path: Path, accounts: StandInAccounts) -> None:
+    token(tmp_path)
+    found = by_name(list(hub.check(box(tmp_path, accounts))))["gated tokenizer"]
+    assert found.status is Status.BROKEN and GATED in found.cure and "as ada" in found.cure
+
+
+def test_a_token_that_the_hub_refuses(tmp_path: Path, accounts: StandInAccounts) -> None:
+    token(tmp_path, "hf_revoked")
+    found = by_name(list(hub.check(box(tmp_path, accounts))))
+    assert found["token"].status is Status.BROKEN and "hf auth login" in found["token"].cure
+    assert "gated tokenizer" not in found
+    assert "hf_revoked" not in repr(found)
+
+
+def test_a_token_that_lies_where_hf_home_does_not_look_is_copied_by_fix(tmp_path: Path) -> None:
+    login = token(tmp_path, place=".cache/huggingface")
+    found = by_name(list(hub.token(box(tmp_path))))["token file"]
+    here = tmp_path / "data/huggingface/token"
+    assert (found.status, found.cure) == (Status.WARNING, f"install -m 600 {login} {here}")
+    assert found.fix is not None
+    found.fix()
+    assert here.read_text() == "hf_good" and here.stat().st_mode & 0o777 == 0o600
+    assert by_name(list(hub.token(box(tmp_path))))["token file"].status is Status.OK
+
+
+def test_no_token_at_all(tmp_path: Path) -> None:
+    found = by_name(list(hub.token(box(tmp_path))))["token file"]
+    assert found.status is Status.BROKEN and f"HF_HOME={tmp_path}/data/huggingface hf auth login" in found.cure
+
+
+def test_without_a_network_the_turbo_file_is_named(tmp_path: Path) -> None:
+    found = by_name(list(hub.check(box(tmp_path))))
+    assert found["network"].status is Status.BROKEN
+    assert found["token"].status is Status.SKIPPED
+
+
+def test_the_turbo_files_proxy_is_a_way(tmp_path: Path, accounts: StandInAccounts) -> None:
+    turbo = tmp_path / "network_turbo"
+    turbo.write_text("export http_proxy=http://127.0.0.1:9 && export https_proxy=http://127.0.0.1:9\n")
+    one = box(tmp_path, accounts, PI0Q_NETWORK_TURBO=str(turbo), https_proxy="http://127.0.0.1:9")
+    found = by_name(list(hub.check(one)))
+    assert "turbo" in found["network"].detail and "direct answers" in found["network"].detail
+    assert found["proxy"].status is Status.WARNING and "unset http_proxy" in found["proxy"].cure
+
+
+@pytest.mark.parametrize(("key", "status"), [("k" * 40, Status.OK), ("bad", Status.WARNING), ("", Status.WARNING)])
+def test_the_wandb_key(tmp_path: Path, accounts: StandInAccounts, key: str, status: Status) -> None:
+    accounts.keys["k" * 40] = "ada"
+    found = hub.wandb(box(tmp_path, accounts, WANDB_API_KEY=key))
+    assert found.status is status
+    assert found.cure == "" if status is Status.OK else found.cure.startswith("wandb login")
+
+
+def test_the_wandb_key_of_a_login(tmp_path: Path, accounts: StandInAccounts) -> None:
+    accounts.keys["k" * 40] = "ada"
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {'k' * 40}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert hub.wandb(box(tmp_path, accounts)).detail == "WandB knows it as ada"
+
+
+# -- the trainer's environment ------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "python": "3.12.1", "lerobot": "0.6.1", "torch": "2.8.0+cu128", "built": "12.8", "cuda": True, "wandb": "0.21",
+    "unmet": [], "train_error": "", "pi0_error": "",
+    "cards": [{"name": "RTX PRO 6000", "arch": "sm_120", "fits": True}],
+}  # fmt: skip
+
+
+def judged(gpus: int = 1, **seen: Any) -> dict[str, Finding]:
+    return by_name(list(trainer.judge(GOOD | seen, python="/conda/python", gpus=gpus)))
+
+
+def test_a_right_environment() -> None:
+    found = judged()
+    assert {name: one.status for name, one in found.items()} == {"trainer": Status.OK, "cuda": Status.OK}
+
+
+@pytest.mark.parametrize(
+    ("seen", "name", "status", "told"),
+    [
+        ({"error": "it ended with 1"}, "trainer", Status.BROKEN, "it ended with 1"),
+        ({"lerobot": None}, "trainer", Status.BROKEN, "has no LeRobot"),
+        ({"torch": None, "torch_error": "ImportError: libcudnn"}, "trainer", Status.BROKEN, "libcudnn"),
+        ({"train_error": "ImportError: cannot import name"}, "trainer", Status.BROKEN, "cannot import name"),
+        ({"unmet": ["transformers 4.40 is not >=5.4"]}, "trainer", Status.WARNING, "transformers 4.40"),
+        ({"pi0_error": "ValueError: An incorrect transformer version"}, "pi0", Status.WARNING, "ACT and friends"),
+        ({"wandb": None}, "wandb package", Status.WARNING, "wandb.enable"),
+        ({"cuda": False, "cuda_error": "driver too old"}, "cuda", Status.BROKEN, "driver too old"),
+        ({"cuda": False, "built": None}, "cuda", Status.BROKEN, "built without CUDA"),
+        ({"cards": [{"name": "RTX PRO 6000", "arch": "sm_120", "fits": False}]}, "cuda", Status.BROKEN, "no kernels"),
+    ],
+)
+def test_what_is_wrong_with_an_environment_has_its_cure(
+    seen: dict[str, Any], name: str, status: Status, told: str
+) -> None:
+    found = judged(**seen)[name]
+    assert found.status is status and told in found.detail
+    assert "pip install" in found.cure or "conda create" in found.cure
+
+
+def test_a_machine_without_a_card_is_not_told_of_torch() -> None:
+    assert "cuda" not in judged(gpus=0, cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("built", "card", "yes"),
+    [("sm_86", (8, 9), True), ("sm_90", (8, 9), False), ("sm_90a", (9, 0), True), ("sm_90", (12, 0), False),
+     ("compute_90", (12, 0), True), ("sm_120", (12, 0), True), ("odd", (12, 0), False)],
+)  # fmt: skip
+def test_which_kernels_a_card_runs(built: str, card: tuple[int, int], yes: bool) -> None:
+    assert runs(built, *card) is yes
+
+
+def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
+    assert "error" in trainer.look("/bin/false", {})
+    assert "No such file" in trainer.look(str(tmp_path / "python"), {})["error"]
+
+
+def test_this_interpreter_is_looked_at_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LeRobot that is a fake: it has a train script and no pi0."""
+    fake = Path(__file__).parents[1] / "fake_lerobot"
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudnn.so.9: no such file')\n")
+    seen = trainer.look(sys.executable, {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{fake}"})
+    assert seen["lerobot"] == "0.6.1" and seen["python"].startswith("3.")
+    assert (seen["torch"], seen["torch_error"]) == (None, "ImportError: libcudnn.so.9: no such file")
+    assert seen["pi0_error"] or seen["train_error"]
+
+
+@pytest.mark.real
+def test_the_real_lerobot_of_this_interpreter_is_found_right() -> None:
+    seen = trainer.look(sys.executable, {"PATH": "/usr/bin:/bin"})
+    assert seen["train_error"] == "" and seen["torch"], json.dumps(seen)
+    assert by_name(list(trainer.judge(seen, python=sys.executable, gpus=0)))["trainer"].status is not Status.BROKEN
+
+
+# -- cards and memory ---------------------------------------------------------------------------------
+
+
+def test_no_card_on_autodl_says_how_to_start_the_container() -> None:
+    assert trainer.cards((), "NVML: no permission", autodl=True).cure.startswith("start the container with its GPU")
+    gpu = Gpu(uuid="1", name="RTX PRO 6000", total_mib=97 * 1024, free_mib=90 * 1024)
+    assert trainer.cards((gpu,), "", autodl=True).detail == "RTX PRO 6000 90.0 of 97.0 GiB free"
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"),
+    [("max", Status.OK), (2 << 30, Status.BROKEN), (8 << 30, Status.WARNING), (99 << 30, Status.OK)],
+)
+def test_the_containers_memory(tmp_path: Path, limit: object, status: Status) -> None:
+    file = tmp_path / "sys/fs/cgroup/memory.max"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{limit}\n")
+    one = patient(Machine(root=tmp_path, env={"HOME": str(tmp_path)}), box=True)
+    assert trainer.memory(one).status is status
