@@ -140,8 +140,9 @@ def test_a_name_that_a_living_machine_has_is_refused(box: Callable[..., Running]
 def test_a_name_of_a_machine_that_is_gone_is_waited_for(box: Callable[..., Running], store: Store) -> None:
     """It may be this very one, its data disk emptied."""
     assert rival(store)
-    running = box()
-    running.until("It waits until that one has been silent for")
+    running = box(PI0Q_LEASE_SECONDS="600")
+    running.until("It waits until that one has been silent for 60 s.")
+    store.client.zincrby(f"{store.prefix}boxes", -60_000, "box-a")
     running.until("ready.")
     assert known(store)["box_id"] != "another"
     assert running.end(signal.SIGTERM) == 0
@@ -181,6 +182,8 @@ def test_a_server_out_of_memory_does_not_end_it(
     with pytest.raises(redis.OutOfMemoryError):
         for number in range(10_000):
             client.set(f"filler{number}", "x" * 10_000)
+    # Connections that are cut free some: not enough.
+    client.config_set("maxmemory", "2mb")
     for kind in ("normal", "pubsub"):
         client.client_kill_filter(_type=kind, skipme=True)
     running.until("Unrecoverable error")
