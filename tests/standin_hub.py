@@ -83,6 +83,8 @@ class StandInHub:
 
     def __init__(self, *, hosts: tuple[str, str] = ("127.0.0.1", "127.0.0.2")) -> None:
         self.requests: list[Request] = []
+        #: How often someone only wanted to know whether it is there; not among the requests.
+        self.probes = 0
         self.faults: list[Fault] = []
         #: Tokens of accounts that have accepted no terms.
         self.strangers: set[str] = set()
@@ -165,6 +167,11 @@ class StandInHub:
         """Every Authorization header that was seen."""
         return {one.authorization for one in self.requests} - {None}
 
+    @staticmethod
+    def digest(body: bytes) -> str:
+        """What a file of this content is called among the cache's blobs."""
+        return hashlib.sha256(body).hexdigest() if len(body) >= LFS_FROM else _oid(body)
+
     def count(self, size: int) -> None:
         with self._lock:
             self.served += size
@@ -185,7 +192,10 @@ class StandInHub:
 
     def log(self, request: Request) -> None:
         with self._lock:
-            self.requests.append(request)
+            if (request.method, request.path) == ("HEAD", "/"):
+                self.probes += 1
+            else:
+                self.requests.append(request)
 
     def strike(self, path: str) -> Fault | None:
         """The fault that this request runs into."""

@@ -213,7 +213,7 @@ class _Desk:
         if not case.done and case.refused:
             raise case.refused
         fetch, sha = case.fetch, str(case.pin)
-        if not snapshots.is_whole(fetch, self.hf_home, sha):
+        if not snapshots.has_essentials(fetch, self.hf_home, sha):
             raise lacking(case.what, snapshots.ESSENTIAL[fetch.kind][0], sha)
         for name in {case.ref, "main" if fetch.repo_type == "model" and not fetch.revision else None} - {None}:
             snapshots.point(fetch.folder(self.hf_home), str(name), sha)
@@ -221,14 +221,11 @@ class _Desk:
 
 def _each(public: Ways, hub: Ways) -> Iterator[Route]:
     """Every way once: the best for public files, then the best for the others; known only when it is asked for."""
-    first = public.order()[0]
+    first, *others = public.order()
     yield first
-    given = {first.name}
-    for ways in (hub, public):
-        for route in ways.order():
-            if route.name not in given:
-                given.add(route.name)
-                yield route
+    trusted = hub.order()
+    yield from (route for route in trusted if route.name != first.name)
+    yield from (route for route in others if route.name not in {way.name for way in trusted})
 
 
 def _learn(ways: Ways, route: Route, cases: Iterable[_Case]) -> None:

@@ -176,18 +176,19 @@ class Desk:
         folder = plan.fetch.folder(self.hf_home)
         (folder / "blobs").mkdir(parents=True, exist_ok=True)
         with self.locked(folder):
-            snapshots.begin(plan.fetch, self.hf_home, plan.sha)
             good = snapshots.Good(folder)
             missing = {
                 blob: name
                 for name, blob in plan.files.items()
                 if not good.holds(blob, self.tick) and not good.adopts(folder / name, blob, self.tick)
             }
+            snapshots.begin(plan.fetch, self.hf_home, plan.sha)
             self.bring_blobs(plan, missing, folder)
             good.add(missing)
             snapshots.lay(plan.fetch, self.hf_home, plan.sha, plan.files)
 
     def bring_blobs(self, plan: Plan, missing: Mapping[Blob, str], folder: Path) -> None:
+        """Several at once; the first error ends the others, which keep their parts."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 

@@ -45,7 +45,7 @@ def names(fetch: Fetch) -> list[str]:
 
 def begin(fetch: Fetch, hf_home: Path, sha: str) -> None:
     """From now on the commit is not whole."""
-    _fetching(fetch.folder(hf_home), sha).touch()
+    _fetching(fetch, hf_home, sha).touch()
 
 
 def lay(fetch: Fetch, hf_home: Path, sha: str, files: Mapping[str, Blob]) -> None:
@@ -62,7 +62,7 @@ def lay(fetch: Fetch, hf_home: Path, sha: str, files: Mapping[str, Blob]) -> Non
         fresh.symlink_to(target)
         fresh.replace(link)
     _write(_whole(fetch, hf_home, sha), json.dumps({name: blob.size for name, blob in files.items()}))
-    _fetching(folder, sha).unlink(missing_ok=True)
+    _fetching(fetch, hf_home, sha).unlink(missing_ok=True)
 
 
 def was_laid(fetch: Fetch, hf_home: Path, sha: str) -> bool:
@@ -77,12 +77,16 @@ def was_laid(fetch: Fetch, hf_home: Path, sha: str) -> bool:
 
 def is_whole(fetch: Fetch, hf_home: Path, sha: str) -> bool:
     """Whether the commit lies there as far as can be seen without the Hub; it may have been laid by hand."""
-    snapshot = fetch.snapshot(hf_home, sha)
-    return (
-        any((snapshot / name).is_file() for name in ESSENTIAL[fetch.kind])
-        and not _fetching(fetch.folder(hf_home), sha).exists()
-        and all(path.exists() for path in snapshot.rglob("*"))
-    )
+    if was_laid(fetch, hf_home, sha):
+        return True
+    broken_off = any(fetch.folder(hf_home).glob(f".pi0q-fetching-{sha}-*"))
+    links = fetch.snapshot(hf_home, sha).rglob("*")
+    return has_essentials(fetch, hf_home, sha) and not broken_off and all(path.exists() for path in links)
+
+
+def has_essentials(fetch: Fetch, hf_home: Path, sha: str) -> bool:
+    """Whether it is what its flag wants, and not some other repository."""
+    return any((fetch.snapshot(hf_home, sha) / name).is_file() for name in ESSENTIAL[fetch.kind])
 
 
 class Good:
@@ -163,13 +167,17 @@ def _seen(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _fetching(folder: Path, sha: str) -> Path:
-    return folder / f".pi0q-fetching-{sha}"
+def _fetching(fetch: Fetch, hf_home: Path, sha: str) -> Path:
+    return fetch.folder(hf_home) / f".pi0q-fetching-{sha}-{_part(fetch)}"
 
 
 def _whole(fetch: Fetch, hf_home: Path, sha: str) -> Path:
-    part = crc32("\n".join(fetch.patterns or ()).encode())
-    return fetch.folder(hf_home) / f".pi0q-whole-{sha}-{part:08x}"
+    return fetch.folder(hf_home) / f".pi0q-whole-{sha}-{_part(fetch)}"
+
+
+def _part(fetch: Fetch) -> str:
+    """Which of a commit's files: a tokenizer's are not all of them."""
+    return f"{crc32(' '.join(fetch.patterns or ()).encode()):08x}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,128 +5,50 @@ Each `prepare` runs in a process of its own, with a box's environment, and can b
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
 import psutil
 import pytest
 
 from pi0q.workers.run.blobs import CHUNK
-from pi0q.workers.run.fetches import PALIGEMMA, TOKENIZER_FILES, Fetch
-
-if TYPE_CHECKING:
-    from tests.standin_hub import StandInHub
+from pi0q.workers.run.fetches import PALIGEMMA, Fetch
+from tests.standin_hub import TOKEN, Fault, StandInHub
+from tests.workers.run.hub_box import (
+    BASE,
+    BASE_FILES,
+    DATASET,
+    DATASET_FILES,
+    DRIVER,
+    TOKENIZER,
+    TOKENIZER_REPO,
+    begin,
+    box_env,
+    content,
+    finish,
+    gone,
+    prepare,
+    read_until,
+)
 
 pytest.importorskip("huggingface_hub")
-
-_PATH = Path(__file__).parents[2] / "standin_hub.py"
-_SPEC = importlib.util.spec_from_file_location("standin_hub", _PATH)
-assert _SPEC is not None and _SPEC.loader is not None
-standin_hub = importlib.util.module_from_spec(_SPEC)
-sys.modules["standin_hub"] = standin_hub
-_SPEC.loader.exec_module(standin_hub)
-
-DRIVER = """
-import json, os, sys
-from pathlib import Path
-from pi0q.workers.run.cache import Fetch, Refused, prepare
-
-asked = json.loads(sys.argv[1])
-before = dict(os.environ)
-fetches = [Fetch(**one) for one in asked["fetches"]]
-def say(line):
-    print(json.dumps({"say": line}), flush=True)
-try:
-    pins = prepare(fetches, hf_home=Path(asked["hf_home"]), pins=asked["pins"], say=say)
-    end = {"pins": pins}
-except Refused as refused:
-    end = {"reason": refused.reason.value, "detail": refused.detail}
-end |= {"environment_kept": before == dict(os.environ), "imported": "huggingface_hub" in sys.modules}
-print(json.dumps(end), flush=True)
-"""
-
-DATASET = Fetch(kind="dataset", repo_id="you/grab_box", repo_type="dataset")
-BASE = Fetch(kind="base", repo_id="you/base", repo_type="model")
-TOKENIZER = Fetch(kind="tokenizer", repo_id=PALIGEMMA, repo_type="model", patterns=TOKENIZER_FILES)
-
-DATASET_FILES = {"meta/info.json": b'{"codebase_version": "v3.0"}', "data/chunk-000/file-000.parquet": b"p" * 9000}
-BASE_FILES = {"config.json": b"{}", "model.safetensors": b"w" * 50_000, "README.md": b"a policy"}
-TOKENIZER_REPO = {
-    "config.json": b'{"model_type": "paligemma"}',
-    "tokenizer.json": b"{}",
-    "tokenizer.model": b"t" * 5000,
-    "tokenizer_config.json": b"{ }",
-    "special_tokens_map.json": b"{  }",
-    "model-00001-of-00003.safetensors": b"x" * 9000,
-    "preprocessor_config.json": b"{   }",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """What a prepare came to."""
-
-    says: list[str]
-    pins: dict[str, str]
-    reason: str
-    detail: str
-    environment_kept: bool
-    imported: bool
 
 
 @pytest.fixture
 def hub() -> Iterator[StandInHub]:
-    with standin_hub.StandInHub() as hub:
+    with StandInHub() as hub:
         yield hub
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "huggingface"
-
-
-def box_env(hub: StandInHub, home: Path, **env: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "PI0Q_"))}
-    own = {"HOME": str(home.parent), "PI0Q_HOME": str(home.parent), "PI0Q_HF_ENDPOINT": hub.url}
-    return {**kept, **own, "PI0Q_NETWORK_TURBO": str(home.parent / "network_turbo"), **env}
-
-
-def begin(
-    hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str
-) -> subprocess.Popen[str]:
-    asked = {"fetches": [asdict(one) for one in fetches], "hf_home": str(home), "pins": dict(pins)}
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, json.dumps(asked)],
-        env=box_env(hub, home, **env),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> End:
-    told, _ = process.communicate(timeout=90)
-    assert process.returncode == 0
-    *says, end = [json.loads(line) for line in told.splitlines()]
-    blank = {"pins": {}, "reason": "", "detail": ""}
-    return End(says=[line["say"] for line in says], **{**blank, **end})
-
-
-def prepare(hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str) -> End:
-    return finish(begin(hub, home, *fetches, pins=pins, **env))
-
-
-def content(fetch: Fetch, home: Path, sha: str) -> dict[str, bytes]:
-    top = fetch.snapshot(home, sha)
-    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
 def main_of(fetch: Fetch, home: Path) -> str:
@@ -139,7 +61,7 @@ def test_everything_lies_at_the_commits_that_the_trainer_would_take(hub: StandIn
     base = hub.commit("model", BASE.repo_id, BASE_FILES)
     tokenizer = hub.commit("model", PALIGEMMA, TOKENIZER_REPO, gated=True)
 
-    end = prepare(hub, home, DATASET, BASE, TOKENIZER, HF_TOKEN=standin_hub.TOKEN)
+    end = prepare(hub, home, DATASET, BASE, TOKENIZER, HF_TOKEN=TOKEN)
 
     assert end.reason == ""
     assert end.pins == {"datasets/you/grab_box": tagged, "you/base": base, PALIGEMMA: tokenizer}
@@ -243,7 +165,7 @@ def test_a_gated_repository_is_refused_with_the_page_to_open(hub: StandInHub, ho
     assert end.reason == "needs_access"
     assert f"https://huggingface.co/{PALIGEMMA}" in end.detail and "HTTP 401" in end.detail
     hub.strangers.add("hf_of_another_account")
-    hub.faults.append(standin_hub.Fault(path="/resolve/", status=403, code="GatedRepo"))
+    hub.faults.append(Fault(path="/resolve/", status=403, code="GatedRepo"))
     end = prepare(hub, home, TOKENIZER, HF_TOKEN="hf_of_another_account")
     assert end.reason == "needs_access" and "HTTP 403" in end.detail
     assert "hf_of" not in end.detail
@@ -252,11 +174,11 @@ def test_a_gated_repository_is_refused_with_the_page_to_open(hub: StandInHub, ho
 
 def test_a_token_without_the_right_is_told_from_a_missing_repository(hub: StandInHub, home: Path) -> None:
     hub.commit("model", BASE.repo_id, BASE_FILES)
-    hub.faults.append(standin_hub.Fault(path="/resolve/", status=403))
+    hub.faults.append(Fault(path="/resolve/", status=403))
     assert prepare(hub, home, BASE).reason == "needs_access"
 
 
-@pytest.mark.parametrize("token", ["", standin_hub.TOKEN])
+@pytest.mark.parametrize("token", ["", TOKEN])
 def test_a_repository_or_revision_that_is_not_there(hub: StandInHub, home: Path, token: str) -> None:
     env = {"HF_TOKEN": token} if token else {}
     missing = prepare(hub, home, BASE, pins={}, **env)
@@ -276,7 +198,7 @@ def test_a_base_without_weights_is_refused_before_a_trainer_would_start_from_noi
 
 def test_a_hub_that_is_ill_or_gone_is_the_networks_doing(hub: StandInHub, home: Path) -> None:
     hub.commit("model", BASE.repo_id, BASE_FILES)
-    hub.faults.append(standin_hub.Fault(path="/api/", status=500))
+    hub.faults.append(Fault(path="/api/", status=500))
     ill = prepare(hub, home, BASE)
     assert ill.reason == "network" and "HTTP 500" in ill.detail
     assert len(hub.requests) == 3, "one for each round"
@@ -288,7 +210,7 @@ def test_a_hub_that_is_ill_or_gone_is_the_networks_doing(hub: StandInHub, home: 
 def test_a_download_that_is_cut_goes_on_where_it_was(hub: StandInHub, home: Path) -> None:
     big = {**BASE_FILES, "model.safetensors": b"w" * 40_000_000}
     sha = hub.commit("model", BASE.repo_id, big)
-    hub.faults.append(standin_hub.Fault(path="/cdn/", times=1))
+    hub.faults.append(Fault(path="/cdn/", times=1))
     assert prepare(hub, home, BASE).pins == {BASE.pin: sha}
     assert content(BASE, home, sha) == big
     first, second = [one.range for one in hub.downloads() if one.path.startswith("/cdn/")]
@@ -301,10 +223,10 @@ def test_a_killed_download_is_not_taken_for_whole_and_leaves_nothing_behind(hub:
     large = DATASET.snapshot(home, sha) / "data" / "chunk-000" / "file-000.parquet"
     large.resolve().unlink()
     large.unlink()
-    fault = standin_hub.Fault(path="/cdn/", times=1, halfway=threading.Event())
+    fault = Fault(path="/cdn/", times=1, halfway=threading.Event())
     hub.faults.append(fault)
     process = begin(hub, home, DATASET)
-    assert fault.halfway.wait(60)
+    assert fault.halfway and fault.halfway.wait(60)
     children = [one.pid for one in psutil.Process(process.pid).children(recursive=True)]
     assert children
     process.send_signal(signal.SIGKILL)
@@ -316,37 +238,28 @@ def test_a_killed_download_is_not_taken_for_whole_and_leaves_nothing_behind(hub:
     assert content(DATASET, home, sha) == DATASET_FILES
     assert not list(home.rglob("*.incomplete"))
     assert prepare(hub, home, DATASET, HF_HUB_OFFLINE="1").pins == {DATASET.pin: sha}
-    assert not [one for one in psutil.process_iter() if one.pid in children], "its download outlived it"
-
-
-def read_until(out: IO[str], text: str) -> list[str]:
-    says = []
-    for line in out:
-        says.append(json.loads(line)["say"])
-        if text in says[-1]:
-            return says
-    raise AssertionError(f"never said {text!r}: {says}")
+    assert all(map(gone, children)), "its download outlived it"
 
 
 def test_progress_is_told_in_bytes_while_a_file_comes(hub: StandInHub, home: Path) -> None:
     big = {**BASE_FILES, "model.safetensors": b"w" * 40_000_000}
     hub.commit("model", BASE.repo_id, big)
-    fault = standin_hub.Fault(path="/cdn/", times=1, halfway=threading.Event())
+    fault = Fault(path="/cdn/", times=1, halfway=threading.Event())
     hub.faults.append(fault)
     process = begin(hub, home, BASE)
     assert process.stdout is not None
-    says = read_until(process.stdout, "downloading 20.0/40.0 MB")
-    assert says[0].startswith("downloading 0.0/40.0 MB")
+    says = read_until(process.stdout, "downloading 19.9/40.0 MB")
+    assert says[0].startswith("downloading ")
     fault.resume.set()
     assert finish(process).reason == ""
 
 
 def test_two_runs_that_want_the_same_download_it_once(hub: StandInHub, home: Path) -> None:
     sha = hub.commit("model", BASE.repo_id, BASE_FILES)
-    fault = standin_hub.Fault(path="/cdn/", times=1, halfway=threading.Event())
+    fault = Fault(path="/cdn/", times=1, halfway=threading.Event())
     hub.faults.append(fault)
     first = begin(hub, home, BASE)
-    assert fault.halfway.wait(60)
+    assert fault.halfway and fault.halfway.wait(60)
     second = begin(hub, home, BASE)
     assert second.stdout is not None
     read_until(second.stdout, "downloading")

@@ -10,16 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pi0q.jobs import command
 from pi0q.jobs.spec import Spec
 from pi0q.workers.run.fetches import PALIGEMMA, at_home, offline_env, wanted
-
-if TYPE_CHECKING:
-    from tests.standin_hub import StandInHub
+from tests.standin_hub import StandInHub
 
 
 def absent(module: str) -> pytest.MarkDecorator:
@@ -27,13 +25,6 @@ def absent(module: str) -> pytest.MarkDecorator:
 
 
 pytestmark = [pytest.mark.real, absent("lerobot")]
-
-_SPEC = importlib.util.spec_from_file_location("standin_hub", Path(__file__).parents[2] / "standin_hub.py")
-assert _SPEC is not None and _SPEC.loader is not None
-standin_hub = sys.modules.get("standin_hub") or importlib.util.module_from_spec(_SPEC)
-if "standin_hub" not in sys.modules:
-    sys.modules["standin_hub"] = standin_hub
-    _SPEC.loader.exec_module(standin_hub)
 
 PREPARE = """
 import json, sys
@@ -95,7 +86,13 @@ class Box:
     def __init__(self, place: Path, hub: StandInHub) -> None:
         self.place, self.hf_home = place, place / "huggingface"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        self.env = {**kept, "HOME": str(place), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.env = {
+            **kept,
+            "HOME": str(place),
+            "PI0Q_HOME": str(place),
+            "PI0Q_HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
 
     def python(self, *args: str, **env: str) -> str:
         done = subprocess.run(
@@ -132,7 +129,7 @@ class Box:
 
 @pytest.fixture
 def hub() -> Iterator[StandInHub]:
-    with standin_hub.StandInHub() as hub:
+    with StandInHub() as hub:
         yield hub
 
 

@@ -1,0 +1,121 @@
+"""A box for the tests of its caches: `prepare` in a process of its own, before a stand-in Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from pi0q.workers.run.fetches import PALIGEMMA, TOKENIZER_FILES, Fetch
+from tests.standin_hub import StandInHub
+
+DRIVER = """
+import json, os, sys
+from pathlib import Path
+from pi0q.workers.run import cache
+from pi0q.workers.run.cache import Fetch, Refused, prepare
+
+cache.PAUSES_SECONDS = (0.1, 0.1)
+asked = json.loads(sys.argv[1])
+before = dict(os.environ)
+fetches = [Fetch.from_json(one) for one in asked["fetches"]]
+def say(line):
+    print(json.dumps({"say": line}), flush=True)
+try:
+    pins = prepare(fetches, hf_home=Path(asked["hf_home"]), pins=asked["pins"], say=say)
+    end = {"pins": pins}
+except Refused as refused:
+    end = {"reason": refused.reason.value, "detail": refused.detail, "asked": refused.asked_seconds}
+end |= {"environment_kept": before == dict(os.environ), "imported": "huggingface_hub" in sys.modules}
+print(json.dumps(end), flush=True)
+"""
+
+DATASET = Fetch(kind="dataset", repo_id="you/grab_box", repo_type="dataset")
+BASE = Fetch(kind="base", repo_id="you/base", repo_type="model")
+TOKENIZER = Fetch(kind="tokenizer", repo_id=PALIGEMMA, repo_type="model", patterns=TOKENIZER_FILES)
+
+DATASET_FILES = {"meta/info.json": b'{"codebase_version": "v3.0"}', "data/chunk-000/file-000.parquet": b"p" * 9000}
+BASE_FILES = {"config.json": b"{}", "model.safetensors": b"w" * 50_000, "README.md": b"a policy"}
+TOKENIZER_REPO = {
+    "config.json": b'{"model_type": "paligemma"}',
+    "tokenizer.json": b"{}",
+    "tokenizer.model": b"t" * 5000,
+    "tokenizer_config.json": b"{ }",
+    "special_tokens_map.json": b"{  }",
+    "model-00001-of-00003.safetensors": b"x" * 9000,
+    "preprocessor_config.json": b"{   }",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """What a prepare came to."""
+
+    says: list[str]
+    pins: dict[str, str]
+    reason: str
+    detail: str
+    asked: float
+    environment_kept: bool
+    imported: bool
+
+
+def box_env(hub: StandInHub, home: Path, **env: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "PI0Q_"))}
+    own = {"HOME": str(home.parent), "PI0Q_HOME": str(home.parent), "PI0Q_HF_ENDPOINT": hub.url}
+    return {**kept, **own, "PI0Q_NETWORK_TURBO": str(home.parent / "network_turbo"), **env}
+
+
+def begin(
+    hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str
+) -> subprocess.Popen[str]:
+    asked = {"fetches": [asdict(one) for one in fetches], "hf_home": str(home), "pins": dict(pins)}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(asked)],
+        env=box_env(hub, home, **env),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> End:
+    told, _ = process.communicate(timeout=90)
+    assert process.returncode == 0
+    *says, end = [json.loads(line) for line in told.splitlines()]
+    blank = {"pins": {}, "reason": "", "detail": "", "asked": 0.0}
+    return End(says=[line["say"] for line in says], **{**blank, **end})
+
+
+def prepare(hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str) -> End:
+    return finish(begin(hub, home, *fetches, pins=pins, **env))
+
+
+def content(fetch: Fetch, home: Path, sha: str) -> dict[str, bytes]:
+    top = fetch.snapshot(home, sha)
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def read_until(out: IO[str] | None, text: str) -> list[str]:
+    """What it says up to the line that holds `text`."""
+    assert out is not None
+    says = []
+    for line in out:
+        says.append(json.loads(line).get("say", ""))
+        if text in says[-1]:
+            return says
+    raise AssertionError(f"never said {text!r}: {says}")
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
