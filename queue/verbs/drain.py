@@ -50,10 +50,15 @@ def drain(box: str, now: bool, undo: bool, wait: bool, as_json: bool) -> None:
         for job in jobs:
             with suppress(NotFound):
                 store.stop(job.id, text=f"{by} drains {box}: saves it and hands it back")
-    if not as_json:
-        for line in undone(box, before, jobs) if undo else drained(known(store, box), mode, jobs):
-            click.echo(line)
-    over = follow(store, box, jobs, say=not as_json) if wait and jobs else True
+    try:
+        if not as_json:
+            for line in undone(box, before, jobs) if undo else drained(known(store, box), mode, jobs):
+                click.echo(line)
+        over = follow(store, box, jobs, say=not as_json) if wait and jobs else True
+    except KeyboardInterrupt:
+        # It is drained by now, and only the waiting can be stopped.
+        click.echo(f"\nStopped waiting; {box} stays drained. `pi0q drain {box} --wait` waits again.", err=True)
+        sys.exit(INTERRUPTED)
     if as_json:
         render.print_json(answer(known(store, box), store.owned(box)))
     sys.exit(0 if over else 1)
@@ -115,25 +120,21 @@ def line(job: Record) -> str:
 def follow(store: Store, box: str, jobs: Sequence[Record], *, say: bool) -> bool:
     """Waits until the box owns nothing; False if someone ended the drain meanwhile."""
     there = {job.id for job in jobs}
-    try:
-        pubsub = store.subscribe("changes")
-        while True:
-            left = store.owned(box)
-            for gone in sorted(there - {job.id for job in left}):
-                if say:
-                    click.echo(told(store.get(gone)))
-            there = {job.id for job in left}
-            if not left:
-                if say:
-                    click.echo(f"Nothing runs on {box} any more: it can be switched off.")
-                return True
-            if not known(store, box).get("drain"):
-                click.echo(f"Someone ended the drain of {box}; stopped waiting.", err=True)
-                return False
-            await_news(pubsub, None, SLOWEST)
-    except KeyboardInterrupt:
-        click.echo(f"\nStopped waiting; {box} stays drained. `pi0q drain {box} --wait` waits again.", err=True)
-        sys.exit(INTERRUPTED)
+    pubsub = store.subscribe("changes")
+    while True:
+        left = store.owned(box)
+        for gone in sorted(there - {job.id for job in left}):
+            if say:
+                click.echo(told(store.get(gone)))
+        there = {job.id for job in left}
+        if not left:
+            if say:
+                click.echo(f"Nothing runs on {box} any more: it can be switched off.")
+            return True
+        if not known(store, box).get("drain"):
+            click.echo(f"Someone ended the drain of {box}; stopped waiting.", err=True)
+            return False
+        await_news(pubsub, None, SLOWEST)
 
 
 def told(job: Record) -> str:
