@@ -58,6 +58,7 @@ def check(history: History) -> list[Violation]:
                 Violation(rule=rule, text=f"job {known.number} ({known.id}, {known.job.name}) {text}") for text in texts
             ]
     found += [Violation(rule="I4", text=text) for text in history.left]
+    found += [Violation(rule="I4", text=text) for box, text in history.strays if not unknowable(history, box)]
     found += [Violation(rule="alive", text=text) for text in history.died]
     return found
 
@@ -220,6 +221,19 @@ def little_lost(known: Known, lives: list[Life]) -> Iterator[str]:
         lost, freq = before[-1] - (life.first - 1), known.job.save_freq
         if lost > freq + 1:
             yield f"lost {lost} steps on {life.box}: was at {before[-1]}, went on at {life.first}, saves every {freq}"
+
+
+# -- I4: nothing of an ended job is left --------------------------------------------------------------
+
+
+def unknowable(history: History, box: str) -> bool:
+    """Whether a process without any mark may have been left there: its runner had outlived its worker and was killed.
+
+    Then the kernel gives it to PID 1, and nothing tells whose it was. A container's end ends it as well.
+    """
+    ends = [fault.t0 for fault in history.faults if fault.box == box and fault.kind in ("kill_worker", "term_worker")]
+    kills = [fault.t0 for fault in history.faults if fault.box == box and fault.kind in ("kill_runner", "kill_both")]
+    return any(end < kill for end in ends for kill in kills)
 
 
 # -- I6: what can't be cured is not tried again -------------------------------------------------------

@@ -131,6 +131,8 @@ class History:
     ended: float = 0.0
     #: Processes, promises, leases and messages that were left when all jobs had ended.
     left: list[str] = field(default_factory=list)
+    #: Grandchildren without any mark that were left: (box, what).
+    strays: list[tuple[str, str]] = field(default_factory=list)
     #: Workers that ended though nobody had ended them.
     died: list[str] = field(default_factory=list)
     #: Times in which this very machine gave the rig no CPU: nobody could have renewed a lease either.

@@ -77,6 +77,7 @@ def counts(history: History) -> dict[str, Any]:
     return {
         "faults": Counter(fault.kind for fault in history.faults),
         "missed": history.missed,
+        "strays": len(history.strays),
         "ends": Counter(f"{known.state} {known.reason}".strip() for known in history.jobs),
         "trainers": len(history.lives),
         "resumes": sum((life.first or 1) > 1 for life in history.lives),

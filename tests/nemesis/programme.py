@@ -17,7 +17,7 @@ STEP = 0.015
 #: A fault that lasts this long, seconds, must not end a training; one of LONG may.
 SHORT, LONG = (0.2, 1.2), (LEASE + 0.5, LEASE + 2.0)
 #: Seconds in which the faults begin.
-STAGE = 4.5
+STAGE = 3.0
 
 #: Faults of one box: name -> (how often it is drawn, whether it lasts, what is told of it).
 ON_BOX = {
@@ -133,7 +133,7 @@ def plan(seed: int, *, contained: bool = True, clocks: bool = True) -> Programme
     """The round of this seed. Where no clock can be wrong that fault is a plain crash."""
     dice = random.Random(f"pi0q nemesis {seed}")
     jobs = tuple(_job(dice) for _ in range(dice.choice((2, 3, 3, 4, 4, 5))))
-    faults = [_fault(dice, len(jobs)) for _ in range(dice.choice((1, 2, 2, 3, 3, 4, 5)))]
+    faults = [_fault(dice, len(jobs)) for _ in range(dice.choice((1, 2, 3, 3, 4, 5, 6)))]
     if dice.random() < 0.35:
         faults.append(_second(dice, faults[-1]))
     if any(fault.kind == "restore_server" for fault in faults):
@@ -145,7 +145,7 @@ def plan(seed: int, *, contained: bool = True, clocks: bool = True) -> Programme
 
 
 def _job(dice: random.Random) -> Job:
-    steps = dice.choice((20, 40, 60, 100, 160, 240))
+    steps = dice.choice((20, 60, 100, 140, 180, 240))
     fault = dice.choice(("oom", "nan", "error")) if dice.random() < 0.15 else ""
     name = f"{fault}@{dice.randint(2, steps)}" if fault else ("stray" if dice.random() < 0.2 else "grab_box")
     return Job(

@@ -50,7 +50,7 @@ def rows(told: Told, seconds: float) -> list[tuple[str, str]]:
         ("jobs lost or doubled (I1)", str(bad["I1"])),
         ("two owners at a time (I2)", str(bad["I2"])),
         ("more lost than a save and a step (I3)", str(bad["I3"])),
-        ("orphans, promises left (I4)", str(bad["I4"])),
+        ("orphans, promises left (I4)", str(bad["I4"]) + known_strays(told)),
         ("vain retries (I6)", str(bad["I6"])),
         ("healthy trainers killed", str(bad["healthy"])),
         ("workers that died by themselves", str(bad["alive"])),
@@ -61,6 +61,11 @@ def rows(told: Told, seconds: float) -> list[tuple[str, str]]:
 def described(kind: str) -> str:
     text = programme.KINDS[kind][2].format(box="a box", seconds=0.0, job="any", note="some")
     return text.replace("0.0 s", "a while")
+
+
+def known_strays(told: Told) -> str:
+    count = total(told, "strays")
+    return f" (and {count} without any mark of a runner that had outlived its worker and was killed)" if count else ""
 
 
 def table(told: Told, seconds: float) -> str:

@@ -32,12 +32,15 @@ WITNESS = Path(__file__).parent / "witness"
 #: Seconds in which all jobs must have ended once everything is well again.
 LIMIT = 60.0
 #: Seconds in which all that an ended job held must be gone.
-TIDY = 10.0
+TIDY = 20.0
 #: Seconds that a fault waits for its moment before it is left out.
 PATIENCE = 3.0
 #: Seconds without CPU for the rig's clock thread that count as the machine's fault.
 STALL = 0.4
+#: What the witness's grandchild without a mark is known by, to us alone.
+STRAY = "pi0q-stray"
 LINK_FAULTS = {"refuse", "hold", "swallow"}
+RUN_FAULTS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "stop_trainer", "stop_runner"}
 SERVER_FAULTS = {"kill_server", "stop_server", "restore_server", "promote"}
 
 
@@ -117,6 +120,7 @@ class Round:
         self.moments: dict[tuple[str, str], tuple[float, str]] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._asked = 0.0
         self._waiting = [fault for fault in programme.faults if fault.moment]
         #: Faults that last, and what ends each of them.
         self._lasting: dict[str, Happened] = {}
@@ -227,7 +231,10 @@ class Round:
         """Whether every job has ended, so that the faults to come would hit nothing."""
         if len(self.known) < len(self.programme.jobs) or SERVER_FAULTS & self._lasting.keys():
             return False
-        return self._count % 5 == 0 and all(self._ended(known) for known in self.known.values())
+        if time.monotonic() < self._asked + 0.1:
+            return False
+        self._asked = time.monotonic()
+        return all(map(self._ended, self.known.values()))
 
     def _ended(self, known: Known) -> bool:
         if known.ended is None:
@@ -249,8 +256,13 @@ class Round:
         done: Happened | None = None
         began = time.monotonic()
         with contextlib.suppress(redis.RedisError, Pi0qError, ProcessLookupError):
-            if aimed:
-                done = self._hit_box(fault, aimed, job if box else "")
+            if aimed and fault.kind in RUN_FAULTS:
+                # Where no run is to be hit on this box, the next one will do.
+                others = [other for other in self.stage.boxes.values() if other is not aimed and not box]
+                runs = (self._hit_run(fault, one, job if box else "") for one in (aimed, *others))
+                done = next(filter(None, runs), None)
+            elif aimed:
+                done = self._hit_box(fault, aimed)
             elif fault.kind in SERVER_FAULTS:
                 done = self._hit_server(fault)
             else:
@@ -261,11 +273,9 @@ class Round:
         done.t0, done.t1 = began, time.monotonic()
         self.history.faults.append(done)
 
-    def _hit_box(self, fault: Fault, box: Box, job: str) -> Happened | None:
+    def _hit_box(self, fault: Fault, box: Box) -> Happened | None:
         done = Happened(kind=fault.kind, t0=0.0, t1=0.0, box=box.name)
         kind = fault.kind
-        if kind in ("kill_trainer", "kill_runner", "kill_both", "term_runner", "stop_trainer", "stop_runner"):
-            return self._hit_run(fault, box, job, done)
         if kind == "junk":
             for key in (message.QUEUE, message.box_key(box.name)):
                 self.house.store.client.lpush(self.house.prefix + key, "rubbish")
@@ -309,8 +319,9 @@ class Round:
                 box.set_clock(fault.note)
         return self._lasts(fault, done, lambda: self._restart(box))
 
-    def _hit_run(self, fault: Fault, box: Box, job: str, done: Happened) -> Happened | None:
+    def _hit_run(self, fault: Fault, box: Box, job: str) -> Happened | None:
         """A process of a run: of the job that the fault is about, else of any that trains on the box."""
+        done = Happened(kind=fault.kind, t0=0.0, t1=0.0, box=box.name)
         here = [known for known, (where, _) in self.lives.items() if where == box.name]
         for done.job in [job] if job else reversed(here):
             trainer = box.pid(self.lives[done.job][1]) if done.job in here else 0
@@ -367,6 +378,11 @@ class Round:
     def _hit_job(self, fault: Fault, job: str) -> Happened | None:
         if not job or SERVER_FAULTS & self._lasting.keys():
             return None
+        if fault.kind == "lose_message":
+            # Most are taken from the queue at once; one that waits will do as well.
+            ids = (job, *(known.id for known in self.known.values()))
+            waiting = [each for each in ids if self.house.store.get(each).state.value == "queued"]
+            job = (waiting or [job])[0]
         store, prefix = self.house.store, self.house.prefix
         raw = store.client.hget(f"{prefix}job:{job}", "message")
         owner = str(store.client.hget(f"{prefix}job:{job}", "box") or "box-a")
@@ -449,18 +465,27 @@ class Round:
 
     def _await_tidiness(self) -> None:
         give_up = time.monotonic() + TIDY
-        while (left := list(self._left())) and time.monotonic() < give_up:
+        while (left := [*self._held(), *self._left()]) and time.monotonic() < give_up:
             time.sleep(0.1)
-        self.history.left = left
+        self.history.left = [text for _, _, text in left if STRAY not in text]
+        self.history.strays = [(box, text) for box, _, text in left if STRAY in text]
+        for _, pid, text in left:
+            if STRAY in text:
+                # The house lives on.
+                _signal(pid, signal.SIGKILL)
 
-    def _left(self) -> Iterator[str]:
+    def _held(self) -> Iterator[tuple[str, int, str]]:
+        """What the queue still keeps for jobs."""
         store, prefix = self.house.store, self.house.prefix
         if mib := self.house.promised():
-            yield f"{mib} MiB are still promised"
+            yield "", 0, f"{mib} MiB are still promised"
         for key in ("leases", *(f"owned:{name}" for name in self.stage.boxes)):
             kind = store.client.zcard if key == "leases" else store.client.scard
             if count := kind(prefix + key):
-                yield f"{count} jobs in {key}"
+                yield "", 0, f"{count} jobs in {key}"
+
+    def _left(self) -> Iterator[tuple[str, int, str]]:
+        """Processes of a box besides its worker and the runner that waits: box, pid, what."""
         for box in self.stage.boxes.values():
             spare = 0
             for process in box.processes():
@@ -470,7 +495,7 @@ class Round:
                         continue
                     spare += "pi0q.workers.run.runner" in words
                     if "pi0q.workers.run.runner" not in words or spare > 1:
-                        yield f"{box.name}: process {process.pid} {' '.join(words)[:150]}"
+                        yield box.name, process.pid, f"{box.name}: process {process.pid} {' '.join(words)[:200]}"
 
     def _clean(self) -> None:
         """What the next round has no use for. A round that failed is left as it is by `keep`."""

@@ -230,6 +230,16 @@ def test_what_is_left() -> None:
     assert rules(history) == {"I4"}
 
 
+def test_a_process_without_a_mark_is_excused_only_where_nobody_could_know_it() -> None:
+    history = good()
+    history.strays = [("box-a", "process 9")]
+    assert rules(history) == {"I4"}
+    history.faults.append(Happened(kind="kill_worker", t0=3.7, t1=4.0, box="box-a"))
+    assert rules(history) == {"I4"}, "its runner was killed while its worker lived"
+    history.faults.append(Happened(kind="kill_worker", t0=3.0, t1=3.5, box="box-a"))
+    assert check(history) == []
+
+
 def test_a_worker_that_died() -> None:
     history = good()
     history.died = ["the worker of box-a ended with 1"]

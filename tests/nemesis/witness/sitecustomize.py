@@ -94,7 +94,7 @@ def stray() -> None:
     """A grandchild that leaves session and group, clears its environment and ignores what can be ignored."""
     deaf = "import os, signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]\n"
     deaf += "os.fork() and os._exit(0); time.sleep(600)"
-    subprocess.Popen([sys.executable, "-I", "-S", "-c", deaf], start_new_session=True, env={})
+    subprocess.Popen([sys.executable, "-I", "-S", "-c", deaf, "pi0q-stray"], start_new_session=True, env={})
 
 
 def trainer(job: str) -> None:
