@@ -42,6 +42,10 @@ for place in $BIND; do
     if [ -L "$place" ]; then cp -a "$place" "$R$place"; continue; fi
     mkdir -p "$R$place"; mount --rbind "$place" "$R$place"
 done
+# What is installed there must not end up on this machine.
+mkdir -p "$R/init/upper" "$R/init/work"
+over="lowerdir=/usr/local/bin,upperdir=$R/init/upper,workdir=$R/init/work"
+mount -t overlay -o "$over" local "$R/usr/local/bin"
 cp -a /etc "$R/etc"
 rm -f "$R/etc/autodl.sh"
 mkdir -p "$R"/proc "$R"/tmp "$R"/run "$R"/init/boot "$R"/root/autodl-tmp "$R"/autodl-fs/data
@@ -172,7 +176,7 @@ class AutoDL:
 
     def run(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         """A command in a login shell of the container's, to its end."""
-        shell = ["nsenter", "-t", str(self.init), "-m", "-p", "-r", "--wd=/", "--", *argv]
+        shell = ["nsenter", "-t", str(self.init), "-m", "-p", "-r", "--", "env", "--chdir=/root", *argv]
         return subprocess.run(
             shell,
             env=self.base | env,

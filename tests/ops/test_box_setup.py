@@ -191,8 +191,8 @@ class TestToken:
         return file
 
     @staticmethod
-    def put(tmp_path: Path, **env: str) -> Path:
-        made = setup.plan(machine(tmp_path, **env))
+    def put(tmp_path: Path) -> Path:
+        made = setup.plan(machine(tmp_path))
         step = steps.Token(made)
         step.do()
         assert step.missing() == ""

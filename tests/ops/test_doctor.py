@@ -190,7 +190,8 @@ def test_a_server_that_is_nearly_full(own: tuple[redis.Redis, dict[str, str]], c
 
 def test_a_user_who_may_not_look_is_no_fault(own: tuple[redis.Redis, dict[str, str]], call: Command) -> None:
     client, shell = own
-    client.execute_command("ACL", "SETUSER", "small", "on", ">pw", "~*", "&*", "+@all", "-info", "-config")
+    client.acl_setuser("small", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"],
+                       categories=["+@all"], commands=["-info", "-config"])  # fmt: skip
     url = re.sub(r"//.*@", "//small:pw@", shell["PI0Q_REDIS_URL"])
     answer = call("doctor", "--json", "--laptop", PI0Q_REDIS_URL=url)
     found = checks(answer.stdout)
@@ -257,7 +258,7 @@ def test_boxes_of_another_version_are_told(call: Command, store: Any, chosen: Se
 
 def test_requirements_that_are_not_met_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["click>=99", "nothing-of-this-name", "celery~=5.7.0; extra == 'worker'", "redis>=1"]
-    monkeypatch.setattr(install.metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: wanted)
     found = install.unmet("pi0q", {""})
     assert len(found) == 2 and found[0].startswith("click ") and found[1] == "nothing-of-this-name is missing"
 
