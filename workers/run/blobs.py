@@ -148,7 +148,7 @@ def _opened(source: Source, have: int) -> Iterator[tuple[bool, Iterator[bytes]]]
     headers = {**source.headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     session: Any = get_session()
     # httpx in huggingface_hub 1.x, requests in 0.3x. Both keep the Authorization header from other hosts.
-    modern = hasattr(session, "stream")
+    modern = callable(session.stream)
     opened = (
         session.stream("GET", source.url, headers=headers, timeout=(*TIMEOUTS, TIMEOUTS[1], TIMEOUTS[0]))
         if modern
