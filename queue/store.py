@@ -159,15 +159,18 @@ class Store(Records):
         lease_seconds: float,
         fields: Mapping[str, Any],
         log: str = "",
-        unsent: int = 0,
+        log_at: int | None = None,
     ) -> str:
         """Renews the lease, writes progress, appends to the log's tail; returns the wish of the user.
 
-        `unsent` bytes of log were dropped before `log`. Raises NotOwner if the job is no longer this box's under
+        `log_at` is how many bytes of the job's log came before `log`, so that a report whose answer was lost says
+        nothing twice; None: all that is there. Raises NotOwner if the job is no longer this box's under
         this epoch, ServerOlder if the server never knew that it was.
         """
         written = _json(to_hash(fields))
-        answer = self._run("report", job_id, epoch, int(lease_seconds * 1000), written, log, box, unsent)
+        answer = self._run(
+            "report", job_id, epoch, int(lease_seconds * 1000), written, log, box, "" if log_at is None else log_at
+        )
         if answer[0] == OLDER:
             raise ServerOlder(f"the server does not know of epoch {epoch} of {job_id}")
         if not answer[0]:
@@ -184,14 +187,15 @@ class Store(Records):
         lease_seconds: float,
         fields: Mapping[str, str],
         text: str,
+        runs: bool,
     ) -> bool:
         """Tells a server whose data are older that this box owns the job under this epoch; whether it does now.
 
-        `fields` is the whole record as the box's ledger has it (`raw`). False: the server knows as much or more,
-        and the job is someone else's or over.
+        `fields` is the whole record as the box's ledger has it (`raw`); `runs`: its runner lives. False: the server
+        knows as much or more, and the job is someone else's or over.
         """
         lease = int(lease_seconds * 1000)
-        return bool(self._run("restore", job_id, epoch, box, boot, lease, _json(fields), text))
+        return bool(self._run("restore", job_id, epoch, box, boot, lease, _json(fields), text, int(runs)))
 
     def cancel(self, job_id: str, *, text: str) -> State:
         """Ends a waiting job, or asks the owner of a running one to; returns the state it is in now.

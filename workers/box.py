@@ -35,6 +35,8 @@ logger = logging.getLogger("pi0q")
 
 #: Seconds between two looks at whether the worker is told to stop while a run goes on.
 STOP_CHECK_SECONDS = 1.0
+#: Seconds of the longest pause of a box whose runners do not start.
+LONGEST_PAUSE = 60.0
 #: What a claim answers while none can be had, and what is told of each waiting job.
 NO_CLAIMS = {
     "drained": "the box is drained: `pi0q drain BOX --undo` lets it take jobs again",
@@ -74,6 +76,8 @@ class Box:
         self.returning: set[str] = set()
         self._returned_by = 0.0
         self._specs: dict[str, Spec | str] = {}
+        #: Runners in a row that ended before they took their job in hand, and until when claims pause for it.
+        self._stumbles, self._pause_until = 0, 0.0
 
     # -- saying who we are --------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class Box:
             "slots": self.slots,
             "running": len(owned),
             "lerobot": "" if isinstance(self.trainer, interpreter.NoTrainer) else self.trainer.lerobot,
-            "note": " · ".join(part for part in (self.trouble.replace("\n", " "), lacking) if part),
+            "note": " · ".join(part for part in (self.trouble.replace("\n", " "), self._stumbling(), lacking) if part),
             "refusals": json.dumps(self.refusals),
         }
         before = self.presence.drain
@@ -124,8 +128,8 @@ class Box:
         while not self.stopping.is_set():
             owned = self.store.owned(self.name)
             waiting = self.store.waiting()
-            if self.trouble:
-                self.refuse(waiting, self.trouble.partition("\n")[0])
+            if why := self.trouble.partition("\n")[0] or self._stumbling():
+                self.refuse(waiting, why)
                 return
             if len(owned) >= self.slots or not waiting or not self._claim_first(self._in_turn(waiting), owned):
                 return
@@ -230,11 +234,28 @@ class Box:
             self._wait(self._runner(record))
             # After a crash two may have been started: the end of one that came too late says nothing of the other.
             self._wait(self._live(record))
+            self._note_start(*claim)
             return self.settle(job_id, record.epoch, Reason.RUNNER_LOST, "its runner died")
         except CannotStart as error:
+            self._note_start(*claim)
             return self.settle(job_id, record.epoch, Reason.RUNNER_LOST, str(error))
         finally:
             self.attended.discard(claim)
+
+    def _note_start(self, job_id: str, epoch: int) -> None:
+        """A runner that ended before it took its job in hand says something of this box, nothing of the job."""
+        record = self.store.get(job_id)
+        if (record.state, record.epoch) != (State.CLAIMED, epoch):
+            self._stumbles = 0
+            return
+        self._stumbles += 1
+        pause = min(LONGEST_PAUSE, self.settings.timing.retry * 2.0 ** min(self._stumbles - 1, 16))
+        self._pause_until = time.monotonic() + pause
+        logger.error("a runner ended before it took %s in hand; no claims for %.0f s", job_id, pause)
+
+    def _stumbling(self) -> str:
+        """Why no job is claimed for a while."""
+        return "runners do not start on this box: see its worker's log" if time.monotonic() < self._pause_until else ""
 
     def _live(self, record: Record) -> psutil.Process | None:
         if pid := RunDirectory(self.settings.runs / record.id).live_runner(record.epoch):

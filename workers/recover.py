@@ -74,6 +74,7 @@ class Recovery:
             boot=found.boot,
             lease_seconds=self.settings.lease_seconds,
             fields=found.fields,
+            runs=self.directory(found.job_id).live_runner(found.epoch) is not None,
             text=f"the queue's server had older data: {self.name} has this job",
         )
 

@@ -2,7 +2,6 @@
 -- -> {0} another box has that name | {1, beats, run id, drain, older, ms that claims still wait}
 -- silent: after that many ms a namesake no longer counts. beats seen: if these data count fewer, they are older.
 local name, box_id, fields, silent, regroup = ARGV[1], ARGV[2], cjson.decode(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
-installation(box_id)
 local at = present()
 local seen = tonumber(redis.call('ZSCORE', P .. 'boxes', name) or 0)
 local holder = redis.call('HGET', P .. 'box:' .. name, 'box_id')

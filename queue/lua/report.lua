@@ -1,16 +1,20 @@
--- report(id, epoch, lease in ms, fields as JSON, log text, box or '', bytes of log that were dropped)
+-- report(id, epoch, lease in ms, fields as JSON, log text, box or '', bytes of log before that text or '')
 -- -> {1, wish} | {0} | {2} this server knows less than the owner
 -- The owner says how far it is and renews its lease; a former owner is told that it is one.
-local id, epoch, lease, text, unsent = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5], tonumber(ARGV[7])
+local id, epoch, lease, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local standing = standing(id, ARGV[6], epoch)
 if standing ~= 'ours' then return { standing == 'older' and 2 or 0 } end
 local at = present()
 set(id, cjson.decode(ARGV[4]))
 set(id, { updated_ms = at })
 redis.call('ZADD', P .. 'leases', at + lease, id)
+local known = tonumber(get(id, 'log_bytes')) or 0
+local from = tonumber(ARGV[7]) or known
+-- What is here already was said before, and the answer got lost.
+if known > from then text = text:sub(known - from + 1) end
 if text ~= '' then
   local length = redis.call('APPEND', P .. 'tail:' .. id, text)
-  redis.call('HINCRBY', P .. 'job:' .. id, 'log_bytes', #text + unsent)
+  set(id, { log_bytes = math.max(known, from) + #text })
   if length > TAIL_BYTES then
     local tail = redis.call('GETRANGE', P .. 'tail:' .. id, -TAIL_BYTES, -1)
     -- The cut may have gone through a character: what is left of it would not be UTF-8.

@@ -1,12 +1,17 @@
--- restore(id, epoch, box, boot, lease in ms, fields as JSON, text) -> 1 owned by this box | 0 someone else knows better
+-- restore(id, epoch, box, boot, lease in ms, fields as JSON, text, 1 if it runs) -> 1 owned by this box | 0 someone else knows better
 -- These data are older than what the box did with the job since: its ledger corrects them.
 local id, epoch, box, boot, lease = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local fields, text = cjson.decode(ARGV[6]), ARGV[7]
 local how = standing(id, box, epoch)
 if how ~= 'older' then return how == 'ours' and 1 or 0 end
 local at, state = present(), get(id, 'state')
--- A job of another installation is none of ours; one that was ended here meanwhile was ended by its user.
-if fields.installation ~= server('installation') or ENDED[state] then return 0 end
+-- What its user ended here meanwhile stays ended.
+if ENDED[state] then return 0 end
+-- An old ledger of another installation is none of ours. A run that lives has talked to this address all the time:
+-- all that was here is lost, and newer than the loss is only what came since.
+local ours = installation(fields.installation)
+if fields.installation ~= ours and ARGV[8] ~= '1' then return 0 end
+fields.installation = ours
 if OWNED[state] then release(id) end
 if state == 'queued' then unqueue(id) end
 if state == '' then

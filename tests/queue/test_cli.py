@@ -39,7 +39,7 @@ def test_version(call: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("sumbit", "submit"), ("list", None), ("wacth", "watch"), ("box", "boxes")]
+    ("typed", "meant"), [("sumbit", "submit"), ("list", None), ("wacth", "watch"), ("boxess", "boxes")]
 )
 def test_a_mistyped_verb_is_guessed(typed: str, meant: str | None, call: Command) -> None:
     answer = call(typed)

@@ -289,6 +289,23 @@ def test_a_job_goes_back_when_its_lease_ran_out(hands: Hands, store: Store) -> N
     assert store.client.exists(store.prefix + "leases", store.prefix + "box.box-a") == 0
 
 
+def test_a_report_whose_answer_was_lost_says_nothing_twice(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+
+    def say(log: str, at: int) -> None:
+        store.report(job, epoch, lease_seconds=600, fields={}, log=log, log_at=at)
+
+    say("é first\n", 0)
+    say("é first\nsecond\n", 0)
+    assert store.tail(job) == ("é first\nsecond\n", 16)
+    say("second\n", 9)
+    assert store.tail(job) == ("é first\nsecond\n", 16)
+    # 100 bytes were too many to be kept while the server was away.
+    say("later\n", 116)
+    assert store.tail(job) == ("é first\nsecond\nlater\n", 122)
+
+
 def test_a_lease_is_as_long_as_the_claim_said(hands: Hands, store: Store, wait_for: WaitFor) -> None:
     job = hands.submit()
     hands.claim(job, lease_seconds=0.05)

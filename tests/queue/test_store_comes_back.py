@@ -177,8 +177,10 @@ def held(store: Store, job: str) -> dict[str, str]:
     return store.raw(job)
 
 
-def restore(store: Store, job: str, epoch: int, fields: dict[str, str], box: str = "box-a") -> bool:
-    return store.restore(job, epoch, box=box, boot="1", lease_seconds=600, fields=fields, text="box-a knew better")
+def restore(store: Store, job: str, epoch: int, fields: dict[str, str], box: str = "box-a", runs: bool = False) -> bool:
+    return store.restore(
+        job, epoch, box=box, boot="1", lease_seconds=600, fields=fields, text="box-a knew better", runs=runs
+    )
 
 
 def test_a_box_that_saw_more_makes_all_claims_wait_the_whole_time(life: Life, store: Store, hands: Hands) -> None:
@@ -291,6 +293,25 @@ def test_an_older_copy_of_another_installation_is_told_nothing(store: Store, han
     hands.submit()
     assert not restore(store, job, epoch, ledger)
     assert store.page().live == 1
+
+
+def test_an_emptied_server_gets_all_back_that_boxes_know(life: Life, store: Store, hands: Hands) -> None:
+    first, second = hands.submit("first"), hands.submit("second")
+    ledgers = [(job, hands.run(job), held(store, job)) for job in (first, second)]
+    store.client.flushall()
+    beat(store)
+    assert [restore(store, *ledger) for ledger in ledgers] == [True, True]
+    assert [job.name for job in store.page().jobs] == ["first", "second"]
+
+
+def test_a_run_that_lives_is_not_ended_because_its_server_was_emptied(store: Store, hands: Hands) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    ledger = held(store, job)
+    store.client.flushall()
+    hands.submit()
+    assert restore(store, job, epoch, ledger, runs=True)
+    assert hands.report(job, epoch) == "" and store.page().live == 2
 
 
 # -- drain and stop -----------------------------------------------------------------------------------

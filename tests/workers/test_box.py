@@ -98,6 +98,15 @@ def test_a_runner_that_cannot_start_is_an_interruption(box: Box, store: Store, m
     record = box.attend(job)
     assert record and (record.state, str(record.reason), record.attempt) == (State.QUEUED, "runner_lost", 0)
     assert record.detail == "a runner could not be started: see the worker's log"
+    assert record.fruitless == 0
+    # The next claim would fare no better: the box pauses, longer each time, and says why.
+    box.claim()
+    assert box.refusals == {job: "runners do not start on this box: see its worker's log"}
+    box.announce()
+    assert "runners do not start on this box" in store.boxes()[0]["note"]
+    box._pause_until = 0.0
+    box.claim()
+    assert store.get(job).state is State.CLAIMED
 
 
 def test_a_claim_renewed_while_the_last_one_ends_is_attended(

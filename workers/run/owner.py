@@ -59,8 +59,8 @@ class Owner:
         """The record as this box knows it, whether the server can be asked or not."""
         return from_hash(self.ledger.fields)
 
-    def report(self, fields: Mapping[str, Any], *, log: str = "", unsent: int = 0) -> str:
-        """Renews the lease, tells progress and log; the wish of the user."""
+    def report(self, fields: Mapping[str, Any], *, log: str = "", log_at: int | None = None) -> str:
+        """Renews the lease, tells progress and log (`log_at` bytes into the job's); the wish of the user."""
         self.keep(to_hash(fields))
 
         def report() -> str:
@@ -72,7 +72,7 @@ class Owner:
                 lease_seconds=self.lease.seconds,
                 fields=fields,
                 log=log,
-                unsent=unsent,
+                log_at=log_at,
             )
             self.lease.renewed(since)
             return wish
@@ -131,6 +131,7 @@ class Owner:
             boot=known.boot,
             lease_seconds=self.lease.seconds,
             fields=known.fields,
+            runs=True,
             text=f"the queue's server came back with older data: {known.box} goes on with it under epoch {known.epoch}",
         )
         if not ours:

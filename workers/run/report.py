@@ -41,9 +41,9 @@ class Reporter(threading.Thread):
         # Of its own: a link that swallows everything must hold up no renewal.
         self._ear = threading.Thread(target=self._listen, name="ear", daemon=True)
         self._lock = threading.RLock()
-        #: What was collected and not yet reported, and bytes of log that were dropped before it.
+        #: What was collected and not yet reported, and bytes of the job's log before it.
         self._fields: dict[str, Any] = {}
-        self._log, self._unsent = "", 0
+        self._log, self._log_at = "", int(owner.ledger.fields.get("log_bytes") or 0)
         self._told_all = owner.lease.clock()
 
     def run(self) -> None:
@@ -78,16 +78,21 @@ class Reporter(threading.Thread):
         fields, log = self.collect()
         self._fields |= fields
         self._log += log
-        self._unsent += len(self._log[:-HELD_LOG].encode())
-        self._log = self._log[-HELD_LOG:]
+        self._drop(self._log[:-HELD_LOG])
+
+    def _drop(self, log: str) -> None:
+        """Forgets the beginning of the log that is held."""
+        self._log = self._log[len(log) :]
+        self._log_at += len(log.encode(errors="replace"))
 
     def report(self) -> bool:
         """One report; False if the server could not be reached, and then nothing of it is lost."""
         with self._lock:
             self._gather()
             try:
-                heard = self.owner.report(self._fields, log=self._log, unsent=self._unsent)
-                self._fields, self._log, self._unsent = {}, "", 0
+                heard = self.owner.report(self._fields, log=self._log, log_at=self._log_at)
+                self._fields = {}
+                self._drop(self._log)
                 told = True
             except NotOwner:
                 heard, told = "lost", False
