@@ -36,6 +36,8 @@ class Orphans:
     def __init__(self, launcher: Launcher, strangers: Mapping[int, int]) -> None:
         self.launcher, self.strangers = launcher, strangers
         self._adopting = False
+        #: Those that a SIGKILL did not end, told once: pids.
+        self._undead: set[int] = set()
 
     def adopt(self) -> None:
         """From now on orphans among this process's descendants become its children (Linux only).
@@ -51,15 +53,26 @@ class Orphans:
         if not self._adopting:
             return killed
         # What one of them had started is an orphan next.
-        while orphans := [child for child in self._children() if child.pid not in killed]:
+        while orphans := [child for child in self._children() if child.pid not in {*killed, *self._undead}]:
             for orphan in orphans:
-                killed.append(orphan.pid)
-                with contextlib.suppress(psutil.Error):
-                    orphan.kill()
-                    orphan.wait(BURY_SECONDS)
+                if self._ended(orphan):
+                    killed.append(orphan.pid)
+                else:
+                    self._undead.add(orphan.pid)
+                    logger.error("process %d, left behind by a dead runner, can't be killed", orphan.pid)
         if killed:
             logger.info("ended what a dead runner had left behind: %s", ", ".join(map(str, killed)))
         return killed
+
+    def _ended(self, orphan: psutil.Process) -> bool:
+        try:
+            orphan.kill()
+            orphan.wait(BURY_SECONDS)
+        except psutil.TimeoutExpired:
+            return False
+        except psutil.Error:
+            pass
+        return True
 
     def _children(self) -> list[psutil.Process]:
         """The orphans among our children; those that have ended are buried on the way."""
