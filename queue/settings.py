@@ -202,11 +202,16 @@ def config_path(env: Mapping[str, str]) -> Path:
 
 def default_home(env: Mapping[str, str]) -> Path:
     """`/root/autodl-tmp/pi0q` on AutoDL, else the platform's user data directory."""
-    if AUTODL_DATA.is_dir():
+    if _on_autodl():
         return AUTODL_DATA / "pi0q"
     import platformdirs
 
     return Path(platformdirs.user_data_dir("pi0q"))
+
+
+def _on_autodl() -> bool:
+    # A Path raises where this user may not even look, as below another's home.
+    return os.path.isdir(AUTODL_DATA)  # noqa: PTH112
 
 
 def _default_mirror(env: Mapping[str, str], hub: str) -> str:
@@ -214,7 +219,7 @@ def _default_mirror(env: Mapping[str, str], hub: str) -> str:
     with contextlib.suppress(ValueError):
         if (named := _mirror(env.get("HF_ENDPOINT", ""))) != hub:
             return named
-    return AUTODL_MIRROR if AUTODL_DATA.is_dir() else ""
+    return AUTODL_MIRROR if _on_autodl() else ""
 
 
 def _from_up(home: Path) -> str | None:

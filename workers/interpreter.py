@@ -56,12 +56,17 @@ def candidates(env: Mapping[str, str]) -> Iterator[str]:
     if env.get("CONDA_EXE"):
         bases.insert(0, Path(env["CONDA_EXE"]).parent.parent)
     for base in dict.fromkeys(bases):
-        if (python := base / "envs" / "lerobot" / "bin" / "python").exists():
+        if _there(python := base / "envs" / "lerobot" / "bin" / "python"):
             yield str(python)
     yield sys.executable
     for base in dict.fromkeys(bases):
-        if (python := base / "bin" / "python").exists():
+        if _there(python := base / "bin" / "python"):
             yield str(python)
+
+
+def _there(path: Path) -> bool:
+    """Whether it exists for all that this user may see; a Path raises for what lies below another's home."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def probe(python: str) -> Trainer | None:

@@ -181,6 +181,13 @@ def test_another_address_in_hf_endpoint_is_a_mirror_unless_it_is_said_to_be_the_
     assert load(bare | {"HF_ENDPOINT": "https://hf-mirror.com", "PI0Q_HF_MIRROR": "off"}).hf_mirror == ""
 
 
+def test_another_users_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/root may not be looked into by anyone else, and a Path raises then, as it does for too long a name."""
+    monkeypatch.setattr(settings, "AUTODL_DATA", Path("/" + "x" * 300))
+    assert settings.default_home({}).name == "pi0q"
+    assert load({"XDG_CONFIG_HOME": "/nowhere"}).home.name == "pi0q"
+
+
 def test_autodl_has_a_mirror_that_it_reaches(
     bare: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

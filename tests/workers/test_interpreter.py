@@ -47,6 +47,12 @@ def test_condas_env_lerobot_comes_before_our_own_python_and_condas_base_last(con
     assert found.index(sys.executable) < found.index(str(conda / "bin/python"))
 
 
+def test_a_conda_that_may_not_be_looked_into_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below another's home: a Path raises there, as it does for too long a name."""
+    monkeypatch.setattr(interpreter, "CONDA_BASES", ("/" + "x" * 300,))
+    assert list(interpreter.candidates({})) == [sys.executable]
+
+
 def test_without_any_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(interpreter, "candidates", lambda env: iter(["/bin/false", "/no/such/python"]))
     found = interpreter.find(Settings(home=tmp_path), {})
