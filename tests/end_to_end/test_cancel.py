@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -65,31 +64,10 @@ def test_while_it_runs_and_its_checkpoint_stays(street: House, box: Box) -> None
     assert record.wish == ""
 
 
-def test_with_a_grandchild_that_left_its_session_and_ignores_signals(street: House, box: Box) -> None:
-    job = street.submit("stray", gib=30, steps=10_000)
-    box.steps(job, 2)
-    stray = int((box.home / "lives" / f"{job}.stray").read_text())
-    assert os.getsid(stray) == stray
-    cancelled(street, box, job)
-    assert stray not in [process.pid for process in box.processes()]
-
-
 def test_a_trainer_that_hangs_is_ended_all_the_same(street: House, box: Box) -> None:
     job = street.submit("hang@3", gib=30)
     box.steps(job, 2)
     cancelled(street, box, job)
-
-
-def test_at_the_moment_it_ends_there_is_one_end(street: House, box: Box) -> None:
-    job = street.submit(steps=6)
-    box.steps(job, 6)
-    street.store.cancel(job, text="too late, perhaps")
-    street.ends(job)
-    # Whatever is still under way has ended when the next job has.
-    street.ends(street.submit(steps=2))
-    record = street.store.get(job)
-    assert len([event for event in record.history if event.state in (State.CANCELLED, State.SUCCEEDED)]) == 1
-    assert street.promised() == 0
 
 
 def test_while_its_box_is_dead_it_ends_when_the_box_is_back(street: House, box: Box) -> None:

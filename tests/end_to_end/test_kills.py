@@ -1,94 +1,27 @@
-"""SIGKILL to trainer, runner, worker and all of them: the job goes on from its last good checkpoint, one copy of it."""
+"""SIGKILL at bad moments: the job goes on from its last good checkpoint, one copy of it. See also tests/faults."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
+from tests.faults.tale import FREQ, STEPS, begun, went_on
+from tests.rig.house import paused
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
-
-STEPS, FREQ = 60, 20
-#: A step at which one checkpoint is there and the next is far.
-MIDDLE = 24
 
 
 @pytest.fixture(scope="module")
 def box(street: House) -> Box:
     """A box whose worker lives at the end of each story that uses it."""
     return street.box(slots=2)
-
-
-def begun(house: House, box: Box, name: str = "grab_box") -> str:
-    """A job that is at MIDDLE, its first checkpoint sealed."""
-    job = house.submit(steps=STEPS, save_freq=FREQ, name=name)
-    box.sealed(job, FREQ)
-    box.steps(job, MIDDLE)
-    return job
-
-
-def went_on(house: House, box: Box, job: str, *, lives: int = 2, resumed_at: int = FREQ) -> Record:
-    """It succeeds, each trainer after the other, the second from the checkpoint, as one WandB run."""
-    done = house.ends(job)
-    assert (str(done.state), done.step) == ("succeeded", STEPS)
-    assert len(box.trainers_came_one_by_one(job)) == lives
-    assert [event["step"] for event in box.events(job, "ready")][-1] == resumed_at
-    assert {event["run_id"] for event in box.events(job, "wandb")} == {f"pi0q-{job}"}
-    assert done.wandb_run_id == f"pi0q-{job}"
-    assert house.promised() == 0 and box.processes(job) == []
-    return done
-
-
-@contextlib.contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """The process stands still meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    yield
-    os.kill(pid, signal.SIGCONT)
-
-
-def states(record: Record) -> str:
-    return " ".join(str(event.state) for event in record.history)
-
-
-ONE_LIFE = "claimed preparing running"
-
-
-def test_a_killed_trainer_costs_an_attempt(street: House, box: Box) -> None:
-    job = begun(street, box)
-    os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
-    done = went_on(street, box, job)
-    assert (done.attempt, done.epoch) == (2, 2)
-    assert states(done) == f"queued {ONE_LIFE} queued {ONE_LIFE} succeeded"
-    assert [str(event.reason) for event in done.history if event.reason] == ["trainer_killed", "finished"]
-
-
-def test_a_killed_runner_takes_its_trainer_along_and_costs_no_attempt(street: House, box: Box) -> None:
-    job = begun(street, box)
-    runner, trainer = box.runner(job), box.lives(job)[0]["pid"]
-    os.kill(runner, signal.SIGKILL)
-    done = went_on(street, box, job)
-    # The witness found nothing of the job alive when the second trainer began; so the first had ended.
-    assert box.lives(job)[1]["pid"] != trainer
-    assert (done.attempt, done.epoch) == (1, 2)
-    assert [str(event.reason) for event in done.history if event.reason] == ["runner_lost", "finished"]
-
-
-def test_a_killed_runner_leaves_no_stray_process(street: House, box: Box) -> None:
-    job = begun(street, box, name="stray")
-    stray = int((box.home / "lives" / f"{job}.stray").read_text())
-    os.kill(box.runner(job), signal.SIGKILL)
-    went_on(street, box, job)
-    assert stray not in [process.pid for process in box.processes()]
 
 
 def test_a_trainer_killed_before_its_first_checkpoint_starts_again_from_nothing(street: House, box: Box) -> None:
@@ -145,16 +78,6 @@ def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box
     box.trainers_came_one_by_one(job)
 
 
-def test_a_killed_worker_finds_its_run_again(street: House, box: Box) -> None:
-    job = begun(street, box)
-    with paused(box.lives(job)[0]["pid"]):
-        box.kill()
-        box.start().says(f"found the live runner {box.runner(job)} of {job}")
-    done = went_on(street, box, job, lives=1, resumed_at=0)
-    assert (done.attempt, done.epoch) == (1, 1)
-    assert states(done) == f"queued {ONE_LIFE} succeeded"
-
-
 def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(street: House, box: Box) -> None:
     job = begun(street, box)
     box.kill()
@@ -163,29 +86,6 @@ def test_a_run_that_ended_while_no_worker_lived_is_not_run_again(street: House, 
     after = street.ends(street.submit(steps=2))
     assert after.state is State.SUCCEEDED
     assert street.store.get(job) == done
-
-
-def test_all_three_killed_and_the_box_takes_its_job_back_at_once(street: House, box: Box) -> None:
-    job = begun(street, box)
-    box.kill_everything()
-    assert street.store.get(job).state is State.RUNNING
-    box.start()
-    done = went_on(street, box, job)
-    assert (done.attempt, done.epoch) == (1, 2)
-    assert [str(event.reason) for event in done.history if event.reason] == ["runner_lost", "finished"]
-
-
-def test_a_stopped_worker_leaves_the_training_and_the_next_one_finds_it(street: House, box: Box) -> None:
-    job = begun(street, box)
-    trainer = box.lives(job)[0]["pid"]
-    with paused(trainer):
-        assert box.stop() == 0
-        assert trainer in [process.pid for process in box.processes(job)]
-        (known,) = street.store.boxes()
-        assert known["status"] == "stopped"
-        box.start().says(f"found the live runner {box.runner(job)} of {job}")
-    done = went_on(street, box, job, lives=1, resumed_at=0)
-    assert (done.attempt, done.epoch) == (1, 1)
 
 
 def test_a_worker_that_stops_leaves_no_runner_waiting(street: House, box: Box) -> None:

@@ -8,24 +8,6 @@ if TYPE_CHECKING:
     from tests.end_to_end.conftest import House
 
 
-def test_during_a_run_nothing_is_lost(frail: House) -> None:
-    box = frail.box()
-    job = frail.submit(steps=150, save_freq=50)
-    box.steps(job, 10)
-    frail.server.kill()
-    # Beyond the next checkpoint without a queue.
-    box.sealed(job, 50)
-    frail.server.restart()
-    caught_up = frail.until(job, lambda record: (record.step or 0) > 50 or record.ended_ms)
-    assert (caught_up.epoch, caught_up.attempt) == (1, 1)
-    done = frail.ends(job)
-    assert (str(done.state), done.step, done.epoch) == ("succeeded", 150, 1)
-    assert done.checkpoint and done.checkpoint.step == 150
-    assert len(box.trainers_came_one_by_one(job)) == 1
-    assert frail.pi0q("logs", job).stdout.rstrip().endswith("pi0q: finished: reached step 150")
-    assert str(frail.ends(frail.submit(steps=2)).state) == "succeeded"
-
-
 def test_at_the_end_of_a_run_the_result_is_told_later(frail: House) -> None:
     box = frail.box()
     job = frail.submit(steps=40)
@@ -49,20 +31,6 @@ def test_before_the_trainer_starts_the_job_is_running_once_the_server_is_back(fr
     assert [str(event.state) for event in done.history] == [
         "queued", "claimed", "preparing", "running", "succeeded"
     ]  # fmt: skip
-
-
-def test_beyond_the_lease_the_run_saves_and_stops_and_goes_on_afterwards(frail: House) -> None:
-    box = frail.box(PI0Q_LEASE_SECONDS="4", PI0Q_FENCE="0.5")
-    job = frail.submit(steps=250, save_freq=1000)
-    box.steps(job, 3)
-    frail.server.kill()
-    box.says_in_log(job, "the queue could not be reached for too long; saved and stopped")
-    stopped_at = box.events(job, "saved")[-1]["step"]
-    frail.server.restart()
-    done = frail.ends(job)
-    assert (str(done.state), done.step, done.attempt, done.epoch) == ("succeeded", 250, 1, 2)
-    assert [event["step"] for event in box.events(job, "ready")] == [0, stopped_at]
-    box.trainers_came_one_by_one(job)
 
 
 def test_while_a_worker_is_idle_it_takes_jobs_again(frail: House) -> None:

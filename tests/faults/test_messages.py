@@ -147,7 +147,7 @@ def test_row_46_a_submitter_that_dies_leaves_one_job_or_none(
             wait(lambda: submitted(street, file), "the job of a submitter")
         else:
             # Reads are answered, the one write waits.
-            client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+            client.client_pause(60_000, all=False)
             doomed = submitter(street, file, link.url)
             wait(
                 lambda: any(known["cmd"] == "evalsha" or "b" in known["flags"] for known in client.client_list()),
@@ -156,7 +156,7 @@ def test_row_46_a_submitter_that_dies_leaves_one_job_or_none(
         link.cut()
         doomed.send_signal(signal.SIGKILL)
         doomed.communicate()
-        client.execute_command("CLIENT", "UNPAUSE")
+        client.client_unpause()
         assert len(submitted(street, file)) in ((1,) if accepted else (0, 1))
         again = street.pi0q("submit", str(file))
         assert again.returncode == 0

@@ -6,7 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.state import State
 from tests.faults.tale import STEPS, begun, nothing_left, send, states, went_on
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.rig.house import House
 
 #: Times that follow from it: a second look after a second.
-SHORT = {"PI0Q_LEASE_SECONDS": "12"}
+SHORT: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "12"}
 
 
 def run_id(house: House) -> str:
@@ -64,7 +64,8 @@ def test_row_06_the_lost_second_had_the_claim_in_it_and_the_ledger_is_replayed(f
 
 
 def test_row_07_a_server_with_old_data_is_corrected_by_its_box(frail: House, tmp_path: Path) -> None:
-    ended, running, untouched = (frail.submit(name, steps=150, save_freq=20) for name in ("ended", "running", "later"))
+    sizes = {"ended": 20, "running": 150, "later": 20}
+    ended, running, untouched = (frail.submit(name, steps=steps, save_freq=20) for name, steps in sizes.items())
     kept = frail.server.keep(tmp_path / "kept")
     box = frail.box(**SHORT, FAKE_STEP_SECONDS="0.01")
     before = frail.ends(ended)
@@ -181,7 +182,7 @@ def test_row_08_a_server_that_may_drop_jobs_gets_no_box_and_no_job(frail: House)
 
 def test_row_09_claims_on_a_promoted_replica_wait_until_each_box_has_spoken(frail: House, tmp_path: Path) -> None:
     boxes = {name: frail.box(name, slots=2, linked=True, **SHORT) for name in ("box-a", "box-b")}
-    jobs = {frail.submit(steps=400, save_freq=100) for _ in range(4)}
+    jobs = {frail.submit(steps=150, save_freq=50) for _ in range(4)}
     holders = {job: boxes[str(frail.comes_to(job, State.RUNNING).box)] for job in jobs}
     assert sorted(box.name for box in holders.values()) == ["box-a", "box-a", "box-b", "box-b"]
     replica, primary = frail.server.replica(tmp_path / "replica"), frail.server
@@ -203,6 +204,6 @@ def test_row_09_claims_on_a_promoted_replica_wait_until_each_box_has_spoken(frai
     second.link.heal()
     assert frail.ends(waiting).state is State.SUCCEEDED
     for job in jobs - {done}:
-        record = went_on(frail, holders[job], job, lives=1, resumed_at=0, steps=400)
+        record = went_on(frail, holders[job], job, lives=1, resumed_at=0, steps=150)
         assert (record.epoch, record.attempt) == (1, 1)
     primary.stop()

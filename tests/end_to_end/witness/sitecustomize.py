@@ -126,15 +126,15 @@ def cut_off() -> None:
     subprocess.Popen.__init__ = start_and_cut  # type: ignore[assignment,method-assign]
 
 
-def impatient(seconds: float) -> None:
-    """A runner that waits no longer for the end of what can't be killed."""
+def impatient() -> None:
+    """A runner that waits for less than a second between a polite word, SIGKILL, and taking what lives for undead."""
     from pi0q.workers.run import process
 
-    process.UNKILLABLE_SECONDS = seconds
+    process.POLITE_SECONDS, process.UNKILLABLE_SECONDS = 0.2, 1.0
 
 
-if "WITNESS_UNKILLABLE_SECONDS" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
-    impatient(float(os.environ["WITNESS_UNKILLABLE_SECONDS"]))
+if "WITNESS_IMPATIENT" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
+    impatient()
 if "WITNESS_SERVER" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
     cut_off()
 if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/trainer.py") for part in sys.orig_argv):
