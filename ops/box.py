@@ -42,9 +42,11 @@ def setup(check: bool, remove: bool, as_json: bool) -> None:
     """
     from pi0q.ops import setup as house
 
-    made = house.plan(Machine())
     if check and remove:
         raise click.UsageError("--check only looks and --remove takes away: choose one.")
+    if not remove:
+        house.require()
+    made = house.plan(Machine())
     if remove:
         _tell(house.remove(made), as_json=as_json)
         return

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pi0q.ops.checks import box, disks, hub, install, server, trainer
-from pi0q.ops.checks.finding import Check, Finding, Patient, Status, ok, patient, skipped, warning
+from pi0q.ops.checks.finding import Check, Finding, Patient, Status, broken, ok, patient, skipped, warning
 from pi0q.ops.machine import Machine
 from pi0q.queue import render
 
@@ -73,7 +73,10 @@ def _safely(check: Check, one: Patient) -> list[Finding]:
     except Exception as error:
         name = f"{check.__module__.rpartition('.')[2]} checks"
         told = f"could not go on: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        found.append(warning(name, told, "pi0q doctor --json, and send it to whoever keeps pi0q"))
+        if isinstance(error, ImportError):
+            found.append(broken(name, told, f"{sys.executable} -m pip install --upgrade --force-reinstall pi0q"))
+        else:
+            found.append(warning(name, told, "pi0q doctor --json, and send it to whoever keeps pi0q"))
     return found
 
 

@@ -48,7 +48,7 @@ class Machine:
     @property
     def autodl(self) -> bool:
         """Whether this is one of AutoDL's containers."""
-        return self.at(AUTODL_DATA).is_dir()
+        return there(self.at(AUTODL_DATA))
 
     def on_data_disk(self, path: Path) -> bool:
         """Whether something is, or will be, on AutoDL's data disk, be it through links."""
@@ -60,7 +60,7 @@ class Machine:
     @property
     def systemd(self) -> bool:
         """Whether a systemd runs services of this user."""
-        if self.autodl or not self.at("/run/systemd/system").is_dir():
+        if self.autodl or not there(self.at("/run/systemd/system")):
             return False
         return self.systemctl("show-environment").returncode == 0
 
@@ -89,9 +89,17 @@ class Machine:
         return int(text) if text.isdigit() else None
 
 
+def there(path: Path) -> bool:
+    """Whether it exists for all that this user may see; below another's home that is nothing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def existing(path: Path) -> Path:
     """The path, or the nearest above it that exists."""
-    while not path.exists() and path != path.parent:
+    while not there(path) and path != path.parent:
         path = path.parent
     return path
 

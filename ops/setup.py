@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from pi0q.jobs.errors import Pi0qError, UsageError
@@ -30,6 +31,15 @@ class Done:
     #: "ok" (was in place), "done", "missing" (only looked at), "removed" or "failed".
     status: str
     detail: str
+
+
+def require() -> None:
+    """Raises UsageError where the worker that is set up could not start."""
+    if find_spec("celery") is None:
+        raise UsageError(
+            "What `pi0q worker` needs is not installed here; nothing was done.\n"
+            f"Install it with: {sys.executable} -m pip install 'pi0q[worker]'"
+        )
 
 
 def plan(machine: Machine) -> steps.Plan:

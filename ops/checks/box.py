@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pi0q.ops import boot, keeper
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, warning
-from pi0q.ops.machine import AUTODL_HOOK
+from pi0q.ops.machine import AUTODL_HOOK, there
 from pi0q.ops.steps import UNIT
 
 
@@ -19,7 +19,7 @@ def check(patient: Patient) -> Iterator[Finding]:
     if keeper.locked(home):
         kept = keeper.keeper(home) is not None or by == UNIT
         yield ok("worker", f"runs{', and is started again if it dies' if kept else ', started by hand'}")
-    elif by or (home / "boot.sh").exists():
+    elif by or there(home / "boot.sh"):
 
         def start() -> str:
             keeper.start(home, machine.env)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
-from pi0q.ops.machine import AUTODL_DATA, AUTODL_FILES, Machine, existing, room, same_disk, size_mib
+from pi0q.ops.machine import AUTODL_DATA, AUTODL_FILES, Machine, existing, room, same_disk, size_mib, there
 from pi0q.workers.run import environment
 
 #: Base and dataset of pi0, and three checkpoints of 22 GB each.
@@ -52,14 +52,14 @@ def check(patient: Patient) -> Iterator[Finding]:
 
 def data(machine: Machine, home: Path) -> Finding:
     """Where runs, caches and checkpoints go."""
-    there = room(home)
-    told = f"{home}: {there.free_mib / 1024:.0f} of {there.total_mib / 1024:.0f} GiB free"
+    left = room(home)
+    told = f"{home}: {left.free_mib / 1024:.0f} of {left.total_mib / 1024:.0f} GiB free"
     if machine.autodl and not machine.on_data_disk(home):
         cure = f"export PI0Q_HOME={AUTODL_DATA}/pi0q; pi0q box setup"
         return broken("data disk", f"{home} is not on AutoDL's data disk {AUTODL_DATA}: 30 GB are soon full", cure)
-    if there.free_files is not None and there.free_files < FEW_FILES:
-        return broken("data disk", f"{told}, but only {there.free_files} more files", f"df -i {home}; pi0q cache ls")
-    if there.free_mib < DATA_MIB:
+    if left.free_files is not None and left.free_files < FEW_FILES:
+        return broken("data disk", f"{told}, but only {left.free_files} more files", f"df -i {home}; pi0q cache ls")
+    if left.free_mib < DATA_MIB:
         cure = "pi0q cache ls, or a bigger data disk in the console; jobs that fit are taken"
         return warning("data disk", f"{told}; a full fine-tune of pi0 asks for {DATA_MIB // 1024} GiB or more", cure)
     return ok("data disk", told)
@@ -68,10 +68,10 @@ def data(machine: Machine, home: Path) -> Finding:
 def system(patient: Patient) -> Finding:
     """Where the operating system is: a box with too little left takes no job."""
     machine, reserve = patient.machine, patient.settings.system_disk_reserve_mib
-    there = room(machine.at("/"))
-    told = f"{there.free_mib / 1024:.1f} of {there.total_mib / 1024:.0f} GiB free"
-    low = there.free_mib < reserve
-    if not low and there.free_mib > 2 * reserve:
+    left = room(machine.at("/"))
+    told = f"{left.free_mib / 1024:.1f} of {left.total_mib / 1024:.0f} GiB free"
+    low = left.free_mib < reserve
+    if not low and left.free_mib > 2 * reserve:
         return ok("system disk", told)
     biggest = hogs(machine)
     if biggest:
@@ -112,14 +112,14 @@ def clean(machine: Machine) -> str:
 
 def files(machine: Machine) -> Iterator[Finding]:
     """AutoDL's file storage: its cap on files is met long before that on bytes."""
-    if not machine.at(AUTODL_FILES).exists():
+    if not there(machine.at(AUTODL_FILES)):
         return
-    there = room(machine.at(AUTODL_FILES))
-    if there.free_files is not None and there.free_files < FEW_FILES:
-        told = f"{AUTODL_FILES} takes only {there.free_files} more files ({there.free_mib / 1024:.0f} GiB are free)"
+    left = room(machine.at(AUTODL_FILES))
+    if left.free_files is not None and left.free_files < FEW_FILES:
+        told = f"{AUTODL_FILES} takes only {left.free_files} more files ({left.free_mib / 1024:.0f} GiB are free)"
         yield warning("file storage", told, f"df -i {AUTODL_FILES}; remove small files there")
     else:
-        yield ok("file storage", f"{AUTODL_FILES}: {there.free_mib / 1024:.0f} GiB free")
+        yield ok("file storage", f"{AUTODL_FILES}: {left.free_mib / 1024:.0f} GiB free")
 
 
 def caches(patient: Patient) -> Finding:
@@ -143,8 +143,8 @@ def shm(machine: Machine) -> Finding:
     place = machine.at("/dev/shm")
     if not place.is_dir():
         return skipped("shared memory", "there is no /dev/shm")
-    there = room(existing(place))
-    told = f"/dev/shm has {there.free_mib / 1024:.1f} of {there.total_mib / 1024:.1f} GiB free"
-    if there.total_mib < SHM_MIB:
+    left = room(existing(place))
+    told = f"/dev/shm has {left.free_mib / 1024:.1f} of {left.total_mib / 1024:.1f} GiB free"
+    if left.total_mib < SHM_MIB:
         return warning("shared memory", f"{told}: data loaders may die of it", "train.num_workers: 0 in the job file")
     return ok("shared memory", told)

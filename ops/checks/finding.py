@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pi0q.jobs.errors import Pi0qError
-from pi0q.ops.machine import Machine
+from pi0q.ops.machine import Machine, there
 from pi0q.queue import settings as all_settings
 from pi0q.queue.settings import Settings
 
@@ -84,6 +84,6 @@ def patient(machine: Machine, *, box: bool | None = None) -> Patient:
         fault = str(error)
         settings = Settings(home=all_settings.default_home(machine.env))
     if box is None:
-        nvidia = machine.at("/proc/driver/nvidia/version").exists()
-        box = machine.autodl or nvidia or (settings.home / "box.id").exists() or settings.fake_gpus is not None
+        signs = (machine.at("/proc/driver/nvidia/version"), settings.home / "box.id")
+        box = machine.autodl or any(map(there, signs)) or settings.fake_gpus is not None
     return Patient(machine=machine, settings=settings, fault=fault, box=box)

@@ -136,7 +136,9 @@ def cuda(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Finding
 def cards(gpus: tuple[probe.Gpu, ...], fault: str, *, autodl: bool) -> Finding:
     """What the driver shows. Cards are matched by free memory, never by name."""
     if not gpus:
-        cure = "start the container with its GPU in AutoDL's console" if autodl else "nvidia-smi"
+        cure = "start the container with its GPU in AutoDL's console" if autodl else "nvidia-smi (it says why)"
+        if "not installed" in fault:
+            cure = "pip install 'pi0q[worker]'"
         return broken("gpu", f"no GPU to be seen{f' ({fault})' if fault else ''}: this box takes no GPU job", cure)
     told = ", ".join(
         f"{gpu.name} {gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free" + " (simulated)" * gpu.simulated

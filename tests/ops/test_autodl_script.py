@@ -130,7 +130,8 @@ def test_one_line_on_a_fresh_container(container: AutoDL, house: House) -> None:
     stand_in_wheel(container.at("/root/autodl-tmp/upload"))
     container.write("/root/autodl-tmp/upload/setup.sh", SCRIPT.read_text())
     shell = {"PI0Q_REDIS_URL": house.server.url, "PI0Q_PREFIX": house.prefix, "PI0Q_BOX": "autodl-1",
-             "PI0Q_FAKE_GPUS": "[]", "PI0Q_TRAINER_PYTHON": "/bin/false", "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_IGNORE_INSTALLED": "1",
+             "PI0Q_FAKE_GPUS": "[]", "PI0Q_TRAINER_PYTHON": "/bin/false", "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1",
+             "PIP_IGNORE_INSTALLED": "1",
              "PATH": f"{sys.base_prefix}/bin:{container.base['PATH']}"}  # fmt: skip
     done = container.run("bash", "/root/autodl-tmp/upload/setup.sh", **shell)
     assert done.returncode == 0, done.stdout + done.stderr

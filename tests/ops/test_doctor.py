@@ -116,6 +116,15 @@ def test_a_check_that_raises_is_a_finding(tmp_path: Path) -> None:
     assert found[1].status is Status.WARNING and "RuntimeError: no such thing as luck" in found[1].detail
 
 
+def test_an_installation_that_is_broken_is_told_as_that(tmp_path: Path) -> None:
+    def bad(_: Patient) -> Iterator[Finding]:
+        raise ModuleNotFoundError("No module named 'async_timeout'")
+        yield
+
+    found = doctor.look(patient(Machine(env={"HOME": str(tmp_path)}), box=True), [bad])
+    assert found[0].status is Status.BROKEN and "pip install" in found[0].cure
+
+
 def test_a_fix_that_fails_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fix() -> str:
         raise PermissionError("read-only")

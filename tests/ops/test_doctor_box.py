@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pi0q.ops import keeper
+from pi0q.ops.checks import box as care
 from pi0q.ops.checks import hub, trainer
 from pi0q.ops.checks.finding import Finding, Patient, Status, patient
 from pi0q.ops.checks.look_at_trainer import runs
@@ -114,6 +117,27 @@ def test_the_wandb_key_of_a_login(tmp_path: Path, accounts: StandInAccounts) -> 
     (tmp_path / ".netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {'k' * 40}\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert hub.wandb(box(tmp_path, accounts)).detail == "WandB knows it as ada"
+
+
+# -- the worker ---------------------------------------------------------------------------------------
+
+
+def test_a_dead_worker_of_a_box_is_started_by_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = box(tmp_path)
+    found = by_name(list(care.check(one)))
+    assert found["worker"].cure == found["start at boot"].cure == "pi0q box setup"
+    home = one.settings.home
+    home.mkdir()
+    (home / "boot.sh").touch()
+    found = by_name(list(care.check(one)))
+    assert (found["worker"].status, found["worker"].cure) == (Status.BROKEN, "pi0q box start")
+    asked: list[Path] = []
+    monkeypatch.setattr(keeper, "start", lambda home, env: asked.append(home))
+    assert found["worker"].fix is not None and found["worker"].fix() == "started"
+    assert asked == [home]
+    with (home / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert by_name(list(care.check(one)))["worker"].detail == "runs, started by hand"
 
 
 # -- the trainer's environment ------------------------------------------------------------------------
