@@ -1,6 +1,6 @@
 """How a box reaches the Hugging Face Hub, GitHub and WandB: over a mirror, AutoDL's proxy, or directly.
 
-    routes -> Ways.order -> Route.environment          environment(("hub", "wandb"), env, settings)
+    hub_routes -> Ways.order -> Route.environment          environment(("hub", "wandb"), env, settings)
 
 Only child processes that talk to those places get what is chosen here; this process's own environment stays as
 it is. The way that worked is remembered in `PI0Q_HOME/network.json` and looked for again once it fails.
@@ -256,20 +256,22 @@ def _with(base: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, st
 
 
 def environment(places: str | Sequence[str], env: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """`env` for a child process that talks to some of "hub", "github" and "wandb"; for none, without AutoDL's proxy.
+    """`env` for a child process that talks to some of these places; for none, without AutoDL's proxy.
 
-    Where several ways are open they are probed: up to `PROBE_SECONDS` a place, nearly nothing once one is known.
-    Of the Hub's mirror it is told only where the Hub itself does not answer, and then it has no token.
+    "hub" is the Hub itself, where one pushes to; "files" what it holds, for which its mirror will do, without the
+    token, where the Hub does not answer; "github" and "wandb". Where several ways are open they are probed: up to
+    `PROBE_SECONDS` a place, nearly nothing once one is known.
     """
     turbo = read_turbo(settings.network_turbo)
     plain = own(env, turbo)
     routes = {
-        "hub": tuple(sorted(hub_routes(settings, env, turbo), key=lambda route: not route.trusted)),
+        "hub": ways(settings.hf_endpoint, settings, env, turbo),
+        "files": tuple(sorted(hub_routes(settings, env, turbo), key=lambda route: not route.trusted)),
         "github": ways(GITHUB, settings, env, turbo),
         "wandb": ways(env.get("WANDB_BASE_URL") or WANDB, settings, env, turbo),
     }
     asked = [places] if isinstance(places, str) else places
-    taken = [Ways(f"{place} itself", routes[place], settings.home).best() for place in asked]
+    taken = [Ways(place, routes[place], settings.home).best() for place in asked]
     variables = next((dict(route.variables) for route in taken if route.name == "turbo"), plain)
     if variables != plain:
         straight = [urlsplit(route.endpoint).hostname or "" for route in taken if route.name != "turbo"]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.outcome import Reason
-from pi0q.queue import settings as all_settings
 from pi0q.queue.settings import Settings
 from pi0q.workers import network
 from pi0q.workers.network import Route, Ways
@@ -76,25 +75,23 @@ class _Case:
 
 def prepare(
     fetches: Iterable[Fetch],
+    settings: Settings,
     *,
-    hf_home: Path,
     pins: Mapping[str, str],
     say: Say,
-    settings: Settings | None = None,
 ) -> dict[str, str]:
     """Brings everything into the cache; gives the commit of each, by `Fetch.pin`.
 
     Args:
+        settings: Of this box, for its cache and its ways to the Hub.
         pins: Commits of an earlier run of this job; they win over what the Hub has now.
         say: Told a line at a time what goes on, about twice a second.
-        settings: Of this box, for its ways to the Hub; read from the environment when left out.
 
     Raises:
         Refused: The Hub would not, or the disk, and the cache does not hold all of it either.
     """
-    desk = _Desk([_Case(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches], hf_home, say)
-    if desk.cases:
-        desk.run(settings or all_settings.load())
+    desk = _Desk([_Case(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches], settings.hf_home, say)
+    desk.run(settings)
     return {case.fetch.pin: str(case.pin) for case in desk.cases}
 
 

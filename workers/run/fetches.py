@@ -117,6 +117,14 @@ def needs_network(spec: Spec) -> str | None:
     return None
 
 
+def talks_to(spec: Spec) -> tuple[str, ...]:
+    """The places outside that its trainer talks to, as `network.environment` names them."""
+    why = needs_network(spec)
+    hub = () if why is None else ("hub",) if why.startswith("policy.push_to_hub") else ("files",)
+    online = spec.train.get("wandb.mode") in (None, "online") and not spec.rehearsal
+    return (*hub, "wandb") if spec.train.get("wandb.enable") and online else hub
+
+
 def offline_env(spec: Spec, *, hf_home: Path) -> dict[str, str]:
     """What the trainer's environment needs to find the caches, and, where they are enough, nothing else."""
     home = {

@@ -11,8 +11,9 @@ from pi0q.jobs import command
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
+from pi0q.workers import network
 from pi0q.workers.datasets import local_root
-from pi0q.workers.run import environment, process
+from pi0q.workers.run import environment, fetches, process
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.order import Order
 
@@ -38,7 +39,8 @@ def trainer(
         "PI0Q_LEASE": str(directory.lease),
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
     }
-    env = environment.build(os.environ, settings, gpus=record.gpus, command={**built.env, **cache_env}, marks=marks)
+    base = network.environment(fetches.talks_to(spec), os.environ, settings)
+    env = environment.build(base, settings, gpus=record.gpus, command={**built.env, **cache_env}, marks=marks)
     environment.make_directories(env)
     return [order.python, str(HOOK), *built.argv[1:]], env
 

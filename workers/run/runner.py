@@ -162,7 +162,7 @@ class Runner:
         wanted = fetches.wanted(self.spec, resuming=self.resume is not None)
         if wanted:
             try:
-                pins = cache.prepare(wanted, hf_home=hf_home, pins=self.record.pins, say=self.say_fetching)
+                pins = cache.prepare(wanted, self.settings, pins=self.record.pins, say=self.say_fetching)
             except cache.Refused as refused:
                 raise Stop(refused.reason, refused.detail, refused.asked_seconds) from None
             # A resume fetches no base, and its pin must not be forgotten.

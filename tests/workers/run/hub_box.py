@@ -18,7 +18,7 @@ from tests.standin_hub import StandInHub
 
 DRIVER = """
 import json, os, sys
-from pathlib import Path
+from pi0q.queue.settings import load
 from pi0q.workers.run import cache
 from pi0q.workers.run.cache import Fetch, Refused, prepare
 
@@ -29,7 +29,7 @@ fetches = [Fetch.from_json(one) for one in asked["fetches"]]
 def say(line):
     print(json.dumps({"say": line}), flush=True)
 try:
-    pins = prepare(fetches, hf_home=Path(asked["hf_home"]), pins=asked["pins"], say=say)
+    pins = prepare(fetches, load(), pins=asked["pins"], say=say)
     end = {"pins": pins}
 except Refused as refused:
     end = {"reason": refused.reason.value, "detail": refused.detail, "asked": refused.asked_seconds}
@@ -69,14 +69,20 @@ class End:
 
 def box_env(hub: StandInHub, home: Path, **env: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "PI0Q_"))}
-    own = {"HOME": str(home.parent), "PI0Q_HOME": str(home.parent), "PI0Q_HF_ENDPOINT": hub.url}
-    return {**kept, **own, "PI0Q_NETWORK_TURBO": str(home.parent / "network_turbo"), **env}
+    own = {
+        "HOME": str(home.parent),
+        "PI0Q_HOME": str(home.parent),
+        "PI0Q_HF_HOME": str(home),
+        "PI0Q_HF_ENDPOINT": hub.url,
+        "PI0Q_NETWORK_TURBO": str(home.parent / "network_turbo"),
+    }
+    return {**kept, **own, **env}
 
 
 def begin(
     hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str
 ) -> subprocess.Popen[str]:
-    asked = {"fetches": [asdict(one) for one in fetches], "hf_home": str(home), "pins": dict(pins)}
+    asked = {"fetches": [asdict(one) for one in fetches], "pins": dict(pins)}
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(asked)],
         env=box_env(hub, home, **env),

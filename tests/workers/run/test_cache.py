@@ -280,7 +280,7 @@ def test_a_full_disk_is_told_as_one(hub: StandInHub, home: Path) -> None:
     if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel lets no user mount a small disk")
     hub.commit("model", BASE.repo_id, {**BASE_FILES, "model.safetensors": b"w" * 500_000})
-    asked = {"fetches": [asdict(BASE)], "hf_home": str(home), "pins": {}}
+    asked = {"fetches": [asdict(BASE)], "pins": {}}
     process = subprocess.Popen(
         [*small, sys.executable, "-c", DRIVER, json.dumps(asked)],
         env=box_env(hub, home),

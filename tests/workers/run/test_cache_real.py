@@ -28,11 +28,11 @@ pytestmark = [pytest.mark.real, absent("lerobot")]
 
 PREPARE = """
 import json, sys
-from pathlib import Path
 from pi0q.jobs.spec import Spec
+from pi0q.queue.settings import load
 from pi0q.workers.run.cache import prepare, wanted
 spec = Spec(name="real", train=json.loads(sys.argv[1]))
-print(json.dumps(prepare(wanted(spec, resuming=False), hf_home=Path(sys.argv[2]), pins={}, say=lambda line: None)))
+print(json.dumps(prepare(wanted(spec, resuming=False), load(), pins={}, say=lambda line: None)))
 """
 DATASET = """
 import sys
@@ -102,7 +102,7 @@ class Box:
         return done.stdout
 
     def prepare(self, train: dict[str, Any]) -> dict[str, str]:
-        pins: dict[str, str] = json.loads(self.python(PREPARE, json.dumps(train), str(self.hf_home)))
+        pins: dict[str, str] = json.loads(self.python(PREPARE, json.dumps(train)))
         return pins
 
     def train(self, train: dict[str, Any], pins: dict[str, str], name: str) -> Path:

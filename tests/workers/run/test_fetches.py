@@ -15,6 +15,7 @@ from pi0q.workers.run.fetches import (
     at_home,
     needs_network,
     offline_env,
+    talks_to,
     wanted,
 )
 
@@ -118,3 +119,19 @@ def test_the_network_is_cut_where_the_caches_are_all_it_needs(spec: Spec, why: s
     env = offline_env(spec, hf_home=HOME)
     assert env.get("HF_HUB_OFFLINE") == ("1" if why is None else None)
     assert env["HF_HOME"] == str(HOME)
+
+
+@pytest.mark.parametrize(
+    ("spec", "places"),
+    [
+        (job(), ()),
+        (job(wandb__enable=True), ("wandb",)),
+        (job(wandb__enable=True, wandb__mode="offline"), ()),
+        (job(wandb__enable=True, rehearsal=True), ()),
+        (job(policy__push_to_hub=True, policy__repo_id="you/x", wandb__enable=True), ("hub", "wandb")),
+        (job(dataset__streaming=True), ("files",)),
+        (job(policy__type="smolvla"), ("files",)),
+    ],
+)
+def test_the_trainer_gets_a_way_to_what_it_talks_to(spec: Spec, places: tuple[str, ...]) -> None:
+    assert talks_to(spec) == places
