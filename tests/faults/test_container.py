@@ -61,7 +61,7 @@ def test_row_04_a_restarted_container_takes_its_own_job_back_before_an_urgent_on
 
 
 def test_row_05_the_job_of_a_box_that_is_gone_starts_again_elsewhere_and_says_why(house: House) -> None:
-    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "4", "PI0Q_WAIT_FOR_BOX": "2"}
+    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "2"}
     first = house.box("box-a", **times)
     job = begun(house, first)
     with paused(first.trainer(job)):
@@ -82,7 +82,7 @@ def test_row_05_the_job_of_a_box_that_is_gone_starts_again_elsewhere_and_says_wh
 
 
 def test_row_13_a_box_that_stood_still_beyond_its_lease_lands_nothing(house: House) -> None:
-    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "4", "PI0Q_WAIT_FOR_BOX": "0"}
+    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "0"}
     first = house.box("box-a", contained=True, **times)
     job = begun(house, first)
     trainer, runner = first.trainer(job), first.runner(job)

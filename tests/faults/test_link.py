@@ -73,7 +73,7 @@ def test_row_10_a_real_line_is_pulled_and_plugged_again(frail: House) -> None:
 
 def test_row_11_beyond_the_lease_the_run_has_stopped_before_its_successor_starts(house: House) -> None:
     """What the first box sent meanwhile arrives in the end: packets that were sent until they got through."""
-    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "4", "PI0Q_FENCE": "0.5", "PI0Q_WAIT_FOR_BOX": "0"}
+    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "6", "PI0Q_FENCE": "0.5", "PI0Q_WAIT_FOR_BOX": "0"}
     first = house.box("box-a", linked=True, **times)
     job = begun(house, first, steps=400)
     second = house.box("box-b", **times)
@@ -101,7 +101,7 @@ def test_row_11_beyond_the_lease_the_run_has_stopped_before_its_successor_starts
 
 
 def test_row_11_alone_it_saves_stops_and_asks_to_go_on_when_the_line_is_back(house: House) -> None:
-    box = house.box(linked=True, PI0Q_LEASE_SECONDS="4", PI0Q_FENCE="0.5")
+    box = house.box(linked=True, PI0Q_LEASE_SECONDS="6", PI0Q_FENCE="0.5")
     job = house.submit(steps=250, save_freq=1000)
     box.steps(job, 3)
     line(box).refuse()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pi0q.queue import app
 from tests.faults.tale import FREQ, ONE_LIFE, begun, send, states, went_on
-from tests.rig.house import TESTS, paused
+from tests.rig.house import TESTS, paused, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House
@@ -31,6 +31,13 @@ def install(site: Path, version: str) -> None:
     metadata.write_text(f"Metadata-Version: 2.1\nName: pi0q\nVersion: {version}\n")
 
 
+STAND_INS = (str(TESTS / "end_to_end" / "witness"), str(TESTS / "fake_lerobot"))
+
+
+def note_of(house: House) -> str:
+    return "".join(known["note"] for known in house.store.boxes())
+
+
 def version_of(house: House, box: Box) -> str:
     return next(known["version"] for known in house.store.boxes() if known["name"] == box.name)
 
@@ -38,8 +45,7 @@ def version_of(house: House, box: Box) -> str:
 def test_row_47_a_new_version_finds_the_run_of_the_old_one(house: House) -> None:
     site = house.place / "site"
     install(site, "1.0.0")
-    paths = [str(TESTS / "end_to_end" / "witness"), str(TESTS / "fake_lerobot"), str(site)]
-    box = house.box(PYTHONPATH=os.pathsep.join(paths))
+    box = house.box(PYTHONPATH=os.pathsep.join([*STAND_INS, str(site)]))
     job = begun(house, box)
     assert version_of(house, box) == "1.0.0" != importlib.metadata.version("pi0q")
     runner, trainer = box.runner(job), box.trainer(job)
@@ -56,6 +62,22 @@ def test_row_47_a_new_version_finds_the_run_of_the_old_one(house: House) -> None
     assert (done.attempt, done.epoch) == (1, 1)
     assert states(done) == f"queued {ONE_LIFE} succeeded"
     assert house.ends(house.submit(steps=2)).reason == done.reason
+
+
+def test_row_47_a_half_installed_version_fails_no_job(house: House) -> None:
+    site = house.place / "site"
+    install(site, "1.0.0")
+    (site / "pi0q" / "workers" / "run" / "training.py").write_text("raise ImportError('half of it')\n")
+    box = house.box(PYTHONPATH=os.pathsep.join([*STAND_INS, str(site)]))
+    jobs = [house.submit(steps=2) for _ in range(2)]
+    wait(lambda: "runner" in note_of(house), "a box that says what it lacks", lambda: box.log)
+    assert {str(house.store.get(job).state) for job in jobs} <= {"queued", "claimed"}
+    box.stop()
+    install(site, "1.0.1")
+    box.start()
+    for job in jobs:
+        done = house.ends(job)
+        assert (str(done.state), done.attempt) == ("succeeded", 1)
 
 
 def test_row_47_a_second_sigterm_hurts_no_run_either(house: House) -> None:
