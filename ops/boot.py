@@ -121,6 +121,8 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.anew = plan, False
+        #: Which pi0q the worker was started from.
+        self.code = plan.home / ".code"
 
     @property
     def _by_systemd(self) -> bool:
@@ -128,13 +130,22 @@ class Worker:
 
     def missing(self) -> str:
         if self._by_systemd:
-            return "" if self.plan.machine.systemctl("is-active", UNIT).returncode == 0 else f"{UNIT} is not active"
-        return "" if keeper.keeper(self.plan.home) else "nothing holds the worker up"
+            if self.plan.machine.systemctl("is-active", UNIT).returncode:
+                return f"{UNIT} is not active"
+        elif not keeper.keeper(self.plan.home):
+            return "nothing holds the worker up"
+        return "" if stored.read(self.code) == _code() else "it runs since before pi0q was installed anew"
 
     def do(self) -> str:
+        self.anew |= bool(self.missing())
+        text = self._start()
+        stored.write(self.code, _code())
+        return text
+
+    def _start(self) -> str:
         machine, home = self.plan.machine, self.plan.home
         if self._by_systemd:
-            done = machine.systemctl("restart" if self.anew or self.missing() else "is-active", UNIT)
+            done = machine.systemctl("restart" if self.anew else "is-active", UNIT)
             state = "runs" if done.returncode == 0 else f"did not start: {done.stderr.strip()}"
             return f"{UNIT} {state}; see journalctl --user -u {UNIT}"
         living = keeper.keeper(home)
@@ -146,6 +157,7 @@ class Worker:
 
     def undo(self) -> str:
         """Trainings that run go on to their end."""
+        self.code.unlink(missing_ok=True)
         if self._by_systemd:
             return f"{UNIT} was stopped" if self.plan.machine.systemctl("stop", UNIT).returncode == 0 else ""
         stopped = keeper.stop(self.plan.home)
@@ -183,6 +195,11 @@ def starts_by_itself(machine: Machine, home: Path) -> str:
         body = home / "boot.sh"
         return AUTODL_HOOK if body.is_file() and str(body) in stored.read(machine.at(AUTODL_HOOK)) else ""
     return UNIT if machine.systemd and machine.systemctl("is-enabled", UNIT).returncode == 0 else ""
+
+
+def _code() -> str:
+    """Differs after each installation."""
+    return str(Path(__file__).stat().st_mtime_ns)
 
 
 def _quoted(text: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from pi0q.jobs.errors import Pi0qError
 from pi0q.ops import keeper
+from pi0q.ops.checks.finding import Status
 from pi0q.ops.machine import Machine
 from pi0q.queue import render
 from pi0q.queue import settings as all_settings
@@ -50,17 +51,17 @@ def setup(check: bool, remove: bool, as_json: bool) -> None:
     if remove:
         _tell(house.remove(made), as_json=as_json)
         return
-    done = _tell(house.check(made) if check else house.prepare(made), as_json=as_json, more=None if as_json else made)
-    bad = [one for one in done if one.status in ("missing", "failed")]
-    if not check and not as_json and not bad:
-        click.echo(house.NEXT)
+    done = _tell(house.check(made) if check else house.prepare(made), as_json=as_json)
+    bad = any(one.status in ("missing", "failed") for one in done)
+    if not as_json:
+        ill = _judge(made)
+        if not check and not bad:
+            click.echo(house.NOT_YET if ill else house.NEXT)
     sys.exit(1 if bad else 0)
 
 
-def _tell(steps: Iterable[Done], *, as_json: bool, more: Plan | None = None) -> list[Done]:
-    """Says what each step did as soon as it did it, and then what only a person can put right."""
-    from pi0q.ops.setup import judge
-
+def _tell(steps: Iterable[Done], *, as_json: bool) -> list[Done]:
+    """Says what each step did as soon as it did it."""
     done = []
     for one in steps:
         done.append(one)
@@ -68,9 +69,17 @@ def _tell(steps: Iterable[Done], *, as_json: bool, more: Plan | None = None) -> 
             click.echo(f"{one.status:<8}{one.name:<15}{one.detail}".rstrip())
     if as_json:
         render.print_json({"steps": [asdict(one) for one in done]})
-    for finding in judge(more) if more else ():
-        click.echo(f"{finding.status:<8}{finding.name:<15}{finding.detail}\n        → {finding.cure}")
     return done
+
+
+def _judge(made: Plan) -> bool:
+    """Says what only a person can put right; whether any of it keeps the box from taking jobs."""
+    from pi0q.ops.setup import judge
+
+    found = judge(made)
+    for finding in found:
+        click.echo(f"{finding.status:<8}{finding.name:<15}{finding.detail}\n        → {finding.cure}")
+    return any(finding.status is Status.BROKEN for finding in found)
 
 
 @box.command()

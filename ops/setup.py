@@ -21,6 +21,7 @@ from pi0q.workers.run.directory import RunDirectory
 #: Where the guide puts the Hub's cache; what it has fetched is not fetched again.
 GUIDE_HF_HOME = f"{AUTODL_DATA}/huggingface_cache"
 NEXT = "Done: this machine takes jobs. See it with `pi0q boxes`, and how it is with `pi0q doctor`."
+NOT_YET = "Set up, but it takes no jobs until what is broken is mended; then run this command again."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,9 @@ def check(patient: Patient) -> Iterator[Finding]:
         return
     machine, home = patient.machine, patient.settings.home
     by = boot.starts_by_itself(machine, home)
-    if keeper.locked(home):
+    if keeper.worker(home) and not keeper.locked(home):
+        yield ok("worker", "is starting")
+    elif keeper.locked(home):
         kept = keeper.keeper(home) is not None or by == UNIT
         yield ok("worker", f"runs{', and is started again if it dies' if kept else ', started by hand'}")
     elif by or there(home / "boot.sh"):

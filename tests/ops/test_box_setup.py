@@ -285,6 +285,18 @@ def test_what_a_worker_has_in_its_hands_changes_only_with_a_new_life(systemd: Pa
     assert "--user restart pi0q-box.service" in (systemd / "said").read_text()
 
 
+def test_a_newer_pi0q_gets_to_the_worker(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = machine(systemd, autodl=False)
+    list(setup.prepare(setup.plan(one)))
+    (systemd / "said").unlink()
+    monkeypatch.setattr(boot, "_code", lambda: "installed later")
+    told = {done.name: done.detail for done in setup.check(setup.plan(one)) if done.status == "missing"}
+    assert told == {"worker": "it runs since before pi0q was installed anew"}
+    list(setup.prepare(setup.plan(one)))
+    assert "--user restart pi0q-box.service" in (systemd / "said").read_text()
+    assert [done for done in setup.check(setup.plan(one)) if done.status == "missing"] == []
+
+
 @pytest.fixture
 def bare(tmp_path: Path, env: dict[str, str]) -> Iterator[Machine]:
     """A machine with neither, and a real queue."""
