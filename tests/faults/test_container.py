@@ -61,7 +61,7 @@ def test_row_04_a_restarted_container_takes_its_own_job_back_before_an_urgent_on
 
 
 def test_row_05_the_job_of_a_box_that_is_gone_starts_again_elsewhere_and_says_why(house: House) -> None:
-    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "2"}
+    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "1"}
     first = house.box("box-a", **times)
     job = begun(house, first)
     with paused(first.trainer(job)):
@@ -74,7 +74,7 @@ def test_row_05_the_job_of_a_box_that_is_gone_starts_again_elsewhere_and_says_wh
     assert "which may still take it" in house.refused(job, "box-b")
     done = went_on(house, second, job, lives=1, resumed_at=0)
     assert (done.box, done.epoch, done.attempt) == ("box-b", 2, 1)
-    assert claimed_at(done, 2) - waits.updated_ms >= 2000
+    assert claimed_at(done, 2) - waits.updated_ms >= 1000
     warned = f"from step 0: its checkpoint of step {FREQ} is on box-a and no copy of it is here"
     assert warned in next(event.text for event in done.history if event.epoch == 2 and event.state is State.RUNNING)
     assert warned in second.trainer_log(job)

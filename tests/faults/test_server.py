@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from tests.rig.house import House
 
 #: Times that follow from it: a second look after a second.
-SHORT: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "12"}
-
-
-def run_id(house: House) -> str:
-    return str(house.store.client.info("server")["run_id"])
+SHORT: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "8"}
 
 
 # -- 6 ----------------------------------------------------------------------------------------------
