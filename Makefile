@@ -24,7 +24,7 @@ bench:
 
 # make nemesis ROUNDS=1000 SEED=1: as root it can use containers. JOBS houses at a time; a failing seed alone: ROUNDS=1.
 nemesis: env
-	$(IN) -m tests.nemesis $(foreach name,ROUNDS SEED FIRST JOBS REPORT LOGS,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+	$(IN) -m tests.nemesis $(foreach name,ROUNDS SEED FIRST JOBS REPORT RESULTS LOGS,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 pictures: env
 	$(IN) tests/ops/pictures.py

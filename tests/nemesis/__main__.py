@@ -45,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = list(played(seeds, options.jobs, logs, verbose=options.verbose, keep=options.keep))
     seconds = time.monotonic() - began
     print(report.table(told, seconds))
+    file = Path(options.results or logs / "results.jsonl")
+    with file.open("a") as results:
+        results.write(json.dumps({"run": report.machine(options.jobs, seconds, lacks)}) + "\n")
+        results.writelines(json.dumps(round) + "\n" for round in told)
     if options.report:
-        Path(options.report).write_text(report.markdown(told, seconds, jobs=options.jobs, lacks=lacks))
+        Path(options.report).write_text(report.markdown([file]))
         print(f"report: {options.report}")
     return 1 if any(round["violations"] for round in told) or len(told) < len(seeds) else 0
 
@@ -57,7 +61,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="of the first round; each has its own, one more")
     parser.add_argument("--first", type=int, default=0, help="rounds of these to leave out at the beginning")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="houses at a time")
-    parser.add_argument("--report", help="a Markdown file to write")
+    parser.add_argument("--report", help="a Markdown file to write, of all that --results holds")
+    parser.add_argument("--results", help="a file that gets a line of JSON for each round; it may hold earlier ones")
     parser.add_argument("--logs", help="where failed rounds are kept")
     parser.add_argument("--keep", action="store_true", help="keep the logs of rounds that went well too")
     parser.add_argument("--story", action="store_true", help="tell what would happen, and do nothing")

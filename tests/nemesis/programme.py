@@ -12,12 +12,12 @@ BOXES = ("box-a", "box-b", "box-c")
 #: GiB of each box's simulated card.
 CARDS = {"box-a": 80.0, "box-b": 40.0, "box-c": 24.0}
 SLOTS = 2
-#: Seconds a training step takes.
-STEP = 0.015
+#: Seconds a training step takes. The longest training outlives a lease: only so can two of them meet.
+STEP = 0.03
 #: A fault that lasts this long, seconds, must not end a training; one of LONG may.
 SHORT, LONG = (0.2, 1.2), (LEASE + 0.5, LEASE + 2.0)
 #: Seconds in which the faults begin.
-STAGE = 3.0
+STAGE = 3.5
 
 #: Faults of one box: name -> (how often it is drawn, whether it lasts, what is told of it).
 ON_BOX = {
@@ -35,7 +35,7 @@ ON_BOX = {
         "{box}'s container ends without grace, a new one after {seconds:.1f} s whose clock is {note} wrong",
     ),
     "stop_trainer": (3, True, "SIGSTOP to a trainer on {box} for {seconds:.1f} s"),
-    "stop_runner": (4, True, "SIGSTOP to a runner on {box} for {seconds:.1f} s"),
+    "stop_runner": (5, True, "SIGSTOP to a runner on {box} for {seconds:.1f} s"),
     "stop_worker": (3, True, "SIGSTOP to {box}'s worker for {seconds:.1f} s"),
     "stop_box": (5, True, "all of {box} stands still for {seconds:.1f} s"),
     "cut": (4, False, "every connection of {box} is reset"),
@@ -52,7 +52,7 @@ ELSEWHERE = {
     "restore_server": (3, False, "the server comes back with its data of {note} s before"),
     "promote": (3, False, "the server dies and its replica takes its place"),
     "cancel": (4, False, "job {job} is cancelled"),
-    "lose_message": (3, False, "job {job}'s message is deleted"),
+    "lose_message": (5, False, "job {job}'s message is deleted"),
     "double_message": (3, False, "job {job}'s message comes twice"),
     "junk": (2, False, "rubbish lies in the queue and in {box}'s own"),
 }
@@ -145,7 +145,7 @@ def plan(seed: int, *, contained: bool = True, clocks: bool = True) -> Programme
 
 
 def _job(dice: random.Random) -> Job:
-    steps = dice.choice((20, 60, 100, 140, 180, 240))
+    steps = dice.choice((20, 60, 100, 160, 240, 320))
     fault = dice.choice(("oom", "nan", "error")) if dice.random() < 0.15 else ""
     name = f"{fault}@{dice.randint(2, steps)}" if fault else ("stray" if dice.random() < 0.2 else "grab_box")
     return Job(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.nemesis import programme
@@ -76,22 +78,41 @@ def table(told: Told, seconds: float) -> str:
     return "\n".join(["", *lines])
 
 
-def markdown(told: Told, seconds: float, *, jobs: int, lacks: str) -> str:
-    """For benchmarks/, with date, machine and caveats."""
+def machine(jobs: int, seconds: float, lacks: str) -> dict[str, Any]:
+    """What a report says of where and how long rounds were played."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "linux": platform.release().partition("-")[0],
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "jobs": jobs,
+        "seconds": round(seconds),
+        "lacks": lacks,
+    }
+
+
+def markdown(files: Sequence[Path]) -> str:
+    """For benchmarks/, with date, machine and caveats: of the rounds in these files of results."""
+    lines_read = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    runs = [line["run"] for line in lines_read if "run" in line]
+    told = [line for line in lines_read if "seed" in line]
+    seconds, run = sum(run["seconds"] for run in runs), runs[0]
     seeds = sorted(round["seed"] for round in told)
     faults = counted(told, "faults")
     bad = [round for round in told if round["violations"]]
+    lacks = run["lacks"]
+    parts = f", in {len(runs)} parts" if len(runs) > 1 else ""
     lines = [
-        f"# Nemesis, {datetime.date.today().isoformat()}",
+        f"# Nemesis, {run['date']}",
         "",
-        f"`make nemesis ROUNDS={len(told)} SEED={seeds[0]} JOBS={jobs}`",
+        f"`make nemesis ROUNDS={len(told)} SEED={seeds[0]} JOBS={run['jobs']}`{parts}",
         "",
-        f"Machine: {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release().split('-')[0]}, Python "
-        f"{platform.python_version()}. {jobs} houses at a time, each a server and {len(programme.BOXES)} boxes: real "
-        f"`pi0q worker` processes{'' if lacks else ', each in a container of its own'}, on a line of its own, with a "
-        f"simulated GPU and the fake LeRobot ({programme.STEP * 1000:g} ms a step). Lease {programme.LEASE:g} s, fence "
-        f"{programme.FENCE:g} s; all other times follow from the lease."
-        + (f" Not on this machine: {lacks}." if lacks else ""),
+        f"Machine: {run['cores']} cores, {run['processor']}, Linux {run['linux']}, Python {run['python']}. "
+        f"{run['jobs']} houses at a time, each a server and {len(programme.BOXES)} boxes: real `pi0q worker` processes"
+        f"{'' if lacks else ', each in a container of its own'}, on a line of its own, with a simulated GPU and the "
+        f"fake LeRobot, {programme.STEP * 1000:g} ms a step. Lease {programme.LEASE:g} s, fence {programme.FENCE:g} s; "
+        "all other times follow from the lease." + (f" Not on this machine: {lacks}." if lacks else ""),
         "",
         "| what | |",
         "| --- | --- |",
