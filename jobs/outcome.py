@@ -31,6 +31,7 @@ class Reason(str, Enum):
     CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
     NON_FINITE_LOSS = "non_finite_loss"
     TRAINER_BROKEN = "trainer_broken"
+    REHEARSAL_FAILED = "rehearsal_failed"
     CRASH_LOOP = "crash_loop"
     # May pass by themselves: tried again, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
@@ -99,6 +100,11 @@ OUTCOMES: dict[Reason, Outcome] = {
     Reason.TRAINER_BROKEN: Outcome(
         next=Next.FAIL,
         cure="LeRobot can't run in the box's trainer environment: see the log, then mend that environment.",
+    ),
+    Reason.REHEARSAL_FAILED: Outcome(
+        next=Next.FAIL,
+        cure="The rehearsal before the long run failed, as the run would have: see the log. "
+        "`preflight: {rehearse: never}` in the file does without one.",
     ),
     Reason.CRASH_LOOP: Outcome(
         next=Next.FAIL,

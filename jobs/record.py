@@ -97,6 +97,10 @@ class Record:
     wandb_dir: str | None = None
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict)
+    #: What was found before a claim, by box: ok, seconds, notes, wandb; and what is true anywhere, the dataset's facts.
+    preflight: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The rehearsal before the run itself: ok, seconds, detail, box. Empty: there was none.
+    rehearsal: Mapping[str, Any] = field(default_factory=dict)
     #: What a user asked of its owner: `cancel` or nothing.
     wish: str = ""
     #: Where the runner keeps everything of it.
@@ -120,7 +124,7 @@ class Record:
 _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
          "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
-_JSON = ("spec", "needs", "pins", "gpus")
+_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "run_dir", "boot")  # fmt: skip
 

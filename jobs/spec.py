@@ -70,12 +70,16 @@ class Spec:
     checkpoints: Checkpoints = Checkpoints()
     #: A few steps of a shrunk model, to see that everything else works.
     rehearsal: bool = False
+    #: Whether such a rehearsal comes before the run itself: auto (before more than an hour), always or never.
+    rehearse: str = "auto"
     #: lerobot-train's flags by dotted name, in file order.
     train: Mapping[str, Value]
 
     def to_json(self) -> dict[str, object]:
         """Plain values that JSON can hold, in the file's own form; `from_json` reads them back."""
         resources, checkpoints = self.resources, self.checkpoints
+        # A box with an older pi0q does not know the key.
+        preflight = {} if self.rehearse == "auto" else {"preflight": {"rehearse": self.rehearse}}
         return {
             "name": self.name,
             "priority": self.priority.value,
@@ -90,6 +94,7 @@ class Spec:
                 "copy_to": checkpoints.copy_to,
             },
             "rehearsal": self.rehearsal,
+            **preflight,
             "train": dict(self.train),
         }
 
@@ -115,6 +120,11 @@ RULES: tuple[Rule, ...] = (
         "How soon its turn comes; normal if left out.",
     ),
     Rule("rehearsal", Bool(), "A few steps of a shrunk model with everything else real; false if left out."),
+    Rule(
+        "preflight.rehearse",
+        Choice("auto", "always", "never"),
+        "A rehearsal on the box before the run itself; auto if left out: before runs of more than an hour.",
+    ),
     Rule("resources.gpus", Int(low=0, high=16, nullable=True), "GPUs of one box, 0 for the CPU; 1 if left out."),
     Rule(
         "resources.vram",
@@ -171,6 +181,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
             copy_to=cast("str | None", values.get("checkpoints.copy_to")),
         ),
         rehearsal=bool(values.get("rehearsal", False)),
+        rehearse=str(values.get("preflight.rehearse") or "auto"),
         train=train,
     )
 

@@ -58,6 +58,18 @@ def cancelled(epoch: int | None, *, text: str) -> Transition:
     )
 
 
+def refused(reason: Reason, detail: str) -> Transition:
+    """Ended before any box took it: its preflight found what only its user can mend."""
+    return Transition(
+        to=State.FAILED,
+        source=frozenset({State.QUEUED}),
+        epoch=None,
+        text=detail,
+        reason=reason,
+        fields={"phase": "", "detail": detail},
+    )
+
+
 def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seconds: float = 0.0) -> Transition:
     """The one decision after a run: done, failed, tried again, or simply to go on.
 

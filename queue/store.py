@@ -150,6 +150,10 @@ class Store(Records):
             raise ServerOlder(f"the server does not know of epoch {transition.epoch} of {job_id}")
         return State(answer[1]) if answer[0] else None
 
+    def preflight(self, job_id: str, box: str, found: Mapping[str, Any]) -> bool:
+        """Writes down what a box found out about a waiting job before any claim; False if it waits no longer."""
+        return bool(self._run("preflight", job_id, box, json.dumps(found))[0])
+
     def report(
         self,
         job_id: str,
