@@ -12,6 +12,7 @@ from pathlib import Path
 from pi0q.ops import keeper, stored
 from pi0q.ops.machine import AUTODL_HOOK, Machine
 from pi0q.ops.steps import UNIT, Plan, prune
+from pi0q.workers import network
 
 
 class Hook:
@@ -152,7 +153,10 @@ class Worker:
         if living and self.anew:
             living.signal(signal.SIGHUP)
             return f"started anew with what has changed; log: {keeper.log_of(home)}"
-        keeper.start(home, machine.env)
+        # A shell that sourced the turbo file must not make the worker another than the one that comes up at boot.
+        turbo = network.read_turbo(self.plan.settings.network_turbo)
+        fast = {name for word in turbo for name in (word, word.upper()) if machine.env.get(name) == turbo[word]}
+        keeper.start(home, {name: value for name, value in machine.env.items() if name not in fast})
         return f"{'runs already' if living else 'started'}; log: {keeper.log_of(home)}"
 
     def undo(self) -> str:

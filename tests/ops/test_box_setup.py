@@ -333,6 +333,42 @@ def test_with_neither_a_keeper_holds_the_worker_up(bare: Machine) -> None:
     assert not keeper.stop(home)
 
 
+def test_three_starts_at_once_are_one(bare: Machine) -> None:
+    home = prepared(bare).home
+    argv = [sys.executable, "-m", "pi0q.queue.cli", "box", "start"]
+    starts = [subprocess.Popen(argv, env=dict(bare.env), stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [start.communicate(timeout=60)[0] for start in starts]
+    held = keeper.keeper(home)
+    assert held is not None and all(f"process {held.pid}" in text for text in said), said
+    ours = [pid for pid in children_of(home) if pid != held.pid]
+    assert ours == [], "the others have gone"
+
+
+def children_of(home: Path) -> list[int]:
+    """Keepers of this home, by what they were started with."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            argv, env = ((entry / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if b"pi0q.ops.keeper" in argv and f"PI0Q_HOME={home}".encode() in env:
+            found.append(int(entry.name))
+    return found
+
+
+def test_what_a_shell_sourced_does_not_stay_with_the_worker(bare: Machine, tmp_path: Path) -> None:
+    turbo = tmp_path / "network_turbo"
+    turbo.write_text("export https_proxy=http://10.0.0.1:12798\n")
+    more = {"https_proxy": "http://10.0.0.1:12798", "PI0Q_NETWORK_TURBO": str(turbo), "http_proxy": "http://mine:1"}
+    one = Machine(root=bare.root, env={**bare.env, **more})
+    list(setup.prepare(setup.plan(one)))
+    (keeper_pid,) = children_of(Path(one.env["PI0Q_HOME"]))
+    env = Path(f"/proc/{keeper_pid}/environ").read_bytes().split(b"\0")
+    assert b"http_proxy=http://mine:1" in env
+    assert not any(line.startswith((b"https_proxy=", b"PI0Q_REDIS_URL=")) for line in env)
+
+
 def test_a_worker_that_was_started_by_hand_is_waited_for(bare: Machine, call: Command) -> None:
     made = prepared(bare)
     with (made.home / "by-hand.log").open("wb") as out:
