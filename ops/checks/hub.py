@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import netrc
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
 from pi0q.ops.checks.install import private
-from pi0q.workers import network
+from pi0q.workers import accounts, network
 from pi0q.workers.run import environment
 from pi0q.workers.run.fetches import PALIGEMMA
 
 #: Seconds for everything that is asked of the Hub.
 ASK_SECONDS = 60.0
-#: Seconds for WandB's answer.
-WANDB_SECONDS = 15.0
-#: As every client of WandB asks who it is.
-VIEWER = {"query": "query {viewer {username}}"}
 LOGIN = "hf auth login"
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
@@ -155,48 +147,12 @@ def ask(patient: Patient, route: network.Route) -> dict[str, Any]:
 
 def wandb(patient: Patient) -> Finding:
     """The key. A run without one is kept on the box, and never stopped by it."""
-    env = patient.machine.env
-    address = env.get("WANDB_BASE_URL") or network.WANDB
-    key = env.get("WANDB_API_KEY") or _netrc_key(patient.machine.user_home / ".netrc", address)
     cure = "wandb login (a key from https://wandb.ai/authorize)"
-    if not key:
+    said = accounts.wandb(patient.settings, patient.machine.env, user_home=patient.machine.user_home)
+    if said.state == "none":
         return warning("wandb key", "none: runs with wandb.enable have no page in the browser", cure)
-    settings, turbo = patient.settings, network.read_turbo(patient.settings.network_turbo)
-    for route in network.Ways("wandb", network.ways(address, settings, env, turbo), settings.home).order():
-        status, user = _viewer(route, key)
-        if status in (401, 403) or (status == 200 and not user):
-            return warning("wandb key", "WandB refuses it", cure)
-        if status == 200:
-            return ok("wandb key", f"WandB knows it as {user}")
-    return skipped("wandb key", f"{urlsplit(address).hostname} can't be reached: runs are written on the box meanwhile")
-
-
-def _netrc_key(file: Path, address: str) -> str:
-    try:
-        found = netrc.netrc(str(file)).authenticators(urlsplit(address).hostname or "")
-    except (OSError, netrc.NetrcParseError):
-        return ""
-    return found[2] or "" if found else ""
-
-
-def _viewer(route: network.Route, key: str) -> tuple[int, str]:
-    """The status of WandB's answer (0: none) and whose key it is."""
-    from base64 import b64encode
-
-    asked = urllib.request.Request(route.endpoint + "/graphql", data=json.dumps(VIEWER).encode(), method="POST")
-    asked.add_header("Content-Type", "application/json")
-    asked.add_header("Authorization", "Basic " + b64encode(f"api:{key}".encode()).decode())
-    proxies = {name.partition("_")[0]: way for name, way in route.variables.items() if name.endswith("_proxy")}
-    past = {"no": proxies.pop("no", "")}
-    if urllib.request.proxy_bypass_environment(urlsplit(route.endpoint).hostname or "", past):  # type: ignore[attr-defined]
-        proxies = {}
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-        with opener.open(asked, timeout=WANDB_SECONDS) as answer:
-            viewer = (json.load(answer).get("data") or {}).get("viewer") or {}
-            return answer.status, str(viewer.get("username") or "")
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code, ""
-    except (OSError, ValueError, AttributeError):
-        return 0, ""
+    if said.state == "refused":
+        return warning("wandb key", "WandB refuses it", cure)
+    if said.state == "away":
+        return skipped("wandb key", f"{said.host} can't be reached: runs are written on the box meanwhile")
+    return ok("wandb key", f"WandB knows it as {said.user}")

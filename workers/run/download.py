@@ -182,9 +182,10 @@ class Desk:
                 for name, blob in plan.files.items()
                 if not good.holds(blob, self.tick) and not good.adopts(folder / name, blob, self.tick)
             }
+            good.save()
             snapshots.begin(plan.fetch, self.hf_home, plan.sha)
             self.bring_blobs(plan, missing, folder)
-            good.add(missing)
+            good.save(missing)
             snapshots.lay(plan.fetch, self.hf_home, plan.sha, plan.files)
 
     def bring_blobs(self, plan: Plan, missing: Mapping[Blob, str], folder: Path) -> None:
@@ -274,12 +275,13 @@ def _token_is_unknown(error: Exception) -> bool:
     return getattr(response, "status_code", 0) == 401 and told == "Invalid credentials in Authorization header"
 
 
-def main() -> None:
+def main(kind: type[Desk] = Desk) -> None:
+    """Carries out the order on standard input; `kind` says in which way."""
     order = json.loads(sys.stdin.readline())
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != order["parent"]:
         return
-    desk = Desk(order)
+    desk = kind(order)
     # Whatever a library prints is no line of ours.
     os.dup2(2, 1)
     try:

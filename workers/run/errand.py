@@ -1,4 +1,4 @@
-"""One download process sent over one way, watched: killed when no byte comes for too long."""
+"""One process that talks to the Hub, sent over one way, watched: killed when no byte comes for too long."""
 
 from __future__ import annotations
 
@@ -36,14 +36,23 @@ class Ended(Exception):
 
 
 def send(
-    route: Route, fetches: Sequence[Fetch], *, pins: Mapping[str, str], hf_home: Path, stall_seconds: float
+    route: Route,
+    fetches: Sequence[Fetch],
+    *,
+    pins: Mapping[str, str],
+    hf_home: Path,
+    stall_seconds: float,
+    module: str = MODULE,
+    more: Mapping[str, Any] = {},
 ) -> Iterator[dict[str, Any] | None]:
     """What the child says, line by line, and None at every tick. Raises Stalled, or Ended.
 
+    `module` is what it runs, a download if nothing is said, and `more` what else that is told.
     Secrets reach the child by its environment alone, which the route has cleared of those that are not for it.
     """
     env = {name: value for name, value in route.environment(os.environ).items() if not name.startswith(_DROPPED)}
     order = {
+        **more,
         "fetches": [asdict(fetch) for fetch in fetches],
         "pins": dict(pins),
         "hf_home": str(hf_home),
@@ -52,7 +61,7 @@ def send(
         "parent": os.getpid(),
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", MODULE],
+        [sys.executable, "-m", module],
         env=env | _QUIET | {"HF_HOME": str(hf_home)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,0 +1,89 @@
+"""Whose WandB key this box has, and whether WandB still takes it."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import ssl
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pi0q.queue.settings import Settings
+from pi0q.workers import network
+
+#: Seconds for WandB's answer.
+WANDB_SECONDS = 15.0
+#: As every client of WandB asks who it is.
+VIEWER = {"query": "query {viewer {username}}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandB:
+    """What WandB says of the key."""
+
+    #: "ok"; "none": there is no key; "refused"; "away": WandB does not answer.
+    state: str
+    #: Whose it is.
+    user: str = ""
+    #: Who was asked.
+    host: str = ""
+
+
+def wandb(settings: Settings, env: Mapping[str, str], *, user_home: Path) -> WandB:
+    """Asks over each way until one answers. The key is that of the environment, else that of `~/.netrc`."""
+    address = env.get("WANDB_BASE_URL") or network.WANDB
+    host = urlsplit(address).hostname or ""
+    key = env.get("WANDB_API_KEY") or _netrc_key(user_home / ".netrc", host)
+    if not key:
+        return WandB(state="none", host=host)
+    turbo = network.read_turbo(settings.network_turbo)
+    ways = network.Ways("wandb", network.ways(address, settings, env, turbo), settings.home)
+    for route in ways.order():
+        status, user = _viewer(route, key)
+        if status in (401, 403) or (status == 200 and not user):
+            return WandB(state="refused", host=host)
+        if status == 200:
+            ways.remember(route)
+            return WandB(state="ok", user=user, host=host)
+        ways.forget(route)
+    return WandB(state="away", host=host)
+
+
+def _netrc_key(file: Path, host: str) -> str:
+    try:
+        found = netrc.netrc(os.fspath(file)).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return ""
+    return found[2] or "" if found else ""
+
+
+def _viewer(route: network.Route, key: str) -> tuple[int, str]:
+    """The status of WandB's answer (0: none) and whose key it is."""
+    asked = urllib.request.Request(
+        route.endpoint.rstrip("/") + "/graphql", data=json.dumps(VIEWER).encode(), method="POST"
+    )
+    asked.add_header("Content-Type", "application/json")
+    asked.add_header("Authorization", "Basic " + b64encode(f"api:{key}".encode()).decode())
+    proxies = {name.partition("_")[0]: way for name, way in route.variables.items() if name.endswith("_proxy")}
+    past = {"no": proxies.pop("no", "")}
+    if urllib.request.proxy_bypass_environment(urlsplit(route.endpoint).hostname or "", past):  # type: ignore[attr-defined]
+        proxies = {}
+    try:
+        tls = ssl.create_default_context(cafile=route.variables.get("SSL_CERT_FILE"))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=tls)
+        )
+        with opener.open(asked, timeout=WANDB_SECONDS) as answer:
+            viewer = (json.load(answer).get("data") or {}).get("viewer") or {}
+            return answer.status, str(viewer.get("username") or "")
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code, ""
+    except (OSError, ValueError, AttributeError):
+        return 0, ""
