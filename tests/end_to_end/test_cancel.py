@@ -24,7 +24,7 @@ def silent_hub() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def box(street: House, silent_hub: str) -> Box:
-    return street.box(slots=2, gpus=[80], HF_ENDPOINT=silent_hub)
+    return street.box(slots=2, gpus=[80], PI0Q_HF_ENDPOINT=silent_hub)
 
 
 def cancelled(house: House, box: Box, job: str) -> Record:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pi0q.jobs.outcome import Reason
 from pi0q.queue.settings import Settings
-from pi0q.workers import network
+from pi0q.workers import network, uses
 from pi0q.workers.network import Route, Ways
 from pi0q.workers.run import errand, snapshots
 from pi0q.workers.run.fetches import Fetch, at_home, needs_network, offline_env, wanted
@@ -100,10 +100,11 @@ class _Desk:
 
     def __init__(self, cases: Sequence[_Case], hf_home: Path, say: Say) -> None:
         self.cases, self.hf_home, self.say = cases, hf_home, say
-        self._told = ""
+        self._told, self._next_look = "", 0.0
 
     def run(self, settings: Settings) -> None:
         for case in self.cases:
+            uses.hold(uses.of_hub(self.hf_home), case.fetch.folder(self.hf_home).name)
             case.done = bool(case.pin) and snapshots.was_laid(case.fetch, self.hf_home, str(case.pin))
         if self.open():
             snapshots.tidy(self.hf_home / "hub")
@@ -163,14 +164,15 @@ class _Desk:
                     self.say(line["say"])
                 elif line is not None and "bug" in line:
                     raise RuntimeError(line["bug"])
-                self.show(asked)
+                else:
+                    self.show(asked)
         except (errand.Stalled, errand.Ended) as error:
             why = str(error)
         for case in asked:
             if not case.done and case.refused is None:
                 case.hear(unreachable(case.what, f"{why} ({_named(route)})"), route)
             if case.open and case.refused:
-                self.say(f"{case.refused.why}; another way is tried, or the same again")
+                self.say(case.refused.why)
 
     def note(self, case: _Case, line: Mapping[str, Any], route: Route) -> None:
         """What the process said of one case."""
@@ -183,7 +185,10 @@ class _Desk:
             case.pin, case.done = case.sha, True
 
     def show(self, asked: Iterable[_Case]) -> None:
-        """Says how far it is, if that changed."""
+        """Says how far it is, if that changed and was not said just now."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + errand.TICK_SECONDS
         line = progress({case.fetch.folder(self.hf_home) / "blobs": case.blobs for case in asked})
         if line and line != self._told:
             self._told = line

@@ -90,7 +90,7 @@ def has_essentials(fetch: Fetch, hf_home: Path, sha: str) -> bool:
 
 
 class Good:
-    """The blobs of a repository that are known to be what their names say."""
+    """The blobs of a repository that are known to be what their names say; `save` remembers what was learnt."""
 
     def __init__(self, folder: Path) -> None:
         self.blobs, self._file = folder / "blobs", folder / ".pi0q-good.json"
@@ -107,7 +107,7 @@ class Good:
         if self._known.get(blob.name) == _seen(path):
             return True
         if is_good(path, blob, tick):
-            self.add([blob])
+            self._known[blob.name] = _seen(path)
             return True
         path.unlink(missing_ok=True)
         return False
@@ -118,13 +118,13 @@ class Good:
             return False
         with contextlib.suppress(OSError):
             (self.blobs / blob.name).hardlink_to(path)
-            self.add([blob])
+            self._known[blob.name] = _seen(path)
             return True
         return False
 
-    def add(self, blobs: Iterable[Blob]) -> None:
-        """These were hashed."""
-        self._known |= {blob.name: _seen(self.blobs / blob.name) for blob in blobs}
+    def save(self, fresh: Iterable[Blob] = ()) -> None:
+        """Remembers the good ones, and these that were hashed while they came."""
+        self._known |= {blob.name: _seen(self.blobs / blob.name) for blob in fresh}
         _write(self._file, json.dumps(self._known))
 
 

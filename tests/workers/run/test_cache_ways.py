@@ -231,6 +231,23 @@ def test_a_stall_is_broken_and_the_rest_comes_another_way(hub: StandInHub, mirro
     assert time.monotonic() - began < 45, "sooner than the connection's own patience"
 
 
+def test_a_download_that_something_kills_is_begun_again_where_it_was(hub: StandInHub, home: Path) -> None:
+    """As AutoDL's memory guard does it: the run lives on, its largest process does not."""
+    sha = hub.commit("model", BASE.repo_id, BIG_FILES)
+    fault = Fault(path="/cdn/", times=1, halfway=threading.Event())
+    hub.faults.append(fault)
+    process = begin(hub, home, BASE)
+    assert fault.halfway and fault.halfway.wait(60)
+    read_until(process.stdout, "downloading 19.9/40.0 MB")
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    end = finish(process)
+    fault.resume.set()
+    assert end.pins == {BASE.pin: sha} and content(BASE, home, sha) == BIG_FILES
+    assert any("the download was ended by signal 9" in line for line in end.says)
+    assert hub.served <= len(BIG_FILES["model.safetensors"]) + 2 * CHUNK
+
+
 def test_a_server_that_sends_all_again_is_borne(hub: StandInHub, home: Path) -> None:
     sha = hub.commit("model", BASE.repo_id, BIG_FILES)
     hub.faults += [Fault(path="/cdn/", times=1), Fault(path="/cdn/", times=1, whole=True)]
