@@ -46,6 +46,11 @@ def running(epoch: int, *, text: str, started_ms: int | None) -> Transition:
     return Transition(to=State.RUNNING, source=frozenset({State.PREPARING}), epoch=epoch, text=text, fields=fields)
 
 
+def noted(state: State, epoch: int, *, text: str) -> Transition:
+    """A line of its owner's in the history of a job in this state, which stays."""
+    return Transition(to=state, source=frozenset({state}), epoch=epoch, text=text)
+
+
 def cancelled(epoch: int | None, *, text: str) -> Transition:
     """Ended for good because a user wished so."""
     return Transition(

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -23,13 +24,15 @@ from pi0q.jobs.state import OWNED, State
 from pi0q.queue.connection import eviction
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
-from pi0q.workers import claims, datasets, identity, interpreter, probe
+from pi0q.workers import claims, clutter, datasets, identity, interpreter, probe
+from pi0q.workers.care import Care
 from pi0q.workers.launcher import CannotStart, Launcher
 from pi0q.workers.orphans import Orphans
 from pi0q.workers.presence import Presence
 from pi0q.workers.recover import Recovery
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.order import Order
+from pi0q.workers.shelf import Item
 
 logger = logging.getLogger("pi0q")
 
@@ -63,6 +66,7 @@ class Box:
         self.presence = Presence(settings, store, self.identity)
         self.recovery = Recovery(settings, store, self.identity, end_orphans=self.orphans.end)
         self.settle = self.recovery.settle
+        self.care = Care(settings, store, box=self.name, spec=self._spec)
         self.trainer = interpreter.find(settings)
         self.stopping = threading.Event()
         #: Claims, each a job and its epoch, that a thread of this worker sees through.
@@ -152,7 +156,8 @@ class Box:
         promises = self.store.promises(claims.resources(host))
         self.refusals = {}
         for job in waiting:
-            verdict = claims.judge(
+            judged = partial(
+                claims.judge,
                 job,
                 host,
                 promises,
@@ -163,7 +168,12 @@ class Box:
                 wait_for_box=self.settings.wait_for_box,
                 system_reserve_mib=self.settings.system_disk_reserve_mib,
                 problems=self.problems(job),
+                system_cure=clutter.offer() if host.system.free_mib < self.settings.system_disk_reserve_mib else "",
             )
+            verdict, spare = judged(), tuple[Item, ...]()
+            if isinstance(verdict, claims.Misfit) and verdict.disk_lacks_mib:
+                spare = self.care.spare(job, waiting, owned)
+                verdict = judged(spare=spare)
             if isinstance(verdict, claims.Misfit):
                 self.refusals[job.id] = "; ".join(verdict.shortfalls)
                 continue
@@ -179,6 +189,7 @@ class Box:
             )
             if isinstance(answer, Claimed):
                 logger.info("claimed %s %s under epoch %d", job.id, job.name, answer.epoch)
+                self.care.make_room(job, answer.epoch, verdict.going, spare)
             elif answer in NO_CLAIMS:
                 self.refuse(waiting, NO_CLAIMS[answer])
                 # Those that come first are not to lose their turn by it.
@@ -296,7 +307,9 @@ class Box:
             self.presence.caught_up()
         back.update(self.recovery.tend(self.attended, at_start=at_start))
         if at_start:
-            back.update(job.id for job in self.store.waiting() if self._interrupted_here(job))
+            waiting = self.store.waiting()
+            self.care.catch_up(self.measure().data, waiting, self.store.owned(self.name))
+            back.update(job.id for job in waiting if self._interrupted_here(job))
             self.returning = back
             self._returned_by = time.monotonic() + self.settings.timing.stalled
         self.orphans.end()
@@ -329,4 +342,5 @@ def _measured(fit: claims.Fit, host: probe.Host) -> str:
         + " (simulated)" * gpu.simulated
         for gpu in fit.gpus
     )
-    return f"measured {gpus or 'no GPU needed'}; disk {host.data.free_mib / 1024:.1f} GiB free"
+    disk = fit.lack or f"disk {host.data.free_mib / 1024:.1f} GiB free"
+    return f"measured {gpus or 'no GPU needed'}; {disk}"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
+if TYPE_CHECKING:
+    from pi0q.workers.shelf import Item
+
 #: Files that a run may make: caches, checkpoints and logs of a job with a few dozen saves.
 INODES_NEEDED = 20_000
+
+#: Caches that a line names, at the most.
+SHOWN = 3
 
 #: resource -> (changes seen, job -> MiB promised), as `Store.promises` reads it.
 Promises = Mapping[str, tuple[int, Mapping[str, int]]]
@@ -22,6 +29,10 @@ class Fit:
 
     gpus: tuple[Gpu, ...]
     promises: tuple[tuple[str, int, int], ...]
+    #: Caches that must go for it, see care.py.
+    going: tuple[Item, ...] = ()
+    #: What the disk lacks without them, in words.
+    lack: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +40,8 @@ class Misfit:
     """The job does not fit, and why, each lack with both numbers."""
 
     shortfalls: tuple[str, ...]
+    #: It would fit if this much more of the data disk were free, MiB; 0: that is not all it lacks.
+    disk_lacks_mib: int = 0
 
 
 def resources(host: Host) -> list[str]:
@@ -48,12 +61,15 @@ def judge(
     wait_for_box: float,
     system_reserve_mib: int,
     problems: Iterable[str] = (),
+    spare: Sequence[Item] = (),
+    system_cure: str = "",
 ) -> Fit | Misfit:
     """Judges one waiting job.
 
     `owned` are the jobs of this box: what they hold already is in the measured use and so comes off their
     promise. `here_mib` is what this job already has on the data disk. `problems` are reasons of other rooms
-    (trainer, dataset) why it can't run here.
+    (trainer, dataset) why it can't run here. `spare` are caches that may go, in that order, and `system_cure` says
+    what would make room on the system disk.
     """
     shortfalls = list(problems)
     if (pause := pause_seconds(job)) > waited_seconds:
@@ -63,24 +79,58 @@ def judge(
         shortfalls.append(
             f"its checkpoint is on {job.box}, which may still take it for {wait_for_box - waited_seconds:.0f} s"
         )
-    vram = {gpu.uuid: gpu.free_mib - _due(promises[gpu.resource][1], using, "vram_now_mib") for gpu in host.gpus}
-    gpus, lack = choose(job.needs.get("gpus", 0), job.needs.get("vram_mib", 0), host, vram)
-    shortfalls += lack
+    vram = {gpu.uuid: gpu.free_mib - due(promises[gpu.resource][1], using, "vram_now_mib") for gpu in host.gpus}
+    gpus, short = choose(job.needs.get("gpus", 0), job.needs.get("vram_mib", 0), host, vram)
+    shortfalls += short
     # What lay here already was not enough the last time.
     filled_up = job.reason is Reason.DISK_FULL and job.box == box
     disk = max(0, job.needs.get("disk_mib", 0) - (0 if filled_up else here_mib))
-    free = host.data.free_mib - _due(promises[host.data.resource][1], using, "disk_now_mib")
-    if disk > free:
-        promised = _promised(free, host.data.free_mib)
-        shortfalls.append(f"disk: needs {_gib(disk)}, {_gib(max(0, free))} free on {host.data.path}{promised}")
+    free = host.data.free_mib - due(promises[host.data.resource][1], using, "disk_now_mib")
+    lacking, going = disk - free, enough(spare, disk - free)
+    lack = _disk_lack(disk, free, host.data, going or spare) if lacking > 0 else ""
+    if lack and not going:
+        shortfalls.append(lack)
     for place in (host.data, host.system):
         shortfalls += _inodes(place)
     if host.system.free_mib < system_reserve_mib:
-        shortfalls.append(f"system disk: {_gib(host.system.free_mib)} free, {_gib(system_reserve_mib)} must stay free")
+        cure = f": {system_cure}" if system_cure else ""
+        shortfalls.append(
+            f"system disk: {_gib(host.system.free_mib)} free, {_gib(system_reserve_mib)} must stay free{cure}"
+        )
     if shortfalls:
-        return Misfit(shortfalls=tuple(shortfalls))
+        return Misfit(shortfalls=tuple(shortfalls), disk_lacks_mib=lacking if shortfalls == [lack] else 0)
     wanted = [(gpu.resource, job.needs.get("vram_mib", 0)) for gpu in gpus] + [(host.data.resource, disk)]
-    return Fit(gpus=gpus, promises=tuple((resource, promises[resource][0], mib) for resource, mib in wanted))
+    promised = tuple((resource, promises[resource][0], mib) for resource, mib in wanted)
+    return Fit(gpus=gpus, promises=promised, going=going, lack=lack)
+
+
+def enough(spare: Sequence[Item], lacking_mib: int) -> tuple[Item, ...]:
+    """Which of these go so that this much comes free: those used longest ago, and none in vain; () if all are too few.
+
+    `spare` is in the order in which it goes.
+    """
+    chosen: list[Item] = []
+    freed = 0
+    for item in spare:
+        if freed >= lacking_mib:
+            break
+        chosen.append(item)
+        freed += item.mib
+    if freed < lacking_mib:
+        return ()
+    for item in reversed(chosen[:-1]):
+        if freed - item.mib >= lacking_mib:
+            chosen.remove(item)
+            freed -= item.mib
+    return tuple(chosen)
+
+
+def words(items: Sequence[Item]) -> str:
+    """The caches of lerobot/x and lerobot/y."""
+    shown = [item.what for item in items[:SHOWN]]
+    more = len(items) - len(shown)
+    *most, last = [*shown, f"{more} more"] if more else shown
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def pause_seconds(job: Record) -> float:
@@ -107,7 +157,17 @@ def choose(count: int, vram_mib: int, host: Host, available: Mapping[str, int]) 
     ]
 
 
-def _due(promised: Mapping[str, int], using: Mapping[str, Record], field: str) -> int:
+def _disk_lack(needed: int, free: int, place: Disk, spare: Sequence[Item]) -> str:
+    """What the data disk lacks, and what its caches could give."""
+    promised = _promised(free, place.free_mib)
+    told = f"disk: needs {_gib(needed)}, {_gib(max(0, free))} free on {place.path}{promised}"
+    if not spare:
+        return told
+    goes = "goes" if len(spare) == 1 else "go"
+    return f"{told} and {_gib(sum(item.mib for item in spare))} more if {words(spare)} {goes}"
+
+
+def due(promised: Mapping[str, int], using: Mapping[str, Record], field: str) -> int:
     """What is promised and not yet taken: a job that loads its model still has all of it to come."""
     return sum(max(0, mib - (getattr(using[job], field) if job in using else 0)) for job, mib in promised.items())
 

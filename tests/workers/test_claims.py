@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
-from pi0q.workers.claims import Fit, Misfit, judge, resources
+from pi0q.workers.claims import Fit, Misfit, enough, judge, resources
 from pi0q.workers.probe import Disk, Gpu, Host
+from pi0q.workers.shelf import Item
 
 GIB = 1024
 SAVED = Saved(step=10, path="/x", manifest="", bytes=1)
@@ -154,3 +156,61 @@ def test_a_disk_that_was_filled_up_must_have_room_for_all_of_it() -> None:
     )
     assert isinstance(judged(full, host(80, disk=60), here_mib=45 * GIB), Fit)
     assert isinstance(judged(replace(full, box="box-b"), host(80, disk=40), here_mib=45 * GIB), Fit)
+
+
+# -- caches that may go
+
+
+def cached(name: str, gib: int, used: float = 0.0) -> Item:
+    return Item(kind="model", name=name, path=Path("/data") / name, mib=gib * GIB, used=used)
+
+
+def test_caches_go_where_the_disk_alone_is_too_small_and_the_claim_says_so() -> None:
+    verdict = judged(job(needs={"disk_mib": 120 * GIB}), host(80, disk=60), spare=[cached("lerobot/x", 70)])
+    assert isinstance(verdict, Fit)
+    assert [item.name for item in verdict.going] == ["lerobot/x"]
+    assert verdict.promises[-1] == ("disk:data", 7, 120 * GIB)
+    assert verdict.lack == (
+        "disk: needs 120.0 GiB, 60.0 GiB free on /data and 70.0 GiB more if the cache of lerobot/x goes"
+    )
+
+
+def test_nothing_goes_where_all_of_it_is_too_little_or_something_else_lacks_too() -> None:
+    small = [cached("lerobot/x", 30), cached("lerobot/y", 29)]
+    verdict = judged(job(needs={"disk_mib": 120 * GIB}), host(80, disk=60), spare=small)
+    assert words(verdict) == (
+        "disk: needs 120.0 GiB, 60.0 GiB free on /data and 59.0 GiB more if the cache of lerobot/x and "
+        "the cache of lerobot/y go",
+    )
+    assert isinstance(verdict, Misfit) and verdict.disk_lacks_mib == 60 * GIB
+    other = judged(job(needs={"disk_mib": 120 * GIB}), host(20, disk=60))
+    assert isinstance(other, Misfit) and other.disk_lacks_mib == 0
+
+
+def test_where_there_is_room_nothing_goes() -> None:
+    verdict = judged(job(), host(80), spare=[cached("lerobot/x", 70)])
+    assert isinstance(verdict, Fit) and (verdict.going, verdict.lack) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lacking", "going"),
+    [
+        ((10, 20, 30), 10, "a"),
+        ((10, 20, 30), 11, "b"),
+        # What was used longest ago would go in vain where a later one is needed anyway, and enough.
+        ((1, 2, 70), 60, "c"),
+        ((5, 2, 70), 74, "ac"),
+        ((10, 20, 30), 60, "abc"),
+        ((10, 20, 30), 61, ""),
+        ((10, 20, 30), 0, ""),
+        ((10, 20, 30), -5, ""),
+    ],
+)
+def test_what_was_used_longest_ago_goes_and_nothing_in_vain(sizes: tuple[int, ...], lacking: int, going: str) -> None:
+    spare = [cached(name, gib) for name, gib in zip("abc", sizes, strict=True)]
+    assert "".join(item.name for item in enough(spare, lacking * GIB)) == going
+
+
+def test_a_full_system_disk_comes_with_what_would_free_it() -> None:
+    full = judged(job(), host(80, system=1), system_cure="`pip cache purge` frees up to 3.1 GiB")
+    assert words(full) == ("system disk: 1.0 GiB free, 2.0 GiB must stay free: `pip cache purge` frees up to 3.1 GiB",)

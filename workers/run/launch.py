@@ -11,7 +11,7 @@ from pi0q.jobs import command
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
-from pi0q.workers import network
+from pi0q.workers import network, shelf
 from pi0q.workers.datasets import local_root
 from pi0q.workers.run import environment, fetches, process
 from pi0q.workers.run.directory import RunDirectory
@@ -42,6 +42,7 @@ def trainer(
     base = network.environment(fetches.talks_to(spec), os.environ, settings)
     env = environment.build(base, settings, gpus=record.gpus, command={**built.env, **cache_env}, marks=marks)
     environment.make_directories(env)
+    shelf.hold_derived(settings, compiles=bool(spec.train.get("policy.compile_model")))
     return [order.python, str(HOOK), *built.argv[1:]], env
 
 
