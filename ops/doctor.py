@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from pi0q.ops.checks import box, disks, hub, install, server, trainer
 from pi0q.ops.checks.finding import Check, Finding, Patient, Status, broken, ok, patient, skipped, warning
@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     hub.check,
     box.check,
 )
+STATUS_WIDTH = 9
 MARKS = {Status.OK: "green", Status.WARNING: "yellow", Status.BROKEN: "bold red", Status.SKIPPED: "dim"}
 
 
@@ -113,17 +114,20 @@ def as_dict(finding: Finding) -> dict[str, str]:
 
 
 def show(found: Sequence[Finding], console: Console | None = None) -> None:
-    """The table, and one line that sums it up."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("STATUS", no_wrap=True)
-    table.add_column("CHECK", no_wrap=True)
-    table.add_column("WHAT WAS FOUND", overflow="fold")
-    for finding in found:
-        row = as_dict(finding)
-        detail = f"{row['detail']}\n→ {row['cure']}" if row["cure"] else row["detail"]
-        table.add_row(row["status"], finding.name, detail, style=MARKS[finding.status])
+    """The table, and one line that sums it up. A cure is never broken into lines: it is there to be copied."""
     console = console or render.console()
-    console.print(table)
+    name_width = max(len(finding.name) for finding in found)
+    indent = STATUS_WIDTH + name_width + 2
+    console.print(f"{'STATUS':<{STATUS_WIDTH}}{'CHECK':<{name_width}}  WHAT WAS FOUND", style="bold")
+    for finding in found:
+        row, mark = as_dict(finding), MARKS[finding.status]
+        first, *more = textwrap.wrap(row["detail"], max(30, console.width - indent)) or [""]
+        console.print(f"{row['status']:<{STATUS_WIDTH}}", style=mark, end="")
+        console.print(f"{finding.name:<{name_width}}  {first}", soft_wrap=True)
+        for line in more:
+            console.print(" " * indent + line, soft_wrap=True)
+        if row["cure"]:
+            console.print(f"{' ' * STATUS_WIDTH}→ {row['cure']}", style="bold", soft_wrap=True)
     console.print(summary(found))
 
 

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from rich.console import Console
 
 from pi0q.ops import doctor
 from pi0q.ops import server as servers
@@ -94,6 +96,17 @@ def test_the_table_is_for_people(call: Command, monkeypatch: pytest.MonkeyPatch)
     assert re.search(r"^broken +server +The queue's server at redis://127.0.0.1:1/0", answer.stdout, re.MULTILINE)
     assert "→ Start one with `pi0q up`" in answer.stdout
     assert "1 broken; the arrows say what mends it." in answer.stdout
+
+
+def test_a_cure_can_be_copied_from_a_narrow_terminal() -> None:
+    cure = (
+        "conda create -y -n lerobot python=3.12 && " + "conda run -n lerobot pip install 'lerobot[training,pi]==0.6.1'"
+    )
+    bad = Finding(name="trainer", status=Status.BROKEN, detail="no LeRobot was found " * 5, cure=cure)
+    out = StringIO()
+    doctor.show([bad, ok("settings", "good")], Console(file=out, width=60, markup=False, emoji=False))
+    assert f"         → {cure}\n" in out.getvalue()
+    assert max(map(len, out.getvalue().replace(cure, "").splitlines())) <= 60
 
 
 def test_settings_with_faults_are_a_finding_and_the_rest_goes_on(call: Command, env: dict[str, str]) -> None:
