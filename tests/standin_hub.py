@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub: the part of its protocol that reading needs, on the loopback, with faults.
+"""A stand-in for the Hugging Face Hub: its protocol of reading and writing repositories, on the loopback, with faults.
 
     with StandInHub() as hub:
         sha = hub.commit("dataset", "owner/name", {"meta/info.json": b"{}"}, refs=("main", "v3.0"))
@@ -11,6 +11,7 @@ Large files are redirected to a second address with X-Linked-* headers, as the r
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -30,6 +31,9 @@ TOKEN = "hf_of_the_standin"
 LFS_FROM = 4096
 
 _API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?")
+_AUTH = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/auth-check")
+_COMMIT = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/.+")
+_LFS = re.compile(r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch")
 _RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -88,6 +92,8 @@ class StandInHub:
         self.faults: list[Fault] = []
         #: Tokens of accounts that have accepted no terms.
         self.strangers: set[str] = set()
+        #: Who TOKEN is of; it may write below this name.
+        self.account = "you"
         #: Bytes of files that were written to a connection.
         self.served = 0
         self._repos: dict[tuple[str, str], _Repo] = {}
@@ -150,6 +156,31 @@ class StandInHub:
         repo.refs |= dict.fromkeys(refs, sha)
         self._blobs |= {hashlib.sha256(body).hexdigest(): body for body in files.values()}
         return sha
+
+    def append(self, repo_type: str, repo_id: str, lines: Iterable[Mapping[str, Any]]) -> str:
+        """A commit as it is sent: what it names is changed, the rest stays. Gives its SHA."""
+        repo, sha = self.find(repo_type, repo_id, "main")
+        files = dict(repo.commits[sha]) if repo and sha else {}
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self._blobs[value["oid"]]
+            elif line["key"] == "deletedFile":
+                files.pop(value["path"], None)
+        return self.commit(repo_type, repo_id, files)
+
+    def files(self, repo_type: str, repo_id: str) -> dict[str, bytes]:
+        """What main holds."""
+        repo, sha = self.find(repo_type, repo_id, "main")
+        return dict(repo.commits[sha]) if repo and sha else {}
+
+    def keep(self, body: bytes) -> None:
+        self._blobs[hashlib.sha256(body).hexdigest()] = body
+
+    def has(self, name: str) -> bool:
+        return name in self._blobs
 
     def mirror(self) -> StandInHub:
         """Another address with the same content, which nobody should show a token; not yet open."""
@@ -230,6 +261,12 @@ def _entry(body: bytes) -> dict[str, Any]:
     return entry
 
 
+def _mode(file: Mapping[str, Any]) -> dict[str, Any]:
+    """How a file is to be sent."""
+    mode = "lfs" if file["size"] >= LFS_FROM else "regular"
+    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+
+
 class _Handler(BaseHTTPRequestHandler):
     standin: StandInHub
     protocol_version = "HTTP/1.1"
@@ -240,18 +277,32 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the log is `StandInHub.requests`."""
 
     def _answer(self) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
+        # All of it, whatever comes of it: what is left would be taken for the next request.
+        self._sent = self._body()
         fault = self.standin.strike(path)
         told = self.headers.get("Authorization")
         if fault and fault.status:
             self._refuse(fault.status, fault.code or "", retry_after=fault.retry_after)
         elif told and told.partition(" ")[2] not in {TOKEN, *self.standin.strangers} and not path.startswith("/cdn/"):
             self._refuse(401, "", message="Invalid credentials in Authorization header")
+        elif self.command in ("POST", "PUT"):
+            self._take(path)
+        elif path == "/api/whoami-v2":
+            self._whoami()
+        elif match := _AUTH.fullmatch(path):
+            self._check(match)
         elif match := _API.fullmatch(path):
             self._tell(match, parse_qs(address.query))
         elif match := _RESOLVE.fullmatch(path):
@@ -297,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             return self._refuse(404 if self._known() else 401, "RepoNotFound")
         if repo.gated and not self._known():
-            return self._refuse(401, "GatedRepo")
+            return self._refuse(403 if self.headers.get("Authorization") else 401, "GatedRepo")
         if sha is None:
             return self._refuse(404, "RevisionNotFound")
         if match[4] not in repo.commits[sha]:
@@ -310,6 +361,85 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"Location": f"{self.standin.store_url}/cdn/{digest}", "ETag": '"pointer"'}
             return self._send(b"", headers, None, status=302)
         return self._send(body, headers | {"ETag": f'"{entry["oid"]}"'}, fault)
+
+    def _check(self, match: re.Match[str]) -> None:
+        """Whether whoever asks may read the repository."""
+        repo, _ = self.standin.find(match[1], match[2], "main")
+        if repo is None:
+            return self._refuse(404 if self._known() else 401, "RepoNotFound")
+        if repo.gated and not self._known():
+            return self._refuse(403 if self.headers.get("Authorization") else 401, "GatedRepo")
+        return self._json({})
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def _whoami(self) -> None:
+        told = (self.headers.get("Authorization") or "").partition(" ")[2]
+        if not told:
+            return self._refuse(401, "", message="Invalid username or password.")
+        name = self.standin.account if told == TOKEN else "stranger"
+        token = {"displayName": "pi0q", "role": "write" if told == TOKEN else "read"}
+        return self._json({"type": "user", "name": name, "orgs": [], "auth": {"accessToken": token}})
+
+    def _take(self, path: str) -> None:
+        """Part of a commit: each step as huggingface_hub makes it."""
+        if self.command == "PUT" and path.startswith("/lfs/"):
+            if hashlib.sha256(self._sent).hexdigest() != path[5:]:
+                return self._refuse(400, "")
+            self.standin.keep(self._sent)
+            return self._send(b"", {}, None)
+        if not self._known():
+            return self._refuse(403 if self.headers.get("Authorization") else 401, "")
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        if path == "/api/repos/create":
+            return self._create(json.loads(self._sent))
+        if match := _LFS.fullmatch(path):
+            return self._json(
+                {"transfer": "basic", "objects": [self._slot(one) for one in json.loads(self._sent)["objects"]]}
+            )
+        match = _COMMIT.fullmatch(path)
+        if match is None or not self._may_write(match[2]):
+            return self._refuse(404 if match is None else 403, "")
+        if match[3] == "preupload":
+            return self._json({"files": [_mode(one) for one in json.loads(self._sent)["files"]]})
+        lines = [json.loads(line) for line in self._sent.splitlines() if line]
+        sha = self.standin.append(match[1], match[2], lines)
+        url = f"{self.standin.url}/{match[2]}/commit/{sha}"
+        return self._json({"success": True, "commitOid": sha, "commitUrl": url})
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        repo_id = f"{asked.get('organization') or self.standin.account}/{asked['name']}"
+        repo_type = asked.get("type") or "model"
+        if not self._may_write(repo_id):
+            return self._refuse(403, "", message="You don't have the rights to create a model under this namespace")
+        if self.standin.find(repo_type, repo_id, "main")[0]:
+            return self._json({"error": "it is there", "url": f"{self.standin.url}/{repo_id}"}, status=409)
+        self.standin.commit(repo_type, repo_id, {})
+        return self._json({"name": repo_id, "url": f"{self.standin.url}/{repo_id}"})
+
+    def _slot(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Where to put an LFS file; no actions for one that is here."""
+        if self.standin.has(asked["oid"]):
+            return {"oid": asked["oid"], "size": asked["size"]}
+        put = {"href": f"{self.standin.store_url}/lfs/{asked['oid']}"}
+        return {"oid": asked["oid"], "size": asked["size"], "actions": {"upload": put}}
+
+    def _may_write(self, repo_id: str) -> bool:
+        return repo_id.partition("/")[0] == self.standin.account
+
+    def _json(self, told: object, *, status: int = 200) -> None:
+        self._send(json.dumps(told).encode(), {"Content-Type": "application/json"}, None, status=status)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _known(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"

@@ -146,7 +146,6 @@ def test_an_hour_of_illness_of_the_hub_costs_no_attempt(house: House, hub: Stand
 
 def test_terms_that_nobody_accepted_end_the_job_with_the_page_to_open(house: House, hub: StandInHub) -> None:
     hub.strangers.add("hf_stranger")
-    hub.faults.append(Fault(path=f"{PALIGEMMA}/resolve/", status=403, code="GatedRepo"))
     box = box_of(house, hub, HF_TOKEN="hf_stranger")
     job = submit(house)
     record = house.ends(job)

@@ -165,7 +165,6 @@ def test_a_gated_repository_is_refused_with_the_page_to_open(hub: StandInHub, ho
     assert end.reason == "needs_access"
     assert f"https://huggingface.co/{PALIGEMMA}" in end.detail and "HTTP 401" in end.detail
     hub.strangers.add("hf_of_another_account")
-    hub.faults.append(Fault(path="/resolve/", status=403, code="GatedRepo"))
     end = prepare(hub, home, TOKENIZER, HF_TOKEN="hf_of_another_account")
     assert end.reason == "needs_access" and "HTTP 403" in end.detail
     assert "hf_of" not in end.detail
