@@ -8,6 +8,7 @@ shared memory and /proc do not. Where this machine allows no namespaces, `refusa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -121,6 +122,7 @@ class AutoDL:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
         assert self.disks.stdout is not None
         if (said := self.disks.stdout.readline()) != "up\n":
@@ -157,6 +159,7 @@ class AutoDL:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
         assert self.machine.stdout is not None
         assert self.machine.stdout.readline() == "up\n"
@@ -223,3 +226,7 @@ class AutoDL:
 
     def until_gone(self, word: str) -> None:
         wait(lambda: not self.processes(word), f"the end of {word}")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
