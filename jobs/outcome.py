@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-#: Attempts a job has before a failure that might pass by itself ends it.
+#: Attempts in a row without a new checkpoint before a failure that might pass by itself ends a job.
 MAX_ATTEMPTS = 3
 #: Interruptions in a row without a new checkpoint before the job is taken for the cause of them.
 MAX_FRUITLESS_RUNS = 8
@@ -69,7 +69,7 @@ class Outcome:
     cure: str
     #: Seconds in the queue before the next try; twice that the next time, MAX_REST_SECONDS at most.
     rest_seconds: float = 0.0
-    #: How many attempts a job has in all before this reason, where it may pass by itself, ends it.
+    #: Attempts in a row without a new checkpoint before this reason, where it may pass by itself, ends a job.
     attempts: int = MAX_ATTEMPTS
 
 

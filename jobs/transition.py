@@ -86,8 +86,11 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
     counted = record.state is not State.CLAIMED
     fruitless = record.fruitless + (counted and then is not Next.REST)
     rest = rest_seconds(record, OUTCOMES[reason].rest_seconds, asked_seconds) if then is Next.REST else 0.0
-    if then is Next.RETRY and record.attempt >= attempts:
-        then, detail = Next.FAIL, f"{detail} (attempt {record.attempt} of {attempts})"
+    # A run that left a checkpoint behind got on: what ends it afterwards is the first failure of a new series.
+    got_on = record.fruitless == 0 and record.checkpoint is not None
+    tried = 1 if got_on and then is Next.RETRY else record.attempt
+    if then is Next.RETRY and tried >= attempts:
+        then, detail = Next.FAIL, f"{detail} (attempt {tried} of {attempts})"
     if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
         then, detail, reason = (
             Next.FAIL,
@@ -97,7 +100,7 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
     to = {Next.DONE: State.SUCCEEDED, Next.FAIL: State.FAILED}.get(then, State.QUEUED)
     # The attempt is counted when a runner starts; an interruption gives it back. sweep.lua does the same.
     given_back = then in (Next.GO_ON, Next.REST) and counted
-    attempt = record.attempt - 1 if given_back else record.attempt
+    attempt = record.attempt - 1 if given_back else tried
     return Transition(
         to=to,
         source=frozenset({State.CLAIMED, State.PREPARING, State.RUNNING}) & sources(to),

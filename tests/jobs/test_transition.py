@@ -6,7 +6,7 @@ import pytest
 
 from pi0q.jobs import transition
 from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
-from pi0q.jobs.record import Record
+from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import OWNED, TRANSITIONS, State
 
 JOB = Record(
@@ -47,6 +47,18 @@ def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(reason: Rea
     last = transition.ended(replace(JOB, attempt=attempts), 4, reason, "no route to the Hub")
     assert (last.to, last.reason) == (State.FAILED, reason)
     assert last.text == f"no route to the Hub (attempt {attempts} of {attempts})"
+
+
+def test_a_checkpoint_in_between_starts_the_attempts_again() -> None:
+    """Two days are long: what kills a trainer now and then must not end a job that gets on."""
+    saved = Saved(step=200, path="/data/runs/a1b2c3/output/checkpoints/000200", manifest="…", bytes=1)
+    got_on = replace(JOB, attempt=MAX_ATTEMPTS, checkpoint=saved, fruitless=0)
+    move = transition.ended(got_on, 4, Reason.TRAINER_KILLED, "killed")
+    assert (move.to, move.fields["attempt"], move.fields["fruitless"]) == (State.QUEUED, 1, 1)
+    # The checkpoint of a run before does not count, nor is a fault of the user's made good by one.
+    stuck = replace(got_on, fruitless=1)
+    assert transition.ended(stuck, 4, Reason.TRAINER_KILLED, "killed").to is State.FAILED
+    assert transition.ended(got_on, 4, Reason.CUDA_OUT_OF_MEMORY, "OOM").to is State.FAILED
 
 
 def test_a_trainer_that_hung_twice_would_hang_again() -> None:
