@@ -35,8 +35,8 @@ def known_box(house: House, box: Box) -> dict[str, str]:
 
 
 def beside(house: House, **env: Any) -> Box:
-    """Another box, ready for jobs; a machine takes a second for its start."""
-    box = house.box("box-b", **env)
+    """Another box, ready for jobs, that neither sees nor kills what runs on the first."""
+    box = house.box("box-b", contained=True, **env)
     box.says("Box box-b takes jobs")
     return box
 
@@ -91,8 +91,12 @@ def test_row_13_a_box_that_stood_still_beyond_its_lease_lands_nothing(house: Hou
     first.freeze()
     events, vouched = first.events(job), manifests(first, job)
     second.steps(job, 2)
-    first.thaw()
+    # The trainer wakes first, with nobody to stop it but itself: it makes no step and begins no save.
+    saves = sorted(path.name for path in first.checkpoint(job, FREQ).parent.iterdir())
+    send(signal.SIGCONT, trainer)
     dies(trainer)
+    assert sorted(path.name for path in first.checkpoint(job, FREQ).parent.iterdir()) == saves
+    first.thaw()
     dies(runner)
     done = went_on(house, second, job, lives=1, resumed_at=0)
     assert (done.box, done.epoch, done.attempt, done.step) == ("box-b", 2, 1, STEPS)

@@ -76,7 +76,8 @@ def test_row_11_beyond_the_lease_the_run_has_stopped_before_its_successor_starts
     times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "6", "PI0Q_FENCE": "0.5", "PI0Q_WAIT_FOR_BOX": "0"}
     first = house.box("box-a", linked=True, **times)
     job = begun(house, first, steps=400)
-    second = house.box("box-b", **times)
+    # In a container: it neither sees nor kills what runs on the first.
+    second = house.box("box-b", contained=True, **times)
     second.says("Box box-b takes jobs")
     trainer, runner = first.trainer(job), first.runner(job)
     line(first).hold()
