@@ -75,6 +75,7 @@ class Agent(threading.Thread):
         self._complained = -COMPLAIN_SECONDS
         if isinstance(self.box.trainer, interpreter.NoTrainer):
             self.box.trainer = interpreter.find(self.box.settings)
+        self.box.gate.begin(self.box.trainer)
         self.box.claim()
         if self.box.refusals != self._told:
             self.announce()

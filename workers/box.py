@@ -15,17 +15,16 @@ from typing import Any
 
 import psutil
 
-from pi0q.jobs import flags
-from pi0q.jobs.errors import NotFound, Pi0qError
+from pi0q.jobs.errors import NotFound
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
-from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import OWNED, State
 from pi0q.queue.connection import eviction
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
-from pi0q.workers import claims, clutter, datasets, identity, interpreter, probe
+from pi0q.workers import claims, clutter, identity, interpreter, probe
 from pi0q.workers.care import Care
+from pi0q.workers.gate import Gate
 from pi0q.workers.launcher import CannotStart, Launcher
 from pi0q.workers.orphans import Orphans
 from pi0q.workers.presence import Presence
@@ -66,7 +65,8 @@ class Box:
         self.presence = Presence(settings, store, self.identity)
         self.recovery = Recovery(settings, store, self.identity, end_orphans=self.orphans.end)
         self.settle = self.recovery.settle
-        self.care = Care(settings, store, box=self.name, spec=self._spec)
+        self.gate = Gate(settings, store, self.identity)
+        self.care = Care(settings, store, box=self.name, spec=self.gate.spec)
         self.trainer = interpreter.find(settings)
         self.stopping = threading.Event()
         #: Claims, each a job and its epoch, that a thread of this worker sees through.
@@ -79,7 +79,6 @@ class Box:
         #: Jobs that a restart interrupted here: they come before all others, for a while.
         self.returning: set[str] = set()
         self._returned_by = 0.0
-        self._specs: dict[str, Spec | str] = {}
         #: Runners in a row that ended before they took their job in hand, and until when claims pause for it.
         self._stumbles, self._pause_until = 0, 0.0
 
@@ -135,7 +134,10 @@ class Box:
             if why := self.trouble.partition("\n")[0] or self._stumbling():
                 self.refuse(waiting, why)
                 return
-            if len(owned) >= self.slots or not waiting or not self._claim_first(self._in_turn(waiting), owned):
+            if len(owned) >= self.slots:
+                self.gate.look_ahead(waiting)
+                return
+            if not waiting or not self._claim_first(self._in_turn(waiting), owned):
                 return
 
     def refuse(self, waiting: Iterable[Record], why: str) -> None:
@@ -167,7 +169,7 @@ class Box:
                 waited_seconds=(now - (job.queued_ms or now)) / 1000,
                 wait_for_box=self.settings.wait_for_box,
                 system_reserve_mib=self.settings.system_disk_reserve_mib,
-                problems=self.problems(job),
+                problems=self.gate.problems(job, self.trainer, host, now_ms=now),
                 system_cure=clutter.offer() if host.system.free_mib < self.settings.system_disk_reserve_mib else "",
             )
             verdict, spare = judged(), tuple[Item, ...]()
@@ -176,6 +178,10 @@ class Box:
                 verdict = judged(spare=spare)
             if isinstance(verdict, claims.Misfit):
                 self.refusals[job.id] = "; ".join(verdict.shortfalls)
+                self.gate.look_ahead([job])
+                continue
+            if held := self.gate.held(job):
+                self.refusals[job.id] = held
                 continue
             answer = self.store.claim(
                 job.id,
@@ -198,29 +204,6 @@ class Box:
             if answer != "gone":
                 return True
         return False
-
-    def problems(self, job: Record) -> list[str]:
-        """Why this box could not run the job even if it had room."""
-        if isinstance(self.trainer, interpreter.NoTrainer):
-            return [f"trainer: {self.trainer.why}"]
-        spec = self._spec(job)
-        if isinstance(spec, str):
-            return [spec]
-        found = [
-            f"LeRobot {self.trainer.lerobot} here: {text}" for text in flags.problems(spec.train, self.trainer.lerobot)
-        ]
-        return found + [text for text in [datasets.problem(spec.train, self.settings)] if text]
-
-    def _spec(self, job: Record) -> Spec | str:
-        if job.id not in self._specs:
-            if len(self._specs) > 1000:
-                self._specs.clear()
-            try:
-                self._specs[job.id] = Spec.from_json(job.spec)
-            except (Pi0qError, KeyError, TypeError, ValueError) as error:
-                # Someone wrote it past `submit`: nothing of it may reach a command line.
-                self._specs[job.id] = f"its spec is not valid: {error}"
-        return self._specs[job.id]
 
     # -- seeing jobs through ------------------------------------------------------------------------
 

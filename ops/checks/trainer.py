@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, warning
 from pi0q.workers import interpreter, probe
+from pi0q.workers.soundness import NO_CARD_MIB, look
 
-LOOK = Path(__file__).with_name("look_at_trainer.py")
-#: Seconds that LeRobot, torch and transformers may take to be imported from a slow disk (25 s on two cores).
-LOOK_SECONDS = 240.0
 #: How a right environment is made; conda keeps it out of pi0q's own way.
 MAKE = (
     "conda create -y -n lerobot python=3.12 && "
@@ -25,8 +19,6 @@ MEND = "pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
 TORCH = (
     "pip install --force-reinstall 'torch>=2.7,<2.12' torchvision --index-url https://download.pytorch.org/whl/cu128"
 )
-#: Less than this and AutoDL has started the container without a GPU, which gives it 2 GiB.
-NO_CARD_MIB = 3 * 1024
 #: Base and optimizer state pass through memory.
 MEMORY_MIB = 24 * 1024
 
@@ -46,33 +38,6 @@ def check(patient: Patient) -> Iterator[Finding]:
         return
     real = [gpu for gpu in gpus if not gpu.simulated]
     yield from judge(look(found.python, patient.machine.env), python=found.python, gpus=len(real))
-
-
-def look(python: str, env: Mapping[str, str]) -> dict[str, Any]:
-    """What that interpreter says of itself; `error` where it says nothing."""
-    # What lies beside a script, or in the working directory, would be imported first.
-    with tempfile.TemporaryDirectory() as nowhere:
-        try:
-            done = subprocess.run(
-                [python, "-c", LOOK.read_text(encoding="utf-8")],
-                env={**env, "HF_HUB_OFFLINE": "1"},
-                cwd=nowhere,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=LOOK_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"it did not import LeRobot within {LOOK_SECONDS:.0f} s"}
-        except OSError as error:
-            return {"error": str(error)}
-    try:
-        told = json.loads(done.stdout.splitlines()[-1])
-        return told if isinstance(told, dict) else {"error": "it says nothing that can be read"}
-    except (ValueError, IndexError):
-        said = done.stderr.strip().splitlines()
-        return {"error": f"it ended with {done.returncode}: {said[-1][:200] if said else 'and said nothing'}"}
 
 
 def judge(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Finding]:
@@ -108,6 +73,9 @@ def judge(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Findin
     if not seen.get("wandb"):
         yield warning("wandb package", "not in the trainer's environment: jobs with wandb.enable fail", f"{python} -m "
                       "pip install 'wandb>=0.20,<1'")  # fmt: skip
+    if broken_one := (seen.get("decoders") or {}).get(""):
+        cure = "conda install -c conda-forge 'ffmpeg<8', or train.dataset.video_backend: pyav in the job file"
+        yield warning("decoder", f"LeRobot's video decoder gives no frame: {broken_one[:160]}", cure)
     yield from cuda(seen, python=python, gpus=gpus)
 
 

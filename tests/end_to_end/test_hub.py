@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pi0q.jobs import spec
 from pi0q.jobs.record import Record
+from pi0q.jobs.spec import parse
+from pi0q.queue.verbs.submit import put
 from pi0q.workers.run.fetches import PALIGEMMA
 from tests.rig.house import wait
 from tests.standin_hub import TOKEN, Fault, StandInHub, StandInProxy
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("huggingface_hub")
 
+EXAMPLES = Path(spec.__file__).with_name("examples")
 WEIGHTS = bytes(range(256)) * 120_000
 HEADER = json.dumps({"model.weight": {"dtype": "U8", "shape": [len(WEIGHTS)], "data_offsets": [0, len(WEIGHTS)]}})
 #: As safetensors has it.
@@ -53,10 +57,10 @@ def mirror(hub: StandInHub) -> Iterator[StandInHub]:
         yield mirror
 
 
-def box_of(house: House, hub: StandInHub, *, slots: int = 1, **env: str) -> Box:
+def box_of(house: House, hub: StandInHub, *, slots: int = 1, **more: Any) -> Box:
     turbo = house.place / "network_turbo"
     usual = {"PI0Q_HF_ENDPOINT": hub.url, "PI0Q_NETWORK_TURBO": str(turbo), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": ""}
-    settings: dict[str, Any] = {**usual, **env}
+    settings: dict[str, Any] = {**usual, **more}
     return house.box(slots=slots, **settings)
 
 
@@ -97,6 +101,25 @@ def test_from_an_empty_box_to_a_checkpoint(house: House, hub: StandInHub, mirror
     assert secrets(house.place) == []
 
 
+def test_the_guides_own_job(house: House, hub: StandInHub) -> None:
+    """jobs/examples/grab_box.yaml to the letter, but for its length and what it needs of a disk."""
+    text = (EXAMPLES / "grab_box.yaml").read_text()
+    for long, short in (("disk: 120GiB", "disk: 10MiB"), ("steps: 50000", "steps: 10"), ("20000", "5")):
+        assert long in text
+        text = text.replace(long, short)
+    hub.commit("dataset", "puheliang/lerobot_fmc3_grab_box_v2", DATASET, refs=("main", "v3.0"))
+    base = str(hub.find("model", "lerobot/pi0", "main")[1])
+    hub.account = "puheliang"
+    box = box_of(house, hub, gpus=[97], WANDB_BASE_URL=hub.url)
+    job = str(put(house.store, parse(text, filename="grab_box.yaml"))["id"])
+    house.until(job, lambda record: record.pins)
+    hub.commit("model", "lerobot/pi0", {**BASE, "README.md": b"moved on"})
+    done = house.ends(job)
+    assert (str(done.state), done.step, done.attempt) == ("succeeded", 10, 1), done.detail
+    assert done.pins["lerobot/pi0"] == base, "the commit of the first claim, whatever main is now"
+    assert "Model pushed to https://huggingface.co/puheliang/pi0_fmc3_grab_box_v2" in box.trainer_log(job)
+
+
 def test_the_record_says_how_far_the_download_is(house: House, hub: StandInHub) -> None:
     fault = Fault(path=f"/cdn/{hub.digest(BIG)}", times=1, halfway=threading.Event())
     hub.faults.append(fault)
@@ -135,13 +158,14 @@ def test_a_box_that_crashes_at_90_percent_fetches_the_rest(house: House, hub: St
 
 def test_an_hour_of_illness_of_the_hub_costs_no_attempt(house: House, hub: StandInHub) -> None:
     hub.faults.append(Fault(path="/api/", status=429, retry_after="3600"))
-    box_of(house, hub)
+    box = box_of(house, hub)
     job = submit(house)
-    waiting = house.until(job, lambda record: str(record.reason) == "network")
-    assert (str(waiting.state), waiting.attempt, waiting.fruitless) == ("queued", 0, 0)
-    assert waiting.rest_seconds == 1800, "half an hour at the most, whatever the Hub asks for"
-    assert "asked too often" in waiting.detail
-    assert "network: tried again in" in house.refused(job)
+    wait(lambda: "asked too often" in house.refused(job), "the Hub's refusal told")
+    told = house.refused(job)
+    assert told.startswith("preflight: the Hub was asked too often for ") and "asked again in 1" in told
+    record = house.store.get(job)
+    assert (str(record.state), record.attempt, record.epoch) == ("queued", 0, 0), "it was never claimed"
+    assert box.lives(job) == []
 
 
 def test_terms_that_nobody_accepted_end_the_job_with_the_page_to_open(house: House, hub: StandInHub) -> None:
@@ -151,6 +175,7 @@ def test_terms_that_nobody_accepted_end_the_job_with_the_page_to_open(house: Hou
     record = house.ends(job)
     assert (str(record.state), str(record.reason)) == ("failed", "needs_access")
     assert f"https://huggingface.co/{PALIGEMMA}" in record.detail
+    assert (record.attempt, record.epoch) == (0, 0), "no box ever took it"
     assert box.lives(job) == [], "no trainer was started for it"
     shown = json.loads(house.pi0q("show", job, "--json").stdout)
     assert "hf_stranger" not in json.dumps(shown)

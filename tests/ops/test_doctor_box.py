@@ -16,7 +16,7 @@ from pi0q.ops import keeper
 from pi0q.ops.checks import box as care
 from pi0q.ops.checks import hub, trainer
 from pi0q.ops.checks.finding import Finding, Patient, Status, patient
-from pi0q.ops.checks.look_at_trainer import runs
+from pi0q.workers.look_at_trainer import runs
 from pi0q.ops.machine import Machine
 from pi0q.workers.probe import Gpu
 from tests.ops.accounts import StandInAccounts
@@ -200,13 +200,13 @@ def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
 
 
 def test_this_interpreter_is_looked_at_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A LeRobot that is a fake: it has a train script and no pi0."""
+    """A LeRobot that is a fake: it has a train script, and no decoder."""
     fake = Path(__file__).parents[1] / "fake_lerobot"
     (tmp_path / "torch.py").write_text("raise ImportError('libcudnn.so.9: no such file')\n")
     seen = trainer.look(sys.executable, {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{fake}"})
     assert seen["lerobot"] == "0.6.1" and seen["python"].startswith("3.")
     assert (seen["torch"], seen["torch_error"]) == (None, "ImportError: libcudnn.so.9: no such file")
-    assert seen["pi0_error"] or seen["train_error"]
+    assert (seen["train_error"], seen["decoders"]) == ("", {})
 
 
 @pytest.mark.real

@@ -117,7 +117,7 @@ class _Desk:
 
     def fetch_all(self, settings: Settings) -> None:
         """Round after round over the ways, as long as that may help."""
-        if _offline():
+        if offline():
             for case in self.open():
                 case.refused, case.settled = unreachable(case.what, "HF_HUB_OFFLINE is set on this box"), True
         turbo = network.read_turbo(settings.network_turbo)
@@ -136,7 +136,7 @@ class _Desk:
 
     def round(self, public: Ways, hub: Ways, stall_seconds: float) -> None:
         """Each way once, until nothing is open."""
-        for route in _each(public, hub):
+        for route in each(public, hub):
             if not self.open():
                 return
             asked = [case for case in self.open() if route.trusted or not case.guarded]
@@ -170,7 +170,7 @@ class _Desk:
             why = str(error)
         for case in asked:
             if not case.done and case.refused is None:
-                case.hear(unreachable(case.what, f"{why} ({_named(route)})"), route)
+                case.hear(unreachable(case.what, f"{why} ({named(route)})"), route)
             if case.open and case.refused:
                 self.say(case.refused.why)
 
@@ -221,7 +221,7 @@ class _Desk:
             snapshots.point(fetch.folder(self.hf_home), str(name), sha)
 
 
-def _each(public: Ways, hub: Ways) -> Iterator[Route]:
+def each(public: Ways, hub: Ways) -> Iterator[Route]:
     """Every way once: the best for public files, then the best for the others; known only when it is asked for."""
     first, *others = public.order()
     yield first
@@ -239,9 +239,11 @@ def _learn(ways: Ways, route: Route, cases: Iterable[_Case]) -> None:
         ways.forget(route)
 
 
-def _named(route: Route) -> str:
+def named(route: Route) -> str:
+    """A way in words."""
     return {"mirror": "over the mirror", "turbo": "over AutoDL's proxy"}.get(route.name, "directly from the Hub")
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Whether this box's owner wants nothing asked of the Hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -105,8 +105,7 @@ def at_home(spec: Spec, fetches: Iterable[Fetch], *, hf_home: Path, pins: Mappin
 def needs_network(spec: Spec) -> str | None:
     """Why the trainer must reach the Hub itself; None if the caches are all it needs."""
     train = spec.train
-    # LeRobot pushes unless told otherwise; jobs.command tells it otherwise where no repo_id is given.
-    if train.get("policy.push_to_hub", bool(train.get("policy.repo_id"))) and not spec.rehearsal:
+    if pushes(spec):
         return "policy.push_to_hub: the trained policy goes to the Hub at the end"
     if train.get("dataset.streaming") and not train.get("dataset.root"):
         return "dataset.streaming: the dataset is read over the network"
@@ -115,6 +114,13 @@ def needs_network(spec: Spec) -> str | None:
     if train.get("policy.type") not in CLOSED:
         return f"policy.type {train.get('policy.type')}: it may read more from the Hub than pi0q knows of"
     return None
+
+
+def pushes(spec: Spec) -> bool:
+    """Whether its trainer pushes the policy at the end."""
+    train = spec.train
+    # LeRobot pushes unless told otherwise; jobs.command tells it otherwise where no repo_id is given.
+    return bool(train.get("policy.push_to_hub", bool(train.get("policy.repo_id")))) and not spec.rehearsal
 
 
 def talks_to(spec: Spec) -> tuple[str, ...]:

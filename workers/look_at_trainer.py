@@ -2,7 +2,8 @@
 
 What is found out, by key: python, lerobot, torch, built (the CUDA that torch was built for), cuda (whether it works),
 cuda_error, cards (name, arch, whether torch has kernels for it), unmet (requirements that are not met), train_error
-and pi0_error (why LeRobot's train script or pi0 can't be imported, "" if they can), wandb.
+and pi0_error (why LeRobot's train script or pi0 can't be imported, "" if they can), wandb, decoders (backend ->
+why it decodes no frame, "" if it does; "" names the one that LeRobot takes where a job names none).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import io
 import json
 import re
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 TRAIN = ("lerobot.scripts.lerobot_train", "lerobot.scripts.train")
 PI0 = ("lerobot.policies.pi0.modeling_pi0", "lerobot.common.policies.pi0.modeling_pi0")
 EXTRAS = ("", "training", "pi")
+DECODERS = ("torchcodec", "pyav")
 
 
 def version(name: str) -> str | None:
@@ -95,6 +99,41 @@ def runs(built: str, major: int, minor: int) -> bool:
     return theirs <= (major, minor) and (found[1] == "compute" or theirs[0] == major)
 
 
+def decoders() -> dict[str, str]:
+    """What each decoder makes of one frame of a video that is written here; empty where none can be written."""
+    try:
+        video_utils: Any = importlib.import_module("lerobot.datasets.video_utils")
+        with tempfile.TemporaryDirectory() as place:
+            video = Path(place) / "frames.mp4"
+            write(video)
+            return {name: decodes(video_utils, video, name) for name in ("", *DECODERS)}
+    except BaseException:
+        return {}
+
+
+def write(video: Path) -> None:
+    """Four grey frames."""
+    av: Any = importlib.import_module("av")
+    np: Any = importlib.import_module("numpy")
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def decodes(video_utils: Any, video: Path, backend: str) -> str:
+    """Why this decoder gives no frame; "" if it does."""
+    try:
+        frames = video_utils.decode_video_frames(video, [0.1], 0.05, backend or None)
+        return "" if tuple(frames.shape) == (1, 3, 64, 64) else f"it gave frames of shape {tuple(frames.shape)}"
+    except BaseException as error:
+        return told(error)
+
+
 def main() -> None:
     seen: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     seen |= {name: version(name) for name in ("lerobot", "wandb")}
@@ -103,6 +142,7 @@ def main() -> None:
         seen["unmet"] = unmet()
         seen["train_error"] = why_not(TRAIN) if seen["lerobot"] else ""
         seen["pi0_error"] = why_not(PI0) if seen["lerobot"] and not seen["train_error"] else ""
+        seen["decoders"] = decoders() if seen["lerobot"] and not seen["train_error"] else {}
     print(json.dumps(seen))
 
 
