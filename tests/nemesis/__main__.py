@@ -24,6 +24,8 @@ from tests.rig import clock, machine
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a house that says nothing is given up with its round.
 SILENT = 240.0
+#: A house is three workers that start at once: as many houses as have the CPU for it are opened at a time.
+OPENING = threading.Semaphore(max(1, (os.cpu_count() or 2) // 3))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,8 +90,6 @@ def played(
     houses = [threading.Thread(target=keep_house, args=(waiting, done, logs, keep), daemon=True) for _ in range(jobs)]
     for house in houses:
         house.start()
-        # Three workers start at once in each: not all of them in the same second.
-        time.sleep(0.3)
     while len(told) < len(seeds):
         told.append(done.get())
         tell(told, len(seeds), verbose)
@@ -133,16 +133,22 @@ def plain_root(logs: Path) -> list[str]:
 
 def open_house(logs: Path, keep: bool) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""), *plain_root(logs))))
-    with (logs / "houses.err").open("a") as errors:
-        return subprocess.Popen(
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Each of some thousand processes would compile what it imports, if it is not kept.
+    env |= {"PYTHONPATH": path, "PYTHONPYCACHEPREFIX": env.get("PYTHONPYCACHEPREFIX", str(logs / "pycache"))}
+    with OPENING, (logs / "houses.err").open("a") as errors:
+        house = subprocess.Popen(
             [sys.executable, "-m", "tests.nemesis.one", str(logs), *(["keep"] if keep else [])],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
         )
+        assert house.stdout is not None
+        house.stdout.readline()
+        return house
 
 
 def ask(house: subprocess.Popen[str], seed: int) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def ask(house: subprocess.Popen[str], seed: int) -> dict[str, Any]:
 def tell(told: list[dict[str, Any]], rounds: int, verbose: bool) -> None:
     last = told[-1]
     if last["violations"]:
-        print(f"\nseed {last['seed']} BROKE A PROMISE\n{last['story']}")
+        print(f"\nseed {last['seed']} BROKE A PROMISE\n{last.get('story', '')}")
         print("\n".join(f"  >> {text}" for text in last["violations"]))
         print(f"  logs: {last.get('logs')}\n  again: make nemesis SEED={last['seed']} ROUNDS=1\n", flush=True)
     if verbose or len(told) % 25 == 0:

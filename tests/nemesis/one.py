@@ -25,8 +25,12 @@ def main(logs: str, keep_all: str = "") -> None:
     """`keep_all`: anything, to keep the logs of rounds that went well too."""
     stage: Stage | None = None
     place = Path(tempfile.mkdtemp(prefix="nemesis-"))
-    houses = 0
+    houses = 1
     try:
+        with contextlib.suppress(Exception):
+            stage = Stage(place / "house-1")
+        # Whoever opens houses opens the next one now.
+        print("{}", flush=True)
         for line in sys.stdin:
             seed = int(line)
             began = time.monotonic()
@@ -36,7 +40,12 @@ def main(logs: str, keep_all: str = "") -> None:
                     stage = Stage(place / f"house-{houses}")
                 told = play(stage, seed, Path(logs) / f"seed-{seed}", keep_all=bool(keep_all))
             except Exception:
-                told = {"seed": seed, "violations": [f"rig: {traceback.format_exc()}"], "counts": {}}
+                told = {
+                    "seed": seed,
+                    "violations": [f"rig: {traceback.format_exc()}"],
+                    "counts": {},
+                    "story": plan(seed).story(),
+                }
             told["seconds"] = round(time.monotonic() - began, 1)
             if told["violations"] and stage is not None:
                 told["logs"] = str(Path(logs) / f"seed-{seed}")

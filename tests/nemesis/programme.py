@@ -153,7 +153,7 @@ def _job(dice: random.Random) -> Job:
         gib=dice.choice((0.0, 8.0, 16.0, 20.0, 30.0, 36.0, 60.0)),
         priority=dice.choice(("low", "normal", "normal", "high", "urgent")),
         steps=steps,
-        save_freq=dice.choice((5, 10, 20, 40)),
+        save_freq=dice.choice((10, 10, 20, 40, 80)),
         at=0.0 if dice.random() < 0.7 else round(dice.uniform(0.0, STAGE), 2),
     )
 
