@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "boxes": ("pi0q.queue.verbs.boxes:boxes", "", "The GPU boxes, what they have free and run."),
     "drain": ("pi0q.queue.verbs.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),
     "worker": ("pi0q.workers.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
+    "cache": ("pi0q.workers.cache_cli:cache", "worker", "What fills this box's data disk: list, remove, keep."),
     "up": ("pi0q.ops.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
     "doctor": ("pi0q.ops.doctor:doctor", "", "What keeps trainings from running, and what mends it."),
     "box": ("pi0q.ops.box:box", "", "Make this machine a box that starts its worker by itself."),

@@ -7,6 +7,7 @@ Nothing goes before the claim is won: another box may have been faster.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +19,11 @@ from pi0q.jobs.state import OWNED, State
 from pi0q.jobs.transition import noted
 from pi0q.queue import render
 from pi0q.queue.settings import Settings
-from pi0q.queue.store import Store
+from pi0q.queue.store import NotOwner, Store
 from pi0q.workers import claims, leftovers, shelf
 from pi0q.workers.probe import Disk
 from pi0q.workers.run import fetches
-from pi0q.workers.shelf import Busy, Item
+from pi0q.workers.shelf import Busy, Item, key
 
 logger = logging.getLogger("pi0q")
 
@@ -36,7 +37,7 @@ class Care:
     def __init__(self, settings: Settings, store: Store, *, box: str, spec: Callable[[Record], Spec | str]) -> None:
         self.settings, self.store, self.box, self.spec = settings, store, box, spec
         self._seen: list[Item] = []
-        self._seen_at = -FRESH_SECONDS
+        self.forget()
 
     def spare(self, job: Record, waiting: Iterable[Record], owned: Iterable[Record]) -> tuple[Item, ...]:
         """What could go for this job, in that order: what no job that waits anywhere wants, then the longest unused.
@@ -50,9 +51,13 @@ class Care:
         found = [
             item
             for item in self._items()
-            if not item.kept and item.mib and _key(item) not in mine and not (_is_run(item) and item.name in busy)
+            if not item.kept and item.mib and key(item) not in mine and not (_is_run(item) and item.name in busy)
         ]
-        return tuple(sorted(found, key=lambda item: (not _is_run(item), _key(item) in wanted, item.used)))
+        return tuple(sorted(found, key=lambda item: (not _is_run(item), key(item) in wanted, item.used)))
+
+    def forget(self) -> None:
+        """Has the caches looked through again the next time."""
+        self._seen_at = -FRESH_SECONDS
 
     def _items(self) -> list[Item]:
         if time.monotonic() - self._seen_at >= FRESH_SECONDS:
@@ -94,7 +99,7 @@ class Care:
                 continue
             lacking -= freed
             gone.append(f"{item.what} ({freed / 1024:.1f} GiB, {_last_used(item)})")
-        self._seen_at = -FRESH_SECONDS
+        self.forget()
         if gone:
             text = f"made room: removed {', '.join(gone)}"
             logger.info("%s for %s", text, job.id)
@@ -106,17 +111,13 @@ class Care:
     def note(self, job_id: str, epoch: int, text: str) -> None:
         """A line in the job's history, in whichever state it is by now."""
         for state in sorted(OWNED):
-            if self.store.move(job_id, noted(state, epoch, text=text), box=self.box) is not None:
-                return
+            with contextlib.suppress(NotOwner):
+                if self.store.move(job_id, noted(state, epoch, text=text), box=self.box) is not None:
+                    return
 
 
 def _is_run(item: Item) -> bool:
     return item.kind == "leftovers"
-
-
-def _key(item: Item) -> str:
-    """As a fetch has it among its pins."""
-    return f"datasets/{item.name}" if item.kind == "dataset" else item.name
 
 
 def _last_used(item: Item) -> str:

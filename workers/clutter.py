@@ -47,8 +47,12 @@ def _look(user_home: Path, system: Path) -> list[tuple[str, int, str]]:
     return there
 
 
-def offer(user_home: Path | None = None) -> str:
+def home() -> Path:
+    """Of the user that this process is."""
+    return Path(os.environ.get("HOME") or Path.home())
+
+
+def offer() -> str:
     """What a box with too little room on its system disk can do about it, in words; "" if nothing of this is there."""
-    home = user_home or Path(os.environ.get("HOME") or Path.home())
-    offers = [f"`{command}` frees up to {mib / 1024:.1f} GiB" for _, mib, command in found(home)]
+    offers = [f"`{command}` frees up to {mib / 1024:.1f} GiB" for _, mib, command in found(home())]
     return "; ".join(offers)

@@ -56,6 +56,11 @@ class Busy(Exception):
     """It is in use and was left as it is."""
 
 
+def key(item: Item) -> str:
+    """Its name as a fetch has it among its pins: a dataset and a model may share one."""
+    return f"datasets/{item.name}" if item.kind == "dataset" else item.name
+
+
 def everything(settings: Settings) -> list[Item]:
     """All caches of this box; what was used longest ago first."""
     found = [*repos(settings.hf_home), *derived(settings)]
@@ -165,19 +170,28 @@ def hold_derived(settings: Settings, *, compiles: bool) -> None:
 
 def remove(item: Item, settings: Settings) -> int:
     """Removes a cache; the MiB that came free. Raises Busy, and OSError."""
-    hub = item.path.parent == settings.hf_home / "hub"
-    marks, name = (uses.of_hub(settings.hf_home), item.path.name) if hub else (uses.of_box(settings.home), item.name)
-    with uses.alone(marks, name) as free:
+    with uses.alone(*mark(item, settings)) as free:
         if not free:
             raise Busy(f"{item.what} is in use")
-        if uses.pinned(marks, name):
+        if uses.pinned(*mark(item, settings)):
             raise Busy(f"{item.what} is pinned")
         before = size_mib(item.path)
-        if hub:
+        if _of_hub(item, settings):
             _remove_repo(item)
         else:
             _remove_tree(item.path)
     return max(0, before - size_mib(item.path))
+
+
+def mark(item: Item, settings: Settings) -> tuple[Path, str]:
+    """Where its marks are, and under what name."""
+    if _of_hub(item, settings):
+        return uses.of_hub(settings.hf_home), item.path.name
+    return uses.of_box(settings.home), item.name
+
+
+def _of_hub(item: Item, settings: Settings) -> bool:
+    return item.path.parent == settings.hf_home / "hub"
 
 
 def _remove_tree(path: Path) -> None:

@@ -1,0 +1,160 @@
+"""`pi0q cache`, as it is typed on a box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import Store
+from pi0q.workers import clutter, uses
+
+from ..conftest import Command, Hands
+from .caches import DAY, a_run, checkpoint, fill, repo
+
+pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Any:
+    yield
+    uses.release()
+
+
+@pytest.fixture(autouse=True)
+def a_bare_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caches of whoever runs the tests are none of theirs."""
+    monkeypatch.setattr(clutter, "found", lambda home: [("~/.cache/pip", 3174, "pip cache purge")])
+
+
+@pytest.fixture
+def chosen(env: dict[str, str], chosen: Settings) -> Settings:
+    env["PI0Q_HF_HOME"] = str(chosen.hf_home)
+    return chosen
+
+
+def listed(call: Command) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(call("cache", "ls", "--json").stdout)
+    return told
+
+
+def test_it_lists_caches_in_the_order_in_which_they_go_and_runs(call: Command, chosen: Settings, hands: Hands) -> None:
+    repo(chosen.hf_home, "you/new", used=2 * DAY)
+    repo(chosen.hf_home, "you/set", kind="dataset")
+    directory = a_run(chosen, hands.submit())
+    checkpoint(directory, 10)
+    checkpoint(directory, 5, bad=True)
+    told = listed(call)
+    assert [(one["kind"], one["name"], one["mib"], one["pinned"]) for one in told["caches"]] == [
+        ("dataset", "datasets/you/set", 2, False),
+        ("model", "you/new", 2, False),
+    ]
+    (run,) = told["runs"]
+    assert (run["state"], run["last_verified_step"], run["replaced_mib"]) == ("queued", 10, 1)
+    assert told["disk"]["free_mib"] > 0
+    shown = call("cache", "ls").stdout
+    assert "grab_box · queued · verified: step 10" in shown
+    assert "On the system disk: ~/.cache/pip 3.1 GiB; `pip cache purge` empties it." in shown
+
+
+def test_an_empty_box(call: Command) -> None:
+    answer = call("cache", "ls")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "in all" in answer.stdout
+
+
+def test_it_removes_what_is_named_once_a_user_is_sure(call: Command, chosen: Settings) -> None:
+    folder = repo(chosen.hf_home, "you/old")
+    fill(chosen.home / "cache" / "triton" / "x", 1)
+    unsure = call("cache", "rm", "you/old")
+    assert unsure.returncode == 2 and "Say --yes" in unsure.stderr and folder.exists()
+    answer = call("cache", "rm", "you/old", "triton", "--yes")
+    assert answer.returncode == 0 and "came free" in answer.stdout
+    assert listed(call)["caches"] == [] and not folder.exists()
+
+
+def test_a_dataset_and_a_model_of_one_name_are_told_apart(call: Command, chosen: Settings) -> None:
+    repo(chosen.hf_home, "you/x")
+    repo(chosen.hf_home, "you/x", kind="dataset")
+    call("cache", "rm", "datasets/you/x", "--yes")
+    assert [one["name"] for one in listed(call)["caches"]] == ["you/x"]
+
+
+def test_pinned_and_used_caches_stay(call: Command, chosen: Settings) -> None:
+    repo(chosen.hf_home, "you/x")
+    assert "you/x stays until" in call("cache", "pin", "you/x").stdout
+    assert listed(call)["caches"][0]["pinned"]
+    refused = call("cache", "rm", "you/x", "--yes")
+    assert refused.returncode == 2 and "`pi0q cache unpin you/x` first" in refused.stderr
+    assert json.loads(call("cache", "unpin", "you/x", "--json").stdout) == [{"name": "you/x", "pinned": False}]
+    uses.hold(uses.of_hub(chosen.hf_home), "models--you--x")
+    used = call("cache", "rm", "you/x", "--yes")
+    assert used.returncode == 2 and "a run here needs it" in used.stderr
+    assert len(listed(call)["caches"]) == 1
+
+
+def test_what_is_not_there_is_said(call: Command, chosen: Settings) -> None:
+    repo(chosen.hf_home, "you/x")
+    for words in (["rm", "you/y", "--yes"], ["pin", "you/y"], ["rm", "you/x", "you/y", "--yes"]):
+        answer = call("cache", *words)
+        assert (answer.returncode, answer.stdout) == (3, ""), words
+    assert len(listed(call)["caches"]) == 1, "a slip of the tongue removes nothing"
+
+
+def ended(chosen: Settings, store: Store, hands: Hands) -> tuple[str, Path]:
+    job = hands.submit(job_id="a1b2c3d4e5f6")
+    store.cancel(job, text="cancelled")
+    directory = a_run(chosen, job, ended="cancelled")
+    for step in (10, 20):
+        checkpoint(directory, step)
+    return job, directory.path
+
+
+def test_of_a_run_the_last_verified_checkpoint_stays_unless_just_that_is_said(
+    call: Command, chosen: Settings, store: Store, hands: Hands
+) -> None:
+    job, path = ended(chosen, store, hands)
+    assert "all but its last verified checkpoint, step 20" in call("cache", "rm", "a1b2", "--yes").stdout
+    assert [one.name for one in path.glob("output/checkpoints/*")] == ["000020"]
+    again = call("cache", "rm", job, "--yes")
+    assert again.returncode == 2 and "--whole` removes all of it" in again.stderr and path.exists()
+    answer = call("cache", "rm", "grab_box", "--whole", "--yes", "--json")
+    assert json.loads(answer.stdout)["freed_mib"] == 1
+    assert not path.exists()
+
+
+def test_nothing_goes_of_a_job_that_goes_on(call: Command, chosen: Settings, hands: Hands) -> None:
+    job = hands.submit()
+    directory = a_run(chosen, job)
+    for step in (10, 20):
+        checkpoint(directory, step)
+    for words in ([job], [job, "--whole"]):
+        answer = call("cache", "rm", *words, "--yes")
+        assert answer.returncode == 2 and f"`pi0q cancel {job}` ends it for good" in answer.stderr
+    assert len(list(directory.checkpoints.iterdir())) == 2
+
+
+def test_without_the_queue_the_box_s_own_notes_count(
+    call: Command, chosen: Settings, store: Store, hands: Hands
+) -> None:
+    away = {"PI0Q_REDIS_URL": "redis://127.0.0.1:1/0"}
+    job, path = ended(chosen, store, hands)
+    other = a_run(chosen, "b1b2c3d4e5f6")
+    checkpoint(other, 10)
+    told = json.loads(call("cache", "ls", "--json", **away).stdout)
+    assert [run["state"] for run in told["runs"]] == ["cancelled", None]
+    answer = call("cache", "rm", "b1b2c3d4e5f6", "--whole", "--yes", **away)
+    assert answer.returncode == 2 and "the queue does not answer" in answer.stderr and other.path.exists()
+    assert call("cache", "rm", job, "--whole", "--yes", **away).returncode == 0
+    assert not path.exists()
+
+
+def test_a_job_that_an_emptied_queue_does_not_know_may_go(call: Command, chosen: Settings) -> None:
+    directory = a_run(chosen, "a1b2c3d4e5f6")
+    checkpoint(directory, 10)
+    assert listed(call)["runs"][0]["state"] == "unknown to the queue"
+    assert call("cache", "rm", "a1b2c3d4e5f6", "--whole", "--yes").returncode == 0
+    assert not directory.path.exists()

@@ -1,0 +1,92 @@
+"""Marks of use: a lock that goes with its process, a time, a pin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pi0q.workers import uses
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pi0q.workers import uses
+uses.hold(Path(sys.argv[1]), "models--a--b", touch=sys.argv[2] == "touch")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Iterator[None]:
+    yield
+    uses.release()
+
+
+def holder(marks: Path, how: str = "touch") -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", HOLDER, str(marks), how]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_what_a_process_uses_is_in_use_until_it_is_gone_however_it_goes(tmp_path: Path) -> None:
+    with holder(tmp_path) as one, holder(tmp_path) as other:
+        for process in (one, other):
+            assert uses.in_use(tmp_path, "models--a--b")
+            with uses.alone(tmp_path, "models--a--b") as free:
+                assert not free
+            process.kill()
+            process.wait()
+    assert not uses.in_use(tmp_path, "models--a--b")
+    with uses.alone(tmp_path, "models--a--b") as free:
+        assert free
+
+
+def test_who_comes_while_it_is_removed_waits(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", HOLDER, str(tmp_path), "touch"]
+    with uses.alone(tmp_path, "models--a--b") as free:
+        assert free
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        assert uses.in_use(tmp_path, "models--a--b"), "removed, that is"
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        process.kill()
+
+
+def test_the_last_use_is_the_time_of_the_last_run_and_never_a_reader_s(tmp_path: Path) -> None:
+    assert uses.last(tmp_path, "models--a--b") == 0
+    with uses.alone(tmp_path, "models--a--b"):
+        pass
+    assert uses.last(tmp_path, "models--a--b") == 0
+    uses.hold(tmp_path, "models--a--b", touch=False)
+    assert uses.last(tmp_path, "models--a--b") == 0
+    uses.hold(tmp_path, "models--a--b")
+    assert uses.last(tmp_path, "models--a--b") > 1e9
+
+
+def test_a_use_counts_to_its_end(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        began = uses.last(tmp_path, "models--a--b")
+        process.communicate("")
+    assert uses.last(tmp_path, "models--a--b") > began
+
+
+def test_a_place_that_can_t_be_written_to_keeps_nobody_from_running(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    uses.hold(tmp_path / "file" / "marks", "models--a--b")
+
+
+def test_pins(tmp_path: Path) -> None:
+    assert not uses.pinned(tmp_path, "models--a--b")
+    uses.pin(tmp_path, "models--a--b", True)
+    assert uses.pinned(tmp_path, "models--a--b")
+    for _ in range(2):
+        uses.pin(tmp_path, "models--a--b", False)
+    assert not uses.pinned(tmp_path, "models--a--b")
