@@ -170,11 +170,30 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),
         ("box", f"{job.box}  epoch {job.epoch}, attempt {job.attempt}" if job.box else ""),
         ("needs", wanted(job.needs).removeprefix("needs ")),
+        ("preflight", before(job)),
+        ("rehearsal", rehearsed(job)),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
         ("WandB", job.wandb_url or (f"offline: {job.wandb_dir}" if job.wandb_dir else "")),
         ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),
     ]  # fmt: skip
+
+
+def before(job: Record) -> str:
+    """What was found out before a claim, box by box."""
+    return "\n".join(
+        "; ".join([f"good on {box} ({span(float(found.get('seconds') or 0))})", *map(str, found.get("notes") or ())])
+        for box, found in sorted(job.preflight.items())
+    )
+
+
+def rehearsed(job: Record) -> str:
+    """What came of the rehearsal before the run."""
+    told = job.rehearsal
+    if not told:
+        return ""
+    how = "passed" if told.get("ok") else "not passed"
+    return f"{how} on {told.get('box')} in {span(told.get('seconds'))}: {told.get('detail')}"
 
 
 def bar(job: Record, width: int = 30) -> RenderableType:

@@ -123,6 +123,12 @@ def pushes(spec: Spec) -> bool:
     return bool(train.get("policy.push_to_hub", bool(train.get("policy.repo_id")))) and not spec.rehearsal
 
 
+def without_wandb(spec: Spec) -> Spec:
+    """The same job with its WandB run kept on the box, where WandB would end it."""
+    online = spec.train.get("wandb.enable") and spec.train.get("wandb.mode") in (None, "online")
+    return replace(spec, train={**spec.train, "wandb.mode": "offline"}) if online else spec
+
+
 def talks_to(spec: Spec) -> tuple[str, ...]:
     """The places outside that its trainer talks to, as `network.environment` names them."""
     why = needs_network(spec)

@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import redis
 from redis.backoff import NoBackoff
@@ -32,7 +32,8 @@ from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
-from pi0q.workers.run import cache, environment, fetches, launch, process, saves, words
+from pi0q.workers import preflight
+from pi0q.workers.run import cache, environment, fetches, launch, process, rehearsal, saves, words
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.farewell import End, Farewell
 from pi0q.workers.run.hang import Watch
@@ -42,24 +43,11 @@ from pi0q.workers.run.order import Order
 from pi0q.workers.run.owner import Owner, take
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.report import Reporter
+from pi0q.workers.run.stop import WEIGHT, Lost, Stop
 from pi0q.workers.run.training import Training
 
 #: Scripts of the store that a run needs, read before it begins: the package may be upgraded in place below it.
 SCRIPTS = ("report", "move", "restore", "drain")
-#: What weighs more of what comes from outside.
-WEIGHT = {"": 0, "stop": 1, "fenced": 1, "hung": 1, "cancel": 2, "lost": 3}
-
-
-class Stop(Exception):
-    """The run ends here for a reason; whoever refused us may have asked us to stay away for some seconds."""
-
-    def __init__(self, reason: Reason, detail: str, asked_seconds: float = 0.0) -> None:
-        self.reason, self.detail, self.asked_seconds = reason, detail, asked_seconds
-        super().__init__(f"{reason}: {detail}")
-
-
-class Lost(Exception):
-    """The job is no longer ours; nothing may be written any more."""
 
 
 class Runner:
@@ -99,6 +87,7 @@ class Runner:
             return
         try:
             self.prepare()
+            self.rehearse()
             stop = Stop(Reason.FINISHED, self.train())
         except Stop as stopped:
             stop = stopped
@@ -168,13 +157,37 @@ class Runner:
             # A resume fetches no base, and its pin must not be forgotten.
             self.progress.update(pins={**self.record.pins, **pins}, phase="")
             self.spec = fetches.at_home(self.spec, wanted, hf_home=hf_home, pins=pins)
+        if preflight.offline(self.record, self.box):
+            self.spec = fetches.without_wandb(self.spec)
         self.cache_env = fetches.offline_env(self.spec, hf_home=hf_home)
 
     def say_fetching(self, text: str) -> None:
         """Where the download is goes into the phase; all else a person should find again."""
         self.progress.update(phase=text)
-        if not text.startswith("downloading"):
+        if not text.startswith(("downloading", "rehearsing")):
             self.log.say(text)
+
+    def rehearse(self) -> None:
+        """The short run before a long one; one that fails ends the job before it costs a day."""
+        rehearsal.clean(self.directory)
+        if not rehearsal.wanted(self.record, self.spec, resume=self.resume):
+            return
+        self.progress.update(phase="rehearsing")
+        result = rehearsal.Rehearsal(
+            order=self.order, record=self.record, spec=self.spec, settings=self.settings, directory=self.directory,
+            log=self.log, lease=self.lease, show=self.say_fetching, on=self.on, begin=self.begin,
+        ).run()  # fmt: skip
+        if self.heard or result is None:
+            self.answer(None)
+        self.progress.update(rehearsal=result.to_json(self.box), phase="")
+        if result.reason:
+            raise result.stop()
+
+    def begin(self, spawn: Callable[[], Training]) -> Training | None:
+        """Starts a trainer; None where someone outside wished an end before."""
+        with self._hearing:
+            self.training = None if self.heard else spawn()
+            return self.training
 
     def train(self) -> str:
         """Runs the trainer to its end, in words; a rehearsal is stopped once behind its first save, to resume."""
@@ -207,34 +220,21 @@ class Runner:
             self.order, self.record, self.spec, self.settings, self.directory, self.resume, self.cache_env
         )
         self.progress.update(phase="starting the trainer")
-        with self._hearing:
-            too_late = bool(self.heard)
-            if not too_late:
-                self.training = self.spawn(argv, env, stop_after_save)
-        if too_late:
+        training = self.begin(lambda: self.spawn(argv, env, stop_after_save))
+        if training is None:
             self.answer(None)
         self.running()
-        assert self.training is not None
-        return self.training.wait()
+        return training.wait()
 
     def spawn(self, argv: list[str], env: Mapping[str, str], stop_after_save: bool) -> Training:
         """Starts the trainer."""
         compiles = bool(self.spec.train.get("policy.compile_model")) and not self.spec.rehearsal
         return Training(
-            argv=argv,
-            env=env,
-            directory=self.directory,
-            job_id=self.order.job_id,
-            epoch=self.order.epoch,
-            keep=self.spec.checkpoints.keep,
-            mib_before=self.mib_before,
-            log=self.log,
-            progress=self.progress,
-            lease=self.lease,
+            argv=argv, env=env, directory=self.directory, job_id=self.order.job_id, epoch=self.order.epoch,
+            keep=self.spec.checkpoints.keep, mib_before=self.mib_before, log=self.log, progress=self.progress,
+            lease=self.lease, on=self.on, stop_after_save=stop_after_save,
             watch=Watch(self.settings.hang_seconds, compiles=compiles, now=time.monotonic()),
-            on=self.on,
-            stop_after_save=stop_after_save,
-        )
+        )  # fmt: skip
 
     def running(self) -> None:
         """Tells the queue that the trainer lives."""
@@ -283,7 +283,7 @@ class Runner:
         self._sigterm.set()
         self.on("stop")
 
-    def answer(self, code: int | None) -> None:
+    def answer(self, code: int | None) -> NoReturn:
         """What follows from what was heard; `code` is the trainer's, None before there is one."""
         if self.heard == "lost":
             raise Lost
