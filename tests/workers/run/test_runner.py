@@ -28,7 +28,8 @@ from pi0q.workers import identity
 from pi0q.workers.run import process, words
 from pi0q.workers.run.farewell import End
 from pi0q.workers.run.order import Order
-from pi0q.workers.run.runner import Lost, Runner, Stop
+from pi0q.workers.run.runner import Runner
+from pi0q.workers.run.stop import Lost, Stop
 
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 JOB = """
