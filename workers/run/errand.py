@@ -72,7 +72,8 @@ def send(
         child.stdin.close()
         yield from _heard(child.stdout.fileno(), stall_seconds)
         if child.wait() != 0:
-            raise Ended(f"the download was ended by signal {-child.returncode}")
+            how = f"was ended by signal {-child.returncode}" if child.returncode < 0 else "broke off: see runner.log"
+            raise Ended(f"the download {how}")
     finally:
         # Also when the one who listens has heard enough.
         child.kill()
