@@ -21,8 +21,10 @@ HITS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "cancel"}
 #: What ends every training of a box.
 ENDS_BOX = {"crash", "clock", "drain_now"}
 #: What keeps a box from its server, and what keeps all boxes.
-BOX_AWAY = {"refuse", "hold", "swallow", "stop_box"}
+BOX_AWAY = {"refuse", "hold", "swallow", "stop_box", "alone"}
 SERVER_AWAY = {"kill_server", "stop_server", "restore_server", "promote"}
+#: Seconds in which a worker has seen what became of a runner.
+SETTLED = 2.0
 #: Failures that no second attempt would cure.
 FINAL = {"oom": "cuda_out_of_memory", "nan": "non_finite_loss"}
 MAX_ATTEMPTS = 3
@@ -227,13 +229,13 @@ def little_lost(known: Known, lives: list[Life]) -> Iterator[str]:
 
 
 def unknowable(history: History, box: str) -> bool:
-    """Whether a process without any mark may have been left there: its runner had outlived its worker and was killed.
+    """Whether a process without any mark may have been left there: its runner was killed when its worker was not there.
 
     Then the kernel gives it to PID 1, and nothing tells whose it was. A container's end ends it as well.
     """
     ends = [fault.t0 for fault in history.faults if fault.box == box and fault.kind in ("kill_worker", "term_worker")]
     kills = [fault.t0 for fault in history.faults if fault.box == box and fault.kind in ("kill_runner", "kill_both")]
-    return any(end < kill for end in ends for kill in kills)
+    return any(end < kill + SETTLED for end in ends for kill in kills)
 
 
 # -- I6: what can't be cured is not tried again -------------------------------------------------------

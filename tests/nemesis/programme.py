@@ -36,6 +36,7 @@ ON_BOX = {
     ),
     "stop_trainer": (3, True, "SIGSTOP to a trainer on {box} for {seconds:.1f} s"),
     "stop_runner": (5, True, "SIGSTOP to a runner on {box} for {seconds:.1f} s"),
+    "alone": (5, True, "SIGSTOP to a runner on {box} and nothing gets through to that box, both for {seconds:.1f} s"),
     "stop_worker": (3, True, "SIGSTOP to {box}'s worker for {seconds:.1f} s"),
     "stop_box": (5, True, "all of {box} stands still for {seconds:.1f} s"),
     "cut": (4, False, "every connection of {box} is reset"),
@@ -59,6 +60,8 @@ ELSEWHERE = {
 KINDS = ON_BOX | ELSEWHERE
 #: A fault of these never lasts beyond the fence: a worker or box that is away for longer is another story.
 BRIEF = {"drain", "drain_now"}
+#: The trainer of such a run has no one who could stop it; another box begins after the lease and the wait for this one.
+ALONE = (LEASE + 4.5, LEASE + 6.0)
 #: What a fault may wait for besides its time: something that a job comes to.
 MOMENTS = ("", "", "", "claimed", "stepping", "saving", "resumed")
 
@@ -185,5 +188,7 @@ def _second(dice: random.Random, first: Fault) -> Fault:
 
 
 def _seconds(dice: random.Random, kind: str) -> float:
+    if kind == "alone":
+        return round(dice.uniform(*ALONE), 2)
     long = kind not in BRIEF and dice.random() < 0.3
     return round(dice.uniform(*(LONG if long else SHORT)), 2)

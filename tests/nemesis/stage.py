@@ -40,7 +40,7 @@ STALL = 0.4
 #: What the witness's grandchild without a mark is known by, to us alone.
 STRAY = "pi0q-stray"
 LINK_FAULTS = {"refuse", "hold", "swallow"}
-RUN_FAULTS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "stop_trainer", "stop_runner"}
+RUN_FAULTS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "stop_trainer", "stop_runner", "alone"}
 SERVER_FAULTS = {"kill_server", "stop_server", "restore_server", "promote"}
 
 
@@ -126,7 +126,6 @@ class Round:
         self._lasting: dict[str, Happened] = {}
         self._undo: dict[str, Callable[[], None]] = {}
         self._down: set[str] = set()
-        self._drained: set[str] = set()
         self._copy: tuple[float, Path] | None = None
         self._quick = self._client()
         self._over = threading.Event()
@@ -292,7 +291,6 @@ class Round:
             return self._lasts(fault, done, box.link.heal)
         if kind in ("drain", "drain_now"):
             self.house.store.drain(box.name, "now" if kind == "drain_now" else "drain", text="nemesis")
-            self._drained.add(box.name)
             return self._lasts(fault, done, lambda: self._undrain(box))
         if box.name in self._down or not box.worker_pid:
             return None
@@ -337,6 +335,8 @@ class Round:
             return None
         if fault.kind in ("kill_trainer", "stop_trainer"):
             runner = 0
+        if fault.kind == "alone":
+            return self._leave_alone(fault, box, runner, done)
         if fault.kind in ("stop_runner", "stop_trainer"):
             pid = runner or trainer
             if not _signal(pid, signal.SIGSTOP):
@@ -346,6 +346,21 @@ class Round:
         if fault.kind in ("kill_trainer", "kill_both"):
             hit = _signal(trainer, signal.SIGKILL) or hit
         return done if hit else None
+
+    def _leave_alone(self, fault: Fault, box: Box, runner: int, done: Happened) -> Happened | None:
+        """The runner stands still and its box is cut off: nobody but the trainer itself can stop the trainer."""
+        assert box.link
+        if box.link.state != "open" or not _signal(runner, signal.SIGSTOP):
+            return None
+        link = box.link
+        link.hold()
+
+        def over() -> None:
+            # First the runner: what it says after its lease must be refused.
+            resume(runner)
+            link.heal()
+
+        return self._lasts(fault, done, over)
 
     def _hit_server(self, fault: Fault) -> Happened | None:
         if SERVER_FAULTS & self._lasting.keys():
@@ -415,9 +430,11 @@ class Round:
         return done
 
     def _undrain(self, box: Box) -> None:
-        with contextlib.suppress(redis.RedisError, Pi0qError):
-            self.house.store.drain(box.name, "", text="nemesis")
-            self._drained.discard(box.name)
+        # The first try may find a connection that a fault has broken.
+        for _ in range(3):
+            with contextlib.suppress(redis.RedisError, Pi0qError):
+                self.house.store.drain(box.name, "", text="nemesis")
+                return
 
     def _restart(self, box: Box) -> None:
         if box.worker.poll() is None:
@@ -444,8 +461,9 @@ class Round:
                 said = box.log[-600:]
                 self.history.died.append(f"the worker of {box.name} ended with {box.worker.wait()}: {said}")
                 box.start()
-        for name in list(self._drained):
-            self._undrain(self.stage.boxes[name])
+        for box in self.stage.boxes.values():
+            # Also one that was not drained in this round: older data may say so again.
+            self._undrain(box)
         self.history.healed = time.monotonic()
 
     def _await_the_end(self) -> None:

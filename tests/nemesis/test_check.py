@@ -234,7 +234,7 @@ def test_a_process_without_a_mark_is_excused_only_where_nobody_could_know_it() -
     history = good()
     history.strays = [("box-a", "process 9")]
     assert rules(history) == {"I4"}
-    history.faults.append(Happened(kind="kill_worker", t0=3.7, t1=4.0, box="box-a"))
+    history.faults.append(Happened(kind="kill_worker", t0=6.0, t1=6.5, box="box-a"))
     assert rules(history) == {"I4"}, "its runner was killed while its worker lived"
     history.faults.append(Happened(kind="kill_worker", t0=3.0, t1=3.5, box="box-a"))
     assert check(history) == []
