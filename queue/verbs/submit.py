@@ -10,7 +10,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from pi0q.jobs import command, needs
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
 from pi0q.queue import message, settings
+
+if TYPE_CHECKING:
+    from pi0q.queue.look import Look
 
 #: The LeRobot whose argv a dry run shows; the box builds its own for the version it has.
 DRY_RUN_LEROBOT = "0.6.1"
@@ -45,21 +48,28 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, again: bool, 
       pi0q submit grab_box.yaml --watch
     """
     specs = [load(file, rehearsal=rehearsal) for file in files]
+    chosen = settings.load()
+    looking = None
+    if not all(spec.train.get("dataset.root") for spec in specs):
+        from pi0q.queue.look import Look
+
+        looking = Look(specs, chosen)
     for spec in specs:
         for note in notes(spec):
             click.echo(f"pi0q: {spec.name}: {note}", err=True)
     if watch and len(specs) > 1:
         raise UsageError("--watch watches one job: submit one file with it, or use `pi0q watch` afterwards.")
     if dry_run:
+        say(looking)
         show(specs, as_json=as_json)
         return
     from pi0q.queue.connection import connect, eviction
     from pi0q.queue.store import Store
 
-    chosen = settings.load()
     store = Store(connect(chosen), chosen.prefix)
     if trouble := eviction(store.client):
         raise Pi0qError(f"{trouble}\nNothing was queued.")
+    say(looking)
     submitted = [put(store, spec, key="" if again else fingerprint(spec)) for spec in specs]
     if not store.durable():
         click.echo("pi0q: the server has not yet written this to its disk; look again with `pi0q ls`.", err=True)
@@ -72,6 +82,12 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, again: bool, 
         from pi0q.queue.verbs.watch import follow
 
         follow(store, submitted[0]["id"])
+
+
+def say(looking: Look | None) -> None:
+    """What the look at the Hub brought. Raises UsageError."""
+    for note in looking.notes() if looking else ():
+        click.echo(f"pi0q: {note}", err=True)
 
 
 def load(file: str, *, rehearsal: bool = False) -> Spec:
