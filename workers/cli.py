@@ -74,6 +74,8 @@ def serve(settings: all_settings.Settings, slots: int | None, lives: again.Lives
     finally:
         box.stopping.set()
         box.launcher.close()
+        # Nobody adopts what a runner leaves behind that died just now.
+        box.orphans.end()
     if why := ending.why():
         following = known.after(time.monotonic() - began)
         pause = following.pause(settings.timing.retry)
