@@ -139,6 +139,9 @@ def plan(seed: int, *, contained: bool = True, clocks: bool = True) -> Programme
     faults = [_fault(dice, len(jobs)) for _ in range(dice.choice((1, 2, 3, 3, 4, 5, 6)))]
     if dice.random() < 0.35:
         faults.append(_second(dice, faults[-1]))
+    longest = max(range(len(jobs)), key=lambda number: jobs[number].steps)
+    # In a short training nobody would meet its trainer.
+    faults = [replace(fault, moment="stepping", job=longest) if fault.kind == "alone" else fault for fault in faults]
     if any(fault.kind == "restore_server" for fault in faults):
         # What was submitted after the copy was made is in no one's memory but the user's.
         jobs = tuple(replace(job, at=0.0) for job in jobs)
@@ -148,7 +151,7 @@ def plan(seed: int, *, contained: bool = True, clocks: bool = True) -> Programme
 
 
 def _job(dice: random.Random) -> Job:
-    steps = dice.choice((20, 60, 100, 160, 240, 320))
+    steps = dice.choice((20, 60, 100, 160, 240, 320, 400))
     fault = dice.choice(("oom", "nan", "error")) if dice.random() < 0.15 else ""
     name = f"{fault}@{dice.randint(2, steps)}" if fault else ("stray" if dice.random() < 0.2 else "grab_box")
     return Job(

@@ -64,7 +64,7 @@ class Stage:
                 linked=True,
                 contained=True,
                 PI0Q_LEASE_SECONDS=str(plans.LEASE),
-                PI0Q_WAIT_FOR_BOX="2",
+                PI0Q_WAIT_FOR_BOX="0.5",
                 FAKE_STEP_SECONDS=str(plans.STEP),
                 FAKE_RECORD=str(record),
             )
