@@ -383,6 +383,8 @@ class House:
             "wandb": {"enable": True, "mode": "offline", "project": "trials"},
             **more.pop("flags", {}),
         }
+        # What a story tells is told of the run itself.
+        more.setdefault("preflight", {"rehearse": "never"})
         text = yaml.safe_dump({"name": name, "resources": resources, "train": train, **more})
         return str(put(self.store, parse(text, filename="job.yaml"))["id"])
 

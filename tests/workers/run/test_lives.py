@@ -32,6 +32,7 @@ from ...rig.link import Link
 PATIENCE = 30.0
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 JOB = """
+preflight: {{rehearse: never}}
 resources: {{gpus: 0, disk: 1MiB}}
 checkpoints: {{every: null, keep: 2}}
 train:
