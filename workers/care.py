@@ -27,7 +27,7 @@ from pi0q.workers.shelf import Busy, Item, key
 
 logger = logging.getLogger("pi0q")
 
-#: Seconds for which a look at the caches is good; it walks through every file of them.
+#: Seconds for which sizes are good: to see them each file is looked at.
 FRESH_SECONDS = 60.0
 
 
@@ -63,7 +63,7 @@ class Care:
         if time.monotonic() - self._seen_at >= FRESH_SECONDS:
             self._seen = [*leftovers.items(self.settings), *shelf.everything(self.settings)]
             self._seen_at = time.monotonic()
-        return self._seen
+        return [leftovers.as_now(one) if _is_run(one) else shelf.as_now(one, self.settings) for one in self._seen]
 
     def _needed(self, jobs: Iterable[Record]) -> set[str]:
         found = set[str]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pi0q.jobs.checkpoint import MANIFEST, step_of
@@ -104,6 +104,12 @@ def items(settings: Settings) -> Iterator[Item]:
                 used=max(path.stat().st_mtime for path in run.useless),
                 kept=IN_USE if run.live else "",
             )
+
+
+def as_now(item: Item) -> Item:
+    """The same, and whether the run is at work by now."""
+    live = RunDirectory(item.path).other_runner(sys.maxsize) is not None
+    return replace(item, kept=IN_USE if live else "")
 
 
 def remove(run: Run, paths: list[Path]) -> int:

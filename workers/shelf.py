@@ -190,6 +190,13 @@ def mark(item: Item, settings: Settings) -> tuple[Path, str]:
     return uses.of_box(settings.home), item.name
 
 
+def as_now(item: Item, settings: Settings) -> Item:
+    """The same, and whether it is in use or pinned by now; that is cheap to see, its size is not."""
+    if item.kept not in ("", IN_USE, PINNED):
+        return item
+    return replace(item, kept=_kept(*mark(item, settings)))
+
+
 def _of_hub(item: Item, settings: Settings) -> bool:
     return item.path.parent == settings.hf_home / "hub"
 

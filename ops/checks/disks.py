@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
 from pi0q.ops.machine import AUTODL_DATA, AUTODL_FILES, Machine, existing, room, same_disk, size_mib, there
+from pi0q.workers import clutter
 from pi0q.workers.run import environment
 
 #: Base and dataset of pi0, and three checkpoints of 22 GB each.
@@ -17,14 +18,10 @@ DATA_MIB = 80 * 1024
 FEW_FILES = 20_000
 #: Directories on the system disk that fill it, below the user's home, and what empties each.
 HOGS: dict[str, str] = {
-    ".cache/pip": "pip cache purge",
-    "miniconda3/pkgs": "conda clean --all -y",
-    "anaconda3/pkgs": "conda clean --all -y",
-    "miniforge3/pkgs": "conda clean --all -y",
+    **clutter.CACHES,
     ".cache/huggingface": "pi0q box setup, and then rm -r ~/.cache/huggingface/hub",
     ".cache/torch": "rm -r ~/.cache/torch",
     ".cache/wandb": "wandb artifact cache cleanup 1GB",
-    ".cache/uv": "uv cache clean",
     "output_lerobot_train": "mv ~/output_lerobot_train /root/autodl-tmp/",
     ".local/share/Trash": "rm -r ~/.local/share/Trash",
 }

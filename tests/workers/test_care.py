@@ -118,6 +118,23 @@ def test_what_a_job_that_waits_for_this_box_needs_stays(box: Box, store: Store) 
     assert [item.name for item in box.care.spare(wanted, store.waiting(), [])] == ["you/theirs"]
 
 
+def test_what_is_used_no_longer_goes_at_once(box: Box, store: Store) -> None:
+    """The sizes of a minute ago are good enough; who uses what is not."""
+    repo(box.settings.hf_home, "you/old", mib=60)
+    directory = a_run(box.settings, "a1b2c3", ended="succeeded")
+    checkpoint(directory, 10)
+    checkpoint(directory, 5, bad=True)
+    marks, job = uses.of_hub(box.settings.hf_home), store.get(submit(store, 60))
+    uses.hold(marks, "models--you--old")
+    directory.sign("a1b2c3", 1)
+    assert box.care.spare(job, [], []) == ()
+    uses.release()
+    directory.tag_file.unlink()
+    assert [item.kind for item in box.care.spare(job, [], [])] == ["leftovers", "model"]
+    uses.pin(marks, "models--you--old", True)
+    assert [item.kind for item in box.care.spare(job, [], [])] == ["leftovers"]
+
+
 def test_what_other_waiting_jobs_want_goes_last(box: Box, store: Store) -> None:
     repo(box.settings.hf_home, "you/wanted", used=DAY)
     repo(box.settings.hf_home, "you/unwanted", used=2 * DAY)
