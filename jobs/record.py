@@ -97,7 +97,7 @@ class Record:
     wandb_dir: str | None = None
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict)
-    #: What was found before a claim, by box: ok, seconds, notes, wandb; and what is true anywhere, the dataset's facts.
+    #: What was found before a claim, by box: ok, why not, seconds, notes, wandb, dataset (its facts).
     preflight: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The rehearsal before the run itself: ok, seconds, detail, box. Empty: there was none.
     rehearsal: Mapping[str, Any] = field(default_factory=dict)

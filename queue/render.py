@@ -181,10 +181,12 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
 
 def before(job: Record) -> str:
     """What was found out before a claim, box by box."""
-    return "\n".join(
-        "; ".join([f"good on {box} ({span(float(found.get('seconds') or 0))})", *map(str, found.get("notes") or ())])
-        for box, found in sorted(job.preflight.items())
-    )
+    lines = []
+    for box, found in sorted(job.preflight.items()):
+        good = f"good on {box} ({span(float(found.get('seconds') or 0))})"
+        said = good if found.get("ok") else f"refused on {box}: {found.get('why')}"
+        lines.append("; ".join([said, *map(str, found.get("notes") or ())]))
+    return "\n".join(lines)
 
 
 def rehearsed(job: Record) -> str:

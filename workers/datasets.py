@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pi0q.jobs import dataset
+from pi0q.jobs.dataset import Facts
 from pi0q.queue.settings import Settings
 
 
@@ -26,4 +29,13 @@ def problem(train: Mapping[str, Any], settings: Settings) -> str | None:
         return f"dataset: {root} is outside of what this box allows ({places}; its owner may set PI0Q_DATASET_ROOTS)"
     if not (root / "meta" / "info.json").is_file():
         return f"dataset: {root} holds no LeRobot dataset on this box (no meta/info.json)"
-    return None
+    return dataset.fault(read, train) or None if (read := facts(train, settings)) else None
+
+
+def facts(train: Mapping[str, Any], settings: Settings) -> Facts | None:
+    """What the job's local dataset says of itself; None if there is none, or none that can be read."""
+    root = local_root(train, settings)
+    try:
+        return Facts.read(json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))) if root else None
+    except (OSError, ValueError):
+        return None

@@ -47,12 +47,13 @@ class Gate:
         if isinstance(spec, str):
             return [spec]
         found = [f"LeRobot {trainer.lerobot} here: {text}" for text in flags.problems(spec.train, trainer.lerobot)]
+        if lack := datasets.problem(spec.train, self.settings):
+            return [*found, lack]
         return [
             *found,
-            *filter(None, [datasets.problem(spec.train, self.settings)]),
             *self.soundness.troubles(
                 spec,
-                facts=preflight.facts_of(job),
+                facts=datasets.facts(spec.train, self.settings) or preflight.facts_of(job),
                 simulated=all(gpu.simulated for gpu in host.gpus),
                 online=self.preflight.online(job, spec),
                 clock=time.time() - now_ms / 1000,

@@ -38,6 +38,8 @@ logger = logging.getLogger("pi0q")
 AT_ONCE = 2
 #: Jobs whose result is kept in memory.
 REMEMBERED = 2000
+#: Refusals that another account might not meet: private repositories look like none.
+_OF_ACCOUNT = frozenset({Reason.NEEDS_ACCESS, Reason.NOT_ON_HUB})
 ASKING = "preflight: the Hub and WandB are asked for what the job needs"
 
 
@@ -227,14 +229,14 @@ class Preflight:
             return judge(heard, key.result() if key else None, spec, push=asked.push)
 
     def _act(self, job: Record, found: Found, seconds: float) -> None:
-        others = any(known.get("ok") for box, known in job.preflight.items() if box != self.box)
-        if found.refused and others and found.refused.reason is Reason.NEEDS_ACCESS:
-            # Another box's account may: so it is this one's that may not, and the job is another's to take.
-            self._rest(job.id, f"{found.refused.why} (another box may)", MAX_REST_SECONDS)
-        elif found.refused:
-            detail = f"preflight: {found.refused.detail}"
+        refused = found.refused
+        if refused and refused.reason in _OF_ACCOUNT and self._others_may(job.id):
+            self.store.preflight(job.id, self.box, {"ok": False, "why": refused.why})
+            self._rest(job.id, f"{refused.why} (another box may)", MAX_REST_SECONDS)
+        elif refused:
+            detail = f"preflight: {refused.detail}"
             logger.info("%s %s: %s", job.id, job.name, detail)
-            self.store.move(job.id, transition.refused(found.refused.reason, detail))
+            self.store.move(job.id, transition.refused(refused.reason, detail))
         elif found.away:
             self._rest(job.id, found.away, found.rest_seconds)
         else:
@@ -243,6 +245,17 @@ class Preflight:
             told = Found(**{**vars(found), "seconds": seconds})
             if self.store.preflight(job.id, self.box, told.to_json()):
                 self._pass(job.id)
+
+    def _others_may(self, job_id: str) -> bool:
+        """Whether a box that lives may yet find with its own account what this one's is refused."""
+        said, silent = self.store.get(job_id).preflight, self.settings.timing.silent
+        living = {
+            box["name"]
+            for box in self.store.boxes()
+            if float(box["seen_seconds"]) < silent and box.get("status") != "stopped"
+        }
+        unheard = any(said.get(name, {}).get("ok") is not False for name in living - {self.box})
+        return unheard or any(found.get("ok") for name, found in said.items() if name != self.box)
 
     def _rest(self, job_id: str, why: str, seconds: float) -> None:
         with self._lock:

@@ -45,3 +45,16 @@ def test_nothing_outside_is_used(settings: Settings, root: str) -> None:
 def test_what_is_no_dataset_is_told(settings: Settings, root: str) -> None:
     said = datasets.problem({"dataset.root": root}, settings)
     assert said and said.endswith("holds no LeRobot dataset on this box (no meta/info.json)")
+
+
+def test_what_it_says_of_itself_is_held_against_the_job(settings: Settings, tmp_path: Path) -> None:
+    info = tmp_path / "home/datasets/good/meta/info.json"
+    train = {"dataset.root": "datasets/good", "dataset.repo_id": "local/good"}
+    info.write_text('{"codebase_version": "v2.1", "total_episodes": 4}')
+    said = datasets.problem(train, settings)
+    assert said and "convert_dataset_v21_to_v30 --repo-id=local/good" in said
+    info.write_text('{"codebase_version": "v3.0", "total_episodes": 4}')
+    assert datasets.problem(train, settings) is None
+    read = datasets.facts(train, settings)
+    assert read and read.episodes == 4
+    assert datasets.facts({}, settings) is None and datasets.facts({"dataset.root": "datasets/empty"}, settings) is None

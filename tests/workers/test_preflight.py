@@ -288,6 +288,25 @@ def test_where_another_boxs_account_may_only_this_box_refuses(
     assert store.get(job).state is State.QUEUED
 
 
+def test_the_last_box_whose_account_may_not_ends_the_job(
+    far: Box, store: Store, hub: StandInHub, wait_for: WaitFor
+) -> None:
+    """A box without a token must not end what another one could train."""
+    far.announce()
+    other = a_box(far.settings, store, "box-b")
+    other.announce()
+    job = ask(store, **{"dataset.repo_id": "you/nothing"})
+
+    def told() -> bool:
+        far.claim()
+        return "another box may" in far.refusals.get(job, "")
+
+    wait_for(told)
+    assert store.get(job).preflight["box-a"]["ok"] is False
+    record = claimed(other, store, job, wait_for)
+    assert (record.state, str(record.reason)) == (State.FAILED, "not_on_hub")
+
+
 def test_a_box_without_room_asks_for_what_nobody_has_asked(
     far: Box, store: Store, hub: StandInHub, wait_for: WaitFor
 ) -> None:
