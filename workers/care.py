@@ -61,8 +61,12 @@ class Care:
 
     def _items(self) -> list[Item]:
         if time.monotonic() - self._seen_at >= FRESH_SECONDS:
-            self._seen = [*leftovers.items(self.settings), *shelf.everything(self.settings)]
-            self._seen_at = time.monotonic()
+            self._seen_at, self._seen = time.monotonic(), []
+            try:
+                self._seen = [*leftovers.items(self.settings), *shelf.everything(self.settings)]
+            except (OSError, ValueError):
+                # Something went while it was looked at. Jobs that fit without must not wait for it.
+                logger.exception("could not look through the caches; none of them goes for now")
         return [leftovers.as_now(one) if _is_run(one) else shelf.as_now(one, self.settings) for one in self._seen]
 
     def _needed(self, jobs: Iterable[Record]) -> set[str]:

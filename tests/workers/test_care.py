@@ -135,6 +135,16 @@ def test_what_is_used_no_longer_goes_at_once(box: Box, store: Store) -> None:
     assert [item.kind for item in box.care.spare(job, [], [])] == ["leftovers"]
 
 
+def test_caches_that_can_t_be_read_stop_no_claims(box: Box, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(_: Settings) -> None:
+        raise FileNotFoundError("it went while it was looked at")
+
+    monkeypatch.setattr(shelf, "everything", vanished)
+    big, small = submit(store, DISK_MIB + 1), submit(store, 1)
+    box.claim()
+    assert (state(store, big), state(store, small)) == ("queued", "claimed")
+
+
 def test_what_other_waiting_jobs_want_goes_last(box: Box, store: Store) -> None:
     repo(box.settings.hf_home, "you/wanted", used=DAY)
     repo(box.settings.hf_home, "you/unwanted", used=2 * DAY)
