@@ -48,6 +48,8 @@ def test_while_it_waits_in_the_queue(street: House, box: Box) -> None:
 
 def test_while_it_prepares(street: House, box: Box) -> None:
     job = street.submit(gib=30, from_hub=True)
+    # The Hub was there a moment ago, and is not any more.
+    assert street.store.preflight(job, "box-a", {"ok": True})
     street.comes_to(job, State.PREPARING)
     record = cancelled(street, box, job)
     assert [str(event.state) for event in record.history if event.state is State.RUNNING] == []
