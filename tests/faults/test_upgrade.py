@@ -96,7 +96,7 @@ def test_row_47_a_second_sigterm_hurts_no_run_either(house: House) -> None:
 
 def test_row_47_drained_at_once_the_run_is_saved_and_handed_back(house: House) -> None:
     box = house.box("box-a", PI0Q_LEASE_SECONDS="24", PI0Q_WAIT_FOR_BOX="0")
-    job = begun(house, box, steps=120)
+    job = begun(house, box, steps=400)
     drained = house.pi0q("drain", "box-a", "--now", "--wait")
     assert drained.returncode == 0, drained.stderr
     saved = box.events(job, "saved")[-1]["step"]
@@ -107,7 +107,7 @@ def test_row_47_drained_at_once_the_run_is_saved_and_handed_back(house: House) -
     box.start()
     assert "drained" in house.refused(job)
     assert house.pi0q("drain", "box-a", "--undo").returncode == 0
-    done = went_on(house, box, job, resumed_at=saved, steps=120)
+    done = went_on(house, box, job, resumed_at=saved, steps=400)
     assert (done.attempt, done.epoch) == (1, 2)
 
 

@@ -364,14 +364,15 @@ def test_unhooked_it_stops_as_well(start: Starter) -> None:
 def test_sigusr2_prints_where_each_thread_is(start: Starter) -> None:
     run = start("--steps=4", FAKE_FAULT="hang@2", **leased(start))
     run.until("step", step=1)
-    run.process.send_signal(signal.SIGUSR2)
     assert run.process.stdout is not None
     printed = ""
-    while "in update_policy" not in printed:
-        line = run.process.stdout.readline().decode()
-        assert line, printed
-        printed += line
-    assert "in before_step" in printed and "in watch" in printed
+    # The step was told of a moment before the next one hangs.
+    while "in before_step" not in printed:
+        run.process.send_signal(signal.SIGUSR2)
+        while "in train" not in (line := run.process.stdout.readline().decode()):
+            assert line, printed
+            printed += line
+    assert "in watch" in printed
     assert run.process.poll() is None
 
 
