@@ -424,7 +424,7 @@ class House:
         return swept
 
     def refused(self, job: str, box: str = "box-a") -> str:
-        """Waits until a box says why it does not take the job; its words."""
+        """Waits until a box that has looked at its trainer says why it does not take the job; its words."""
         said: dict[str, str] = {}
 
         def told() -> bool:
@@ -432,7 +432,7 @@ class House:
                 if known["name"] == box:
                     said.update(json.loads(known.get("refusals") or "{}"))
             # Whether it may run here at all is looked at first, and is not what a story waits for.
-            return job in said and not said[job].startswith("preflight")
+            return job in said and "environment is looked at" not in said[job]
 
         wait(told, f"a refusal of {job}", lambda: "".join(b.log for b in self.boxes))
         return said[job]
