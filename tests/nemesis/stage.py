@@ -238,10 +238,14 @@ class Round:
     def _ended(self, known: Known) -> bool:
         if known.ended is None:
             with contextlib.suppress(redis.RedisError):
-                state = self._quick.hget(f"{self.house.prefix}job:{known.id}", "state")
+                state = self._state(known)
                 if state in ENDED or (state is None and self._lasting == {} and self.history.healed):
                     known.ended = time.monotonic()
         return known.ended is not None
+
+    def _state(self, known: Known) -> str | None:
+        state = self._quick.hget(f"{self.house.prefix}job:{known.id}", "state")
+        return None if state is None else str(state)
 
     def _client(self) -> redis.Redis:
         url = self.house.server.url
@@ -468,6 +472,10 @@ class Round:
 
     def _await_the_end(self) -> None:
         give_up = time.monotonic() + LIMIT
+        for known in self.known.values():
+            # A server with older data may have forgotten that it ended, and boxes that knew may have been away.
+            if known.ended is not None and self._state(known) not in ENDED:
+                known.ended = None
         while time.monotonic() < give_up and not all(map(self._ended, self.known.values())):
             self._look()
             time.sleep(0.05)
