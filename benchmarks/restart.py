@@ -93,8 +93,8 @@ def main() -> None:
             f"# A restarted container, {time.strftime('%Y-%m-%d')}",
             f"`python -m benchmarks.restart`, seconds. {about}; load average at the end {os.getloadavg()[0]:.2f}.",
             *parts,
-            "How to read it\n\n- The crash is SIGKILL to PID 1 of a PID namespace: nobody gets a word out. The restart has "
-            "a new PID 1, hence a new boot id;\n  the lease (600 s) has not run out, and nobody waits for it.\n"
+            "How to read it\n\n- The crash is SIGKILL to PID 1 of a PID namespace: nobody gets a word out. The restart "
+            "has a new PID 1, hence a new boot id;\n  the lease (600 s) has not run out, and nobody waits for it.\n"
             "- The trainer is tests/fake_lerobot: the time until LeRobot has been imported and has loaded its weights "
             "comes on top\n  (2026-11-22-full-pi0-h100.md).\n- The checkpoint is hashed whole before it is used: its "
             "bytes were in the page cache here.",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.state import State
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import House
 
-ALWAYS = {"preflight": {"rehearse": "always"}}
+ALWAYS: dict[str, Any] = {"preflight": {"rehearse": "always"}}
 
 
 def test_a_rehearsal_comes_first_and_is_gone_afterwards(house: House) -> None:

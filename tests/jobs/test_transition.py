@@ -141,5 +141,5 @@ def test_cancelled_is_for_good_from_wherever_it_is() -> None:
 
 def test_a_preflight_ends_only_a_job_that_nobody_has() -> None:
     move = transition.refused(Reason.NEEDS_ACCESS, "accept its terms")
-    assert (move.to, move.source, move.epoch) == (State.FAILED, {State.QUEUED}, None)
+    assert (move.to, move.source, move.epoch) == (State.FAILED, frozenset({State.QUEUED}), None)
     assert move.to in TRANSITIONS[State.QUEUED] and move.fields["detail"] == "accept its terms"

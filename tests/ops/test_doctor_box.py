@@ -16,9 +16,10 @@ from pi0q.ops import keeper
 from pi0q.ops.checks import box as care
 from pi0q.ops.checks import hub, trainer
 from pi0q.ops.checks.finding import Finding, Patient, Status, patient
-from pi0q.workers.look_at_trainer import runs
 from pi0q.ops.machine import Machine
+from pi0q.workers.look_at_trainer import runs
 from pi0q.workers.probe import Gpu
+from pi0q.workers.soundness import look
 from tests.ops.accounts import StandInAccounts
 from tests.ops.test_doctor import by_name
 
@@ -195,15 +196,15 @@ def test_which_kernels_a_card_runs(built: str, card: tuple[int, int], yes: bool)
 
 
 def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
-    assert "error" in trainer.look("/bin/false", {})
-    assert "No such file" in trainer.look(str(tmp_path / "python"), {})["error"]
+    assert "error" in look("/bin/false", {})
+    assert "No such file" in look(str(tmp_path / "python"), {})["error"]
 
 
 def test_this_interpreter_is_looked_at_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A LeRobot that is a fake: it has a train script, and no decoder."""
     fake = Path(__file__).parents[1] / "fake_lerobot"
     (tmp_path / "torch.py").write_text("raise ImportError('libcudnn.so.9: no such file')\n")
-    seen = trainer.look(sys.executable, {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{fake}"})
+    seen = look(sys.executable, {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{fake}"})
     assert seen["lerobot"] == "0.6.1" and seen["python"].startswith("3.")
     assert (seen["torch"], seen["torch_error"]) == (None, "ImportError: libcudnn.so.9: no such file")
     assert (seen["train_error"], seen["decoders"]) == ("", {})
@@ -211,7 +212,7 @@ def test_this_interpreter_is_looked_at_from_within(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.real
 def test_the_real_lerobot_of_this_interpreter_is_found_right() -> None:
-    seen = trainer.look(sys.executable, {"PATH": "/usr/bin:/bin"})
+    seen = look(sys.executable, {"PATH": "/usr/bin:/bin"})
     assert seen["train_error"] == "" and seen["torch"], json.dumps(seen)
     assert by_name(list(trainer.judge(seen, python=sys.executable, gpus=0)))["trainer"].status is not Status.BROKEN
 

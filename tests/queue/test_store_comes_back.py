@@ -85,8 +85,8 @@ def lease_left(store: Store, job: str) -> float:
 def jump(store: Store, ms: int) -> None:
     """As if the server's clock had just jumped by so much: all that it wrote down is as far behind."""
     store.client.hincrby(store.prefix + "server", "at", -ms)
-    for job, score in store.client.zrange(store.prefix + "leases", 0, -1, withscores=True):
-        store.client.zadd(store.prefix + "leases", {job: score - ms})
+    leases: list[tuple[str, float]] = store.client.zrange(store.prefix + "leases", 0, -1, withscores=True)  # type: ignore[assignment]
+    store.client.zadd(store.prefix + "leases", {job: score - ms for job, score in leases})
 
 
 def sweep(store: Store) -> list[str]:

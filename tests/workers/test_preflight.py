@@ -24,6 +24,7 @@ from pi0q.workers import preflight
 from pi0q.workers.accounts import WandB
 from pi0q.workers.box import Box
 from pi0q.workers.preflight import Questions, judge, questions
+from pi0q.workers.run import inquiries
 from pi0q.workers.run.fetches import PALIGEMMA, Fetch
 from pi0q.workers.run.inquiries import Heard
 from pi0q.workers.run.inquiry import forbidden
@@ -345,5 +346,5 @@ def test_a_fault_of_ours_keeps_no_job_from_its_run(
     def broken(*_: object, **__: object) -> Heard:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(preflight.inquiries, "ask", broken)
+    monkeypatch.setattr(inquiries, "ask", broken)
     assert claimed(far, store, ask(store), wait_for).state is State.CLAIMED

@@ -77,18 +77,19 @@ def test_what_is_wrong_with_the_environment(seen: dict[str, Any], train: dict[st
 
 
 def test_what_the_job_does_not_use_does_not_matter() -> None:
-    act = {"policy.type": "act"}
+    act: dict[str, Any] = {"policy.type": "act"}
     assert told({"pi0_error": "there is none", "wandb": None}, **act) == []
-    assert told({"cuda": False}, **act, **{"policy.device": "cpu"}) == []
+    assert told({"cuda": False}, **{**act, "policy.device": "cpu"}) == []
     assert told({"cuda": False, "simulated": True}) == []
     assert told({"decoders": {"": "broken"}}, facts=replace(FACTS, videos=False)) == []
     assert told({"decoders": {"": "broken"}}, facts=None) == [], "nobody knows yet whether it has videos"
 
 
 def test_a_container_without_its_card_or_with_little_memory() -> None:
+    act: dict[str, Any] = {"policy.type": "act"}
     assert "无卡模式" in told(here=Machine(shared_mib=None, memory_mib=2048))[0]
     assert "may use 8.0 GiB" in told(here=Machine(shared_mib=None, memory_mib=8192))[0]
-    assert told(here=Machine(shared_mib=None, memory_mib=8192), **{"policy.type": "act"}) == []
+    assert told(here=Machine(shared_mib=None, memory_mib=8192), **act) == []
     assert told(here=Machine(shared_mib=None, memory_mib=8192), rehearsal=True) == []
 
 
