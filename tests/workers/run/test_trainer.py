@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -365,14 +366,22 @@ def test_sigusr2_prints_where_each_thread_is(start: Starter) -> None:
     run = start("--steps=4", FAKE_FAULT="hang@2", **leased(start))
     run.until("step", step=1)
     assert run.process.stdout is not None
+    over = threading.Event()
+
+    def ask() -> None:
+        # The step was told of a moment before the next one hangs, so once may be too early.
+        while not over.wait(0.2):
+            run.process.send_signal(signal.SIGUSR2)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     printed = ""
-    # The step was told of a moment before the next one hangs.
-    while "in before_step" not in printed:
-        run.process.send_signal(signal.SIGUSR2)
-        while "in train" not in (line := run.process.stdout.readline().decode()):
-            assert line, printed
-            printed += line
-    assert "in watch" in printed
+    while "in before_step" not in printed or "in watch" not in printed:
+        line = run.process.stdout.readline().decode()
+        assert line, printed
+        printed += line
+    over.set()
+    asking.join()
     assert run.process.poll() is None
 
 
