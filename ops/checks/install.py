@@ -26,8 +26,9 @@ def settings(patient: Patient) -> Iterator[Finding]:
         yield broken("settings", " ".join(part.strip() for part in faults) or first, cure)
         return
     chosen = patient.settings
-    origin = chosen.sources.get("redis_url", "nowhere: the default")
-    yield ok("settings", f"queue {chosen.safe_url()} from {origin}; home {chosen.home}")
+    origin = chosen.sources.get("redis_url")
+    said = f"from {origin}" if origin else "(the default: no setting names another)"
+    yield ok("settings", f"queue {chosen.safe_url()} {said}; home {chosen.home}")
     yield from private("settings file", file)
 
 
