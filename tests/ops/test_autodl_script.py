@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pi0q.queue import cli
 from tests.ops import autodl
 from tests.ops.autodl import AutoDL
 from tests.ops.test_autodl import HOME, WORKER, ready
@@ -105,7 +106,9 @@ def test_without_any_way_it_says_so_and_starts_nothing(shell: Shell) -> None:
 def container(tmp_path: Path) -> Iterator[AutoDL]:
     if why := autodl.refusal():
         pytest.skip(why)
-    libraries = [sysconfig.get_paths()["purelib"], os.environ.get("PYTHONPATH", "")]
+    # Wherever pi0q is imported from here: a tree, or what an editable installation leads to.
+    package = Path(cli.__file__).parents[2]
+    libraries = [sysconfig.get_paths()["purelib"], str(package), os.environ.get("PYTHONPATH", "")]
     made = AutoDL(tmp_path / "container", {"PYTHONPATH": ":".join(filter(None, libraries))})
     made.boot()
     yield made

@@ -27,10 +27,16 @@ def machine(root: Path, *, autodl: bool = True, **env: str) -> Machine:
     """AutoDL's directories below `root`, and a shell there."""
     (root / "root" / ("autodl-tmp" if autodl else "data")).mkdir(parents=True, exist_ok=True)
     (root / "etc").mkdir(exist_ok=True)
-    shell = {"HOME": str(root / "root"), "PATH": f"{root}/bin:/usr/bin:/bin", "PI0Q_REDIS_URL": URL,
+    (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+    path = f"{root}/usr/local/bin:{root}/bin:/usr/bin:/bin"
+    shell = {"HOME": str(root / "root"), "PATH": path, "PI0Q_REDIS_URL": URL,
              "PI0Q_HOME": str(root / "root" / ("autodl-tmp" if autodl else "data") / "pi0q"),
              "PI0Q_TRAINER_PYTHON": "/bin/false", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # fmt: skip
     return Machine(root=root, env={name: value for name, value in (shell | env).items() if value})
+
+
+#: The step that there is only where pi0q is installed and has a command that a shell may not find.
+COMMAND = {"command"} if (Path(sys.executable).parent / "pi0q").is_file() else set()
 
 
 def prepared(one: Machine) -> steps.Plan:
@@ -146,7 +152,7 @@ def test_remove_leaves_what_was_there(tmp_path: Path) -> None:
     made = prepared(one)
     assert (made.settings.hf_home / "token").read_text() == "hf_ofTheShell"
     removed = {done.name for done in setup.remove(made) if done.status == "removed"}
-    assert removed == {"settings", "environment", "token", "pip cache", "start at boot"}
+    assert removed == {"settings", "environment", "token", "pip cache", "start at boot"} | COMMAND
     assert tree(tmp_path) == before
     assert [done for done in setup.remove(setup.plan(one)) if done.status == "removed"] == []
 

@@ -97,7 +97,9 @@ class Owner:
         with self._lock:
             known = self.ledger
             self.ledger = known.with_fields(fields)
-            if any(known.fields.get(name) != value for name, value in fields.items() if name in KEPT):
+            changed = any(known.fields.get(name) != value for name, value in fields.items() if name in KEPT)
+            # Past the lease it may be another's; how the run ends is written down all the same, see `ending`.
+            if changed and self.lease.ours():
                 self.write()
 
     def write(self) -> None:
