@@ -18,7 +18,8 @@ if state == '' then
   redis.call('ZADD', P .. 'live', fields.created_ms, id)
   redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. fields.name .. '\0' .. id)
 end
-fields.wish = get(id, 'wish')
+-- A stop was meant for an owner of before; a cancel is meant for the job.
+fields.wish = get(id, 'wish') == 'cancel' and 'cancel' or ''
 set(id, fields)
 if not OWNED[fields.state] then set(id, { state = 'preparing' }) end
 set(id, { epoch = epoch, box = box, boot = boot, updated_ms = at })

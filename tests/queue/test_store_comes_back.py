@@ -251,6 +251,21 @@ def test_an_owner_of_before_gives_way_and_leaves_nothing(life: Life, store: Stor
         store.report(job, 1, box="box-old", lease_seconds=600, fields={})
 
 
+def test_a_stop_that_was_meant_for_an_owner_of_before_is_not_heard_again(
+    life: Life, store: Store, hands: Hands
+) -> None:
+    job = hands.submit()
+    first = hands.run(job)
+    store.stop(job, text="")
+    life.keep()
+    store.move(job, ended(store.get(job), first, Reason.STOPPED_BY_BOX, "saved"))
+    epoch = hands.run(job)
+    ledger = held(store, job)
+    life.go_back()
+    assert restore(store, job, epoch, ledger)
+    assert hands.report(job, epoch) == ""
+
+
 def test_the_same_epoch_of_another_box_is_not_the_owner(life: Life, store: Store, hands: Hands) -> None:
     job = hands.submit()
     life.keep()
