@@ -15,10 +15,8 @@ MAKE = (
     "conda run -n lerobot pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
 )
 MEND = "pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
-#: PyTorch's wheels that know every card up to Blackwell (sm_120).
-TORCH = (
-    "pip install --force-reinstall 'torch>=2.7,<2.12' torchvision --index-url https://download.pytorch.org/whl/cu128"
-)
+#: The wheels of torch 2.7 and newer know every card up to Blackwell (sm_120).
+TORCH = "pip install --force-reinstall 'torch>=2.7,<2.12' torchvision"
 #: Base and optimizer state pass through memory.
 MEMORY_MIB = 24 * 1024
 
