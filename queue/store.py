@@ -226,14 +226,22 @@ class Store(Records):
         return list(self._run("sweep", max(1, int(every_seconds * 1000)), MAX_FRUITLESS_RUNS))
 
     def announce_box(
-        self, name: str, box_id: str, fields: Mapping[str, Any], *, timing: Timing = DEFAULT, beats: int = 0
+        self,
+        name: str,
+        box_id: str,
+        fields: Mapping[str, Any],
+        *,
+        timing: Timing = DEFAULT,
+        beats: int = 0,
+        drain: str = "",
     ) -> Welcome | None:
         """Says that a box lives and what it has. None if another living box has this name.
 
-        `beats` is what the last Welcome said; more than the server knows of means that its data are older.
+        `beats` and `drain` are what the last Welcome said; more beats than the server knows of mean that its data
+        are older, and then the box's drain is right.
         """
         spans = [int(seconds * 1000) for seconds in (timing.lease, timing.silent, timing.regroup)]
-        answer = self._run("box", name, box_id, _json(to_hash(fields)), *spans, beats)
+        answer = self._run("box", name, box_id, _json(to_hash(fields)), *spans, beats, drain)
         if not answer[0]:
             return None
         _, counted, server, drain, older, left = answer

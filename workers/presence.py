@@ -28,7 +28,7 @@ class Presence:
         self.welcome: Welcome | None = None
         #: The server may know less than this box's ledgers, until `caught_up`.
         self.behind = True
-        self._server, self._beats = _read(self.file)
+        self._server, self._beats, self._drain = _read(self.file)
 
     @property
     def drain(self) -> str:
@@ -43,7 +43,7 @@ class Presence:
     def announce(self, fields: Mapping[str, Any]) -> Welcome:
         """Says that the box lives and what it has. Raises NameTaken, and then nothing was written."""
         welcome = self.store.announce_box(
-            self.identity.name, self.identity.box_id, fields, timing=self.timing, beats=self._beats
+            self.identity.name, self.identity.box_id, fields, timing=self.timing, beats=self._beats, drain=self._drain
         )
         if welcome is None:
             raise NameTaken(
@@ -53,7 +53,7 @@ class Presence:
         self.welcome = welcome
         if welcome.older or welcome.server != self._server:
             self.behind = True
-        self._server, self._beats = welcome.server, welcome.beats
+        self._server, self._beats, self._drain = welcome.server, welcome.beats, welcome.drain
         if not self.behind:
             self._remember()
         return welcome
@@ -67,13 +67,13 @@ class Presence:
         fresh = self.file.with_suffix(".new")
         # A full disk must not keep a box from saying that it lives.
         with contextlib.suppress(OSError):
-            fresh.write_text(json.dumps({"server": self._server, "beats": self._beats}))
+            fresh.write_text(json.dumps({"server": self._server, "beats": self._beats, "drain": self._drain}))
             fresh.replace(self.file)
 
 
-def _read(file: Path) -> tuple[str, int]:
+def _read(file: Path) -> tuple[str, int, str]:
     try:
         raw = json.loads(file.read_text())
-        return str(raw["server"]), int(raw["beats"])
+        return str(raw["server"]), int(raw["beats"]), str(raw.get("drain", ""))
     except (OSError, ValueError, KeyError, TypeError):
-        return "", 0
+        return "", 0, ""

@@ -1,6 +1,7 @@
--- box(name, box id, fields as JSON, lease, silent and regroup in ms, beats seen)
+-- box(name, box id, fields as JSON, lease, silent and regroup in ms, beats seen, drain seen)
 -- -> {0} another box has that name | {1, beats, run id, drain, older, ms that claims still wait}
--- silent: after that many ms a namesake no longer counts. beats seen: if these data count fewer, they are older.
+-- silent: after that many ms a namesake no longer counts. beats seen: if these data count fewer, they are older,
+-- and what the box saw of its user's wish (drain seen) counts.
 local name, box_id, fields, silent, regroup = ARGV[1], ARGV[2], cjson.decode(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local at = present()
 local seen = tonumber(redis.call('ZSCORE', P .. 'boxes', name) or 0)
@@ -16,6 +17,7 @@ redis.call('HSET', P .. 'server', 'lease', ARGV[4], 'regroup', regroup)
 
 local older = tonumber(ARGV[7]) > (tonumber(server('beats')) or 0)
 if older then
+  redis.call('HSET', P .. 'box:' .. name, 'drain', ARGV[8])
   pause(at, at, regroup)
   redis.call('HSET', P .. 'server', 'older', 1)
 end

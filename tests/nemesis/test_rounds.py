@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.nemesis.__main__ import played
 
 #: The first of the seeds that are played each time.
-SEED, ROUNDS = 26_11_22_00, 6
+SEED, ROUNDS = 26_11_22_00, 12
 
 
 def test_rounds(tmp_path: Path) -> None:

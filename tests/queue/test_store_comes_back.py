@@ -349,6 +349,17 @@ def test_a_drained_box_claims_nothing_until_that_is_undone(store: Store, hands: 
     assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
 
 
+def test_a_drain_that_was_undone_does_not_come_back_with_older_data(life: Life, store: Store) -> None:
+    beat(store)
+    store.drain("box-a", "now", text="")
+    life.keep()
+    store.drain("box-a", "", text="")
+    seen = beat(store)
+    life.go_back()
+    welcome = store.announce_box("box-a", "id of box-a", {}, beats=seen.beats, drain=seen.drain)
+    assert welcome is not None and welcome.older and welcome.drain == ""
+
+
 def test_another_machine_that_takes_over_a_name_is_not_drained(store: Store) -> None:
     beat(store, status="stopped")
     store.drain("box-a", "now", text="")
