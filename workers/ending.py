@@ -25,6 +25,8 @@ class Ending:
         #: Celery's own word: EX_FAILURE after an error that it can't get over.
         self.code: int | str | None = None
         self._why = ""
+        self._signals = 0
+        self._said = False
         self._nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     def listen(self) -> None:
@@ -35,17 +37,24 @@ class Ending:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _on_signal(self, *_: object) -> None:
-        if self.told.is_set():
+        # The next signal may interrupt this very handler: it leaves the word and the end to the one it interrupted.
+        self._signals += 1
+        if self._signals == 1:
+            self.told.set()
+            self.box.stopping.set()
+            state.should_stop = 0
+            self._say()
+        if self._signals > 1 and self._said:
             # Someone is in a hurry; whatever is left open is what a kill -9 leaves, and that is no harm.
             os._exit(0)
-        self.told.set()
-        self.box.stopping.set()
-        state.should_stop = 0
+
+    def _say(self) -> None:
         runs = len(self.box.attended)
         those = f"{runs} trainings go on; the next worker here finds them again."
         meanwhile = those if runs > 1 else "The training goes on; the next worker here finds it again."
         # Of all ways to print only this one may interrupt another.
         os.write(2, f"pi0q: Stopping.{' ' + meanwhile if runs else ''}\n".encode())
+        self._said = True
 
     def give_up(self, why: str) -> None:
         """Ends the worker for a reason that it is to begin anew with."""

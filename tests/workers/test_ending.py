@@ -1,0 +1,27 @@
+"""What a worker that is told to stop says, however hurriedly it is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+#: The second signal comes while the first is being handled: in the midst of `stopping.set()`.
+NESTED = """
+import os, signal, types
+from pi0q.workers.ending import Ending
+
+class Stopping:
+    def set(self):
+        os.kill(os.getpid(), signal.SIGQUIT)
+
+ending = Ending(types.SimpleNamespace(stopping=Stopping(), attended={"job": None}))
+ending.listen()
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
+
+
+def test_a_signal_in_the_midst_of_another_takes_away_no_word() -> None:
+    said = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True, timeout=20, check=False)
+    assert said.returncode == 0
+    assert said.stderr == "pi0q: Stopping. The training goes on; the next worker here finds it again.\n"
