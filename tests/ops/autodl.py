@@ -7,16 +7,14 @@ shared memory and /proc do not. Where this machine allows no namespaces, `refusa
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.rig import namespaces
 from tests.rig.house import TESTS, wait
 
 ROOT = TESTS.parent
@@ -114,20 +112,10 @@ class AutoDL:
         needed = {sys.prefix, sys.base_prefix, str(ROOT), *filter(None, self.base["PYTHONPATH"].split(":"))}
         deep = sorted(path for path in needed if path.split("/")[1] in OWN)
         script = BUILD.format(system=SYSTEM_MIB, data=DATA_MIB)
-        self.disks = subprocess.Popen(
+        self.disks = namespaces.hold(
             ["unshare", "--mount", "--propagation", "private", "bash", "-c", script],
-            env={"R": str(self.root), "BIND": " ".join(tops), "DEEP": " ".join(deep), "PATH": os.environ["PATH"]},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
+            {"R": str(self.root), "BIND": " ".join(tops), "DEEP": " ".join(deep), "PATH": os.environ["PATH"]},
         )
-        assert self.disks.stdout is not None
-        if (said := self.disks.stdout.readline()) != "up\n":
-            with self.disks:
-                raise OSError(f"the disks could not be made: {said}{self.disks.stdout.read()}")
         self.write("/etc/network_turbo", TURBO)
         self.write("/init/boot/boot.sh", BOOT)
 
@@ -150,31 +138,15 @@ class AutoDL:
         assert self.disks is not None
         inside = ["nsenter", "-t", str(self.disks.pid), "-m", "--"]
         own = ["unshare", "--pid", "--fork", "--kill-child", f"--mount-proc={self.root}/proc"]
-        self.machine = subprocess.Popen(
-            [*inside, *own, "chroot", str(self.root), "bash", "/init/boot/boot.sh"],
-            env=self.base,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            # unshare complains when its child is killed.
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        assert self.machine.stdout is not None
-        assert self.machine.stdout.readline() == "up\n"
-        children = Path(f"/proc/{self.machine.pid}/task/{self.machine.pid}/children")
-        self.init = int(children.read_text().split()[0])
+        script = ["chroot", str(self.root), "bash", "/init/boot/boot.sh"]
+        self.machine = namespaces.hold([*inside, *own, *script], self.base)
+        self.init = namespaces.first(self.machine)
 
     def crash(self) -> None:
         """Switches it off: every process ends at this moment."""
         if self.machine is None or not self.init:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.init, signal.SIGKILL)
-        self.machine.wait()
-        assert self.machine.stdout is not None
-        self.machine.stdout.close()
+        namespaces.end(self.machine, self.init)
         self.machine = None
 
     def run(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -219,14 +191,7 @@ class AutoDL:
     def close(self) -> None:
         self.crash()
         if self.disks is not None:
-            os.killpg(self.disks.pid, signal.SIGKILL)
-            self.disks.wait()
-            assert self.disks.stdout is not None
-            self.disks.stdout.close()
+            namespaces.end(self.disks, self.disks.pid)
 
     def until_gone(self, word: str) -> None:
         wait(lambda: not self.processes(word), f"the end of {word}")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

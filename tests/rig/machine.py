@@ -6,18 +6,17 @@ Where the machine allows no namespaces `refusal()` says why, and a box is only a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.rig import namespaces
+
 #: PID 1: the kernel reaps its children for it, and what lies in /dev/shm ends with the container.
 INIT = 'mount -t tmpfs shm /dev/shm 2>/dev/null; trap "" CHLD; echo up; exec sleep infinity'
-PR_SET_PDEATHSIG = 1
 ROOT = os.getuid() == 0
 
 
@@ -67,21 +66,8 @@ class Container:
         """Starts it with nothing in it but PID 1."""
         assert not self.up
         more = ["--net"] if self.own_network else []
-        self.process = subprocess.Popen(
-            [*_unshare(*more), "sh", "-c", INIT],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            # It complains of each crash.
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        assert self.process.stdout is not None
-        if self.process.stdout.readline() != "up\n":
-            raise OSError(f"the container ended with {self.process.wait()}")
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        self.init = int(children.read_text().split()[0])
+        self.process = namespaces.hold([*_unshare(*more), "sh", "-c", INIT])
+        self.init = namespaces.first(self.process)
 
     def enter(self, argv: Sequence[str], cwd: Path) -> list[str]:
         """The command line that runs `argv` inside: a door that waits out here and ends with its exit code."""
@@ -114,12 +100,8 @@ class Container:
         """Everything in it ends at this moment, without a signal that could be heard."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.init, signal.SIGKILL)
         # PID 1 is gone only when all the others are.
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        namespaces.end(self.process, self.init)
         self.process = None
 
 
@@ -160,7 +142,3 @@ class Wire:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
