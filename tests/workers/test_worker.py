@@ -224,7 +224,12 @@ def test_a_drained_box_says_so_and_takes_nothing_until_that_ends(
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_every_way_to_stop_it_is_a_quiet_one(box: Callable[..., Running], store: Store, sig: signal.Signals) -> None:
-    running = box()
+    # Whoever runs the tests may have said nohup.
+    before = signal.signal(sig, signal.SIG_DFL)
+    try:
+        running = box()
+    finally:
+        signal.signal(sig, before)
     running.until("ready.")
     assert running.end(sig) == 0
     assert "pi0q: Stopping." in running.text and "terminat" not in running.text
