@@ -157,7 +157,7 @@ def bare(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     program = "import sys; sys.argv[0] = 'lerobot-train'; from lerobot.scripts.lerobot_train import main; main()"
     if args.tiny:
         env |= {"PI0Q_REHEARSAL": "1"}
-        command = [sys.executable, str(Path(process.__file__).with_name("trainer.py")), *argv]
+        command = [sys.executable, str(Path(process.__file__).with_name("pi0q_trainer")), *argv]
     else:
         env |= {"OMP_NUM_THREADS": str(os.cpu_count())}  # random weights are made on the CPU here
         command = [sys.executable, "-c", program, *argv]

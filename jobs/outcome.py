@@ -13,7 +13,7 @@ MAX_FRUITLESS_RUNS = 8
 #: The longest that a job rests before it is tried again, whoever asked for longer.
 MAX_REST_SECONDS = 1800.0
 
-#: Exit codes of the trainer hook (workers/run/trainer.py); 75 is EX_TEMPFAIL of sysexits.h.
+#: Exit codes of the trainer hook (workers/run/pi0q_trainer); 75 is EX_TEMPFAIL of sysexits.h.
 EXIT_SAVED_AND_STOPPED = 75
 EXIT_NON_FINITE = 76
 EXIT_LEASE_OVER = 77

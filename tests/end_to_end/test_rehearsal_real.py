@@ -47,7 +47,7 @@ def test_a_real_pi0_is_rehearsed_on_the_cpu(house: House) -> None:
     def rehearsed(record: object) -> bool:
         nonlocal most
         for process in box.processes(job):
-            if "trainer.py" in " ".join(process.cmdline()):
+            if "pi0q_trainer" in " ".join(process.cmdline()):
                 most = max(most, _memory(process))
         return bool(getattr(record, "rehearsal", None)) or str(getattr(record, "state", "")) == "failed"
 

@@ -17,7 +17,7 @@ from pi0q.workers.run import environment, fetches, process
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.order import Order
 
-HOOK = Path(__file__).with_name("trainer.py")
+HOOK = Path(__file__).with_name("pi0q_trainer")
 
 
 def trainer(

@@ -1,7 +1,7 @@
 """How long a run may still act for its job: by a clock that goes on while the machine sleeps, and told to its trainer.
 
-The trainer reads the same two times from a file of 16 bytes (see trainer.py), so that it stops by itself where its
-runner stands still and can't stop it.
+The trainer reads the same two times from a file of 16 bytes (see pi0q_trainer/lease.py), so that it stops by itself
+where its runner stands still and can't stop it.
 """
 
 from __future__ import annotations

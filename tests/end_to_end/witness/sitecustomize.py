@@ -119,7 +119,7 @@ def cut_off() -> None:
 
     def start_and_cut(self: Any, argv: Any, **how: Any) -> None:
         start(self, argv, **how)
-        if any("trainer.py" in str(part) for part in argv):
+        if any("pi0q_trainer" in str(part) for part in argv):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(os.environ["WITNESS_SERVER"]), signal.SIGKILL)
 
@@ -137,5 +137,5 @@ if "WITNESS_IMPATIENT" in os.environ and "pi0q.workers.run.runner" in sys.orig_a
     impatient()
 if "WITNESS_SERVER" in os.environ and "pi0q.workers.run.runner" in sys.orig_argv:
     cut_off()
-if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/trainer.py") for part in sys.orig_argv):
+if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/pi0q_trainer") for part in sys.orig_argv):
     trainer(os.environ["PI0Q_JOB"])

@@ -44,7 +44,7 @@ train:
 #: FAKE trainer's mischief: a daemon that has left parent, session, group and environment.
 LEAVES_A_DAEMON = """
 import os, subprocess, sys
-if "PI0Q_JOB" in os.environ and any(part.endswith("trainer.py") for part in sys.orig_argv):
+if "PI0Q_JOB" in os.environ and any(part.endswith("pi0q_trainer") for part in sys.orig_argv):
     code = "import subprocess; print(subprocess.Popen(['sleep', '600'], env={}, start_new_session=True, stdout=-3).pid)"
     pid = subprocess.run([sys.executable, "-S", "-c", code], stdout=-1, check=True).stdout.decode().strip()
     open(os.environ["DAEMON"], "w").write(pid)

@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
-from pi0q.workers.run import trainer
+from pi0q.workers.run import launch
+from pi0q.workers.run.pi0q_trainer import ends, events, pi0
+from pi0q.workers.run.pi0q_trainer.hook import Hook
 
-TRAINER = trainer.__file__
+TRAINER = str(launch.HOOK)
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 BOTH = pytest.mark.parametrize("layout", ["0.6", "0.4"])
 PATIENCE = 30.0
@@ -414,8 +416,8 @@ def test_weights_that_were_not_loaded_stop_the_training(monkeypatch: pytest.Monk
         model.print("Returning model without loading pretrained weights")
         return "a policy of random weights"
 
-    monkeypatch.setattr(trainer, "pi0_module", lambda _type: model)
-    hook = trainer.Hook(trainer.Events(None))
+    monkeypatch.setattr(pi0, "module", lambda _type: model)
+    hook = Hook(events.Events(None))
     hook.original["make_policy"] = make_policy
     cfg = SimpleNamespace(type="pi0", pretrained_path="/data/base", device="cpu")
     with pytest.raises(RuntimeError, match=r"weights of /data/base .*remote files: No such file"):
@@ -430,8 +432,9 @@ def test_another_layout_runs_unhooked(start: Starter) -> None:
 
 
 def test_neighbours_of_the_hook_do_not_shadow_imports(start: Starter, tmp_path: Path) -> None:
-    copy = shutil.copy(TRAINER, tmp_path)
-    (tmp_path / "lerobot.py").write_text("raise SystemExit(9)")
+    copy = shutil.copytree(TRAINER, tmp_path / "pi0q_trainer")
+    for place in (tmp_path, copy):
+        (place / "lerobot.py").write_text("raise SystemExit(9)")
     assert start.raw("--help=1", program=str(copy)).finish() == 2
     (told,) = start.runs[0].all("start")
     assert told["hooked"]
@@ -479,53 +482,53 @@ def fifo(tmp_path: Path) -> Path:
 
 
 def test_nobody_listens(fifo: Path) -> None:
-    events = trainer.Events(str(fifo))
-    events.send("start")
+    voice = events.Events(str(fifo))
+    voice.send("start")
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    events.send("ready")
+    voice.send("ready")
     assert json.loads(os.read(reader, 4096))["event"] == "ready"
     os.close(reader)
-    events.send("step")
+    voice.send("step")
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    events.send("end")
+    voice.send("end")
     assert json.loads(os.read(reader, 4096))["event"] == "end"
     os.close(reader)
-    os.close(events.fd)
+    os.close(voice.fd)
 
 
 def test_a_full_pipe_loses_steps_at_once_and_other_events_after_a_while(
     fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(events, "PATIENCE_S", 0.1)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    events = trainer.Events(str(fifo))
+    voice = events.Events(str(fifo))
     begun = time.monotonic()
     for step in range(2000):
-        events.send("step", step=step, text="x" * 90)
+        voice.send("step", step=step, text="x" * 90)
     assert time.monotonic() - begun < 20, "every step waited"
     begun = time.monotonic()
-    events.send("saved", text="y" * 4000)
+    voice.send("saved", text="y" * 4000)
     assert 0.1 <= time.monotonic() - begun < 5
     lines = os.read(reader, 1 << 20).splitlines()
     kept = [json.loads(line)["step"] for line in lines]
     # The last line that fits may be a shorter, later one: a time has now more digits, now fewer.
     assert kept[:300] == list(range(300)) and kept == sorted(set(kept))
     assert len(kept) < 2000
-    events.send("end")
+    voice.send("end")
     assert json.loads(os.read(reader, 4096))["event"] == "end"
     os.close(reader)
-    os.close(events.fd)
+    os.close(voice.fd)
 
 
 def test_a_missing_folder_or_a_full_disk_is_no_failure() -> None:
-    trainer.Events("/nonexistent/events").send("start")
-    events = trainer.Events("/dev/full")
-    events.send("start")
-    assert events.fd == -1
+    events.Events("/nonexistent/events").send("start")
+    voice = events.Events("/dev/full")
+    voice.send("start")
+    assert voice.fd == -1
 
 
 def test_a_line_fits_the_pipe_whatever_is_in_it() -> None:
-    line = trainer.encode({"event": "error", "message": "内存不足\n\x1b\udc80" * 2000, "loss": float("nan")})
+    line = events.encode({"event": "error", "message": "内存不足\n\x1b\udc80" * 2000, "loss": float("nan")})
     assert len(line) <= 4095
     told = json.loads(line)
     assert told["message"].startswith("内存不足\n")
@@ -544,10 +547,10 @@ def test_wandb_may_not_hold_up_an_exit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stub: Any = SimpleNamespace(run=object(), finish=finish)
     monkeypatch.setitem(sys.modules, "wandb", stub)
-    monkeypatch.setattr(trainer, "WANDB_S", 0.05)
+    monkeypatch.setattr(ends, "WANDB_S", 0.05)
     monkeypatch.setattr(os, "_exit", leave)
     begun = time.monotonic()
     with pytest.raises(SystemExit) as exit_:
-        trainer.leave(75)
+        ends.leave(75)
     assert (exit_.value.code, asked) == (75, [75])
     assert time.monotonic() - begun < 5

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pi0q.ops import standins
-from pi0q.workers.run import trainer
+from pi0q.workers.run import launch
 
 pytestmark = [
     pytest.mark.real,
@@ -57,7 +57,7 @@ class Run:
         ours = {"PI0Q_EVENTS": str(self.events_file), "HF_HOME": str(place / "hf")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, trainer.__file__, *flags],
+                [sys.executable, str(launch.HOOK), *flags],
                 env={**os.environ, **quiet, **ours, **env},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pi0q.workers.run import process, saves, trainer
+from pi0q.workers.run import launch, process, saves
 from pi0q.workers.run import training as module
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
@@ -66,7 +66,7 @@ class Life:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
         marks = {process.MARK: self.job, process.MARK_EPOCH: "1", "PI0Q_EVENTS": str(self.directory.pipe)}
         usual = ["--dataset.repo_id=l/x", "--policy.type=act", "--policy.push_to_hub=false"]
-        argv = [sys.executable, trainer.__file__, *usual, f"--output_dir={self.directory.output}", *flags]
+        argv = [sys.executable, str(launch.HOOK), *usual, f"--output_dir={self.directory.output}", *flags]
         self.training = Training(
             argv=argv,
             env={**clean, "PYTHONPATH": str(FAKE), "PYTHONUNBUFFERED": "1", **marks, **env},
