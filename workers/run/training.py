@@ -10,17 +10,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.checkpoint import step_of
-from pi0q.workers.run import console, process, saves
+from pi0q.jobs.record import Saved
+from pi0q.workers.run import console, process
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
+from pi0q.workers.run.sealing import Sealing
 
 READ_BYTES = 65536
 #: Seconds that a trainer may take to save when it is told to stop: 22 GB took 29 s on a local SSD.
@@ -50,7 +51,7 @@ class Training:
         stop_after_save: bool,
     ) -> None:
         """`on` hears what is seen here first, `fenced` or `hung`, and calls `stop`."""
-        self.directory, self.job_id, self.epoch, self.keep = directory, job_id, epoch, keep
+        self.directory, self.job_id, self.epoch = directory, job_id, epoch
         self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
         self.lease, self.watch, self.on = lease, watch, on
         #: Processes of the run that SIGKILL did not end.
@@ -70,8 +71,9 @@ class Training:
         self._woken, self._wake = os.pipe()
         self._wish = ""
         self._open, self._open_lock = True, threading.Lock()
-        # Hashing 22 GB takes half a minute, which the training must not wait for. One at a time, in their order.
-        self._sealing = ThreadPoolExecutor(1)
+        self._sealing = Sealing(
+            directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed
+        )
         self.trainer = process.spawn(argv, env=env, cwd=directory.path)
         self.pid = self.trainer.pid
         self._exit, self._exited = os.pipe()
@@ -173,7 +175,7 @@ class Training:
         self._take_events()
         if not self.hooked:
             self._take_last()
-        self._sealing.shutdown()
+        self._sealing.close()
         with self._open_lock:
             self._open = False
             for handle in (self._pipe, self._woken, self._wake, self._exit):
@@ -227,21 +229,9 @@ class Training:
             self.hooked = False
             self.log.say("this LeRobot can't be hooked: progress comes from its log, and it saves only when it would")
         if event.get("event") == "saved":
-            self._sealing.submit(self._seal, int(event["step"]), str(event["path"]))
+            self._sealing.add(int(event["step"]), Path(str(event["path"])))
 
-    def _seal(self, step: int, path: str) -> None:
-        try:
-            saved = saves.seal(Path(path), step=step, epoch=self.epoch, ours=self.lease.ours)
-            gone = saves.prune(self.directory.checkpoints, self.keep, ours=self.lease.ours)
-        except saves.NotOurs:
-            self.log.say(
-                f"the lease ended before the checkpoint of step {step} was vouched for; nothing more is written"
-            )
-            return
-        except (OSError, ValueError) as error:
-            self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
-            return
-        self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
+    def _sealed(self, saved: Saved) -> None:
         self.progress.update(checkpoint=saved, fruitless=0, disk_now_mib=self.directory.size_mib() - self.mib_before)
         if self.stop_after_save:
             self.stop("rehearsed")

@@ -1,0 +1,47 @@
+"""Vouches for each checkpoint that the trainer finished, beside the training: 23 GB take half a minute and more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pi0q.jobs.record import Saved
+from pi0q.workers.run import saves
+from pi0q.workers.run.lease import Lease
+from pi0q.workers.run.log import Log
+
+
+class Sealing:
+    """One thread: checkpoints are sealed in the order in which they were saved, and older ones removed behind them."""
+
+    def __init__(
+        self, checkpoints: Path, *, epoch: int, keep: int, lease: Lease, log: Log, sealed: Callable[[Saved], None]
+    ) -> None:
+        """`sealed` is called with each that is vouched for."""
+        self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
+        self.lease, self.log, self.sealed = lease, log, sealed
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
+
+    def add(self, step: int, path: Path) -> None:
+        """The trainer finished this one."""
+        self._pool.submit(self._seal, step, path)
+
+    def close(self) -> None:
+        """Waits until all of them are done."""
+        self._pool.shutdown()
+
+    def _seal(self, step: int, path: Path) -> None:
+        try:
+            saved = saves.seal(path, step=step, epoch=self.epoch, ours=self.lease.ours)
+            gone = saves.prune(self.checkpoints, self.keep, ours=self.lease.ours)
+        except saves.NotOurs:
+            self.log.say(
+                f"the lease ended before the checkpoint of step {step} was vouched for; nothing more is written"
+            )
+            return
+        except (OSError, ValueError) as error:
+            self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
+            return
+        self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
+        self.sealed(saved)
