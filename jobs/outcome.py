@@ -45,6 +45,8 @@ class Reason(str, Enum):
     BOX_RESTARTED = "box_restarted"
     LEASE_EXPIRED = "lease_expired"
     STOPPED_BY_BOX = "stopped_by_box"
+    #: It waits until its user releases it.
+    HELD = "held"
 
     def __str__(self) -> str:
         return self.value
@@ -137,6 +139,7 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.GO_ON, cure="The box was not heard of for the length of a lease; any box may go on."
     ),
     Reason.STOPPED_BY_BOX: Outcome(next=Next.GO_ON, cure="The box stopped it after a save; it goes on from there."),
+    Reason.HELD: Outcome(next=Next.GO_ON, cure="It is kept out of the queue: `pi0q release ID` lets it go on."),
 }
 
 #: Exception names of the trainer, as the hook reports them, and what they mean. Checked in this order.

@@ -103,6 +103,8 @@ class Record:
     rehearsal: Mapping[str, Any] = field(default_factory=dict)
     #: What a user asked of its owner: `cancel` or nothing.
     wish: str = ""
+    #: Who keeps it out of the queue; "" if nobody.
+    held: str = ""
     #: Where the runner keeps everything of it.
     run_dir: str | None = None
     history: tuple[Event, ...] = ()
@@ -126,7 +128,7 @@ _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epo
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
 _JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
-          "wandb_dir", "wish", "run_dir", "boot")  # fmt: skip
+          "wandb_dir", "wish", "held", "run_dir", "boot")  # fmt: skip
 
 
 def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:
@@ -137,12 +139,16 @@ def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Re
     values |= {name: json.loads(fields[name]) for name in _JSON if fields.get(name)}
     values["state"] = State(fields["state"])
     values["gpus"] = tuple(values.get("gpus", ()))
-    if fields.get("reason"):
-        values["reason"] = Reason(fields["reason"])
+    values["reason"] = reason_of(fields.get("reason"))
     if fields.get("checkpoint"):
         values["checkpoint"] = Saved(**json.loads(fields["checkpoint"]))
     values["history"] = tuple(event_from(line) for line in history or ())
     return Record(**{"submitter": "", "spec": {}, "needs": {}, "priority": "normal", "updated_ms": 0, **values})
+
+
+def reason_of(text: str | None) -> Reason | None:
+    """The reason of this name; None where there is none, or one of a newer pi0q."""
+    return next((reason for reason in Reason if reason.value == text), None)
 
 
 def event_from(line: str) -> Event:
@@ -153,7 +159,7 @@ def event_from(line: str) -> Event:
         state=State(raw["state"]),
         epoch=int(raw["epoch"]),
         box=raw.get("box") or None,
-        reason=Reason(raw["reason"]) if raw.get("reason") else None,
+        reason=reason_of(raw.get("reason")),
         text=raw.get("text", ""),
     )
 

@@ -8,7 +8,7 @@ from enum import Enum
 class State(str, Enum):
     """Where a job is in its life."""
 
-    #: For another job, a time, a hold or a retry delay. Not in the queue.
+    #: A user holds it. Not in the queue.
     WAITING = "waiting"
     #: In the shared queue; any box that it fits may claim it.
     QUEUED = "queued"
@@ -31,14 +31,14 @@ OWNED = frozenset({State.CLAIMED, State.PREPARING, State.RUNNING})
 #: States that nothing ever leaves.
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
-#: Everything that may happen to a job. `queued` after an owned state is an interruption or a retry:
-#: the job keeps its id, its place, its checkpoint and its WandB run.
+#: Everything that may happen to a job. `queued` after an owned state is an interruption or a retry, `waiting` one of
+#: a job that is held: it keeps its id, its place, its checkpoint and its WandB run.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.CANCELLED}),
     State.QUEUED: frozenset({State.CLAIMED, State.WAITING, State.CANCELLED, State.FAILED}),
-    State.CLAIMED: frozenset({State.PREPARING, State.QUEUED, State.FAILED, State.CANCELLED}),
-    State.PREPARING: frozenset({State.RUNNING, State.QUEUED, State.FAILED, State.CANCELLED}),
-    State.RUNNING: frozenset({State.SUCCEEDED, State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.CLAIMED: frozenset({State.PREPARING, State.QUEUED, State.WAITING, State.FAILED, State.CANCELLED}),
+    State.PREPARING: frozenset({State.RUNNING, State.QUEUED, State.WAITING, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.QUEUED, State.WAITING, State.FAILED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),

@@ -25,7 +25,7 @@ SUBSCRIBE_SECONDS = 5.0
 #: Fields that `ls` needs; a spec can be long and is left out.
 LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms",
           "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds",
-          "eta_seconds", "checkpoint", "wandb_url", "wandb_dir", "wish", "needs")  # fmt: skip
+          "eta_seconds", "checkpoint", "wandb_url", "wandb_dir", "wish", "held", "needs")  # fmt: skip
 #: The times of the default lease.
 DEFAULT = timing(600.0, 0.8)
 
@@ -118,6 +118,8 @@ class Records:
 
     def waits(self, job: Record) -> list[str]:
         """Why a queued job is not taken, box by box; empty for any other job."""
+        if job.state is State.WAITING:
+            return [f"{job.held or 'held'}; `pi0q release {job.id}` lets it go on"]
         if job.state is not State.QUEUED:
             return []
         if (pause := self.regroup_seconds()) > 0:

@@ -80,13 +80,20 @@ def note(job: Record) -> str:
         return wanted(job.needs)
     if job.state in OWNED:
         parts = [
-            "cancelling" if job.wish == "cancel" else job.phase,
+            _wished(job) or job.phase,
             job.wandb_url or ("WandB offline" if job.wandb_dir else ""),
         ]
         return " · ".join(part for part in parts if part)
     # A trainer's message may have many lines.
     reason = f"{job.reason}: {' '.join(job.detail.split())}" if job.reason and job.state is not State.SUCCEEDED else ""
     return reason or job.wandb_url or ("WandB offline" if job.wandb_dir else "")
+
+
+def _wished(job: Record) -> str:
+    """What its user wants of a job that someone owns."""
+    if job.wish == "cancel":
+        return "cancelling"
+    return "saving, to be held" if job.held and job.state in OWNED else ""
 
 
 def wanted(needs: Any) -> str:
@@ -162,9 +169,9 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
     return [
         ("job", Text.assemble((job.name, "bold"), f"  {job.id}")),
         ("state", Text.assemble((job.state.value, COLOURS[job.state]), f"  {job.phase}" if job.phase else "",
-                                "  cancelling" if job.wish == "cancel" else "")),
+                                f"  {wished}" if (wished := _wished(job)) else "")),
         ("reason", f"{job.reason}: {job.detail}" if job.reason else ""),
-        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED) else ""),
+        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED, State.WAITING) else ""),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
         ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),

@@ -23,6 +23,8 @@ from pi0q.queue.timing import Timing
 if TYPE_CHECKING:
     from redis.client import PubSub
 
+    from pi0q.jobs.spec import Priority
+
 #: Seconds in which the same file of the same user counts as the same submit: a finger that slipped.
 TWIN_SECONDS = 30
 #: Milliseconds that the server has to write a new job to its disk before it is called accepted.
@@ -206,17 +208,32 @@ class Store(Records):
 
         Raises NotFound.
         """
-        return self._wish(job_id, "cancel", text)
+        return self._state_after("wish", job_id, "cancel", text)
 
     def stop(self, job_id: str, *, text: str) -> State:
         """Asks the owner of a job to save it and hand it back to the queue; the state it is in now. Raises NotFound."""
-        return self._wish(job_id, "stop", text)
+        return self._state_after("wish", job_id, "stop", text)
 
-    def _wish(self, job_id: str, wish: str, text: str) -> State:
-        state = self._run("wish", job_id, wish, text)
+    def _state_after(self, script: str, job_id: str, *args: str) -> State:
+        state = self._run(script, job_id, *args)
         if not state:
             raise NotFound(f"There is no job {job_id}. `pi0q ls --all` lists every job.")
         return State(state)
+
+    def hold(self, job_id: str, *, text: str) -> State:
+        """Keeps a job out of the queue, until `release`; its owner saves it first. The state it is in now.
+
+        `text` says who holds it. Raises NotFound.
+        """
+        return self._state_after("hold", job_id, text)
+
+    def release(self, job_id: str) -> State:
+        """Ends a hold; the state it is in now. Raises NotFound."""
+        return self._state_after("hold", job_id, "")
+
+    def bump(self, job_id: str, priority: Priority, *, text: str) -> State:
+        """Gives a job another priority, where it waits and for whenever it waits again; its state. Raises NotFound."""
+        return self._state_after("bump", job_id, priority.value, message.queue_key(priority.step), text)
 
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
         """Returns jobs of dead leases to the queue and lost messages to their place; the ids it mended.

@@ -2,7 +2,7 @@
 
     everything -> Item (with `kept`: why pi0q does not remove it by itself) -> remove
 
-huggingface_hub itself lists and removes repositories. Runs are in `runs.py`.
+huggingface_hub itself lists and removes repositories. Directories of runs are in `leftovers.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 -- Shared by every script: store.py puts this text before each of them.
 --
 -- KEYS[1]                 the prefix, `pi0q:`; every key below starts with it.
--- job:<id>        hash    the record of a job; field `message` is its Celery message, word for word.
+-- job:<id>        hash    the record of a job; field `message` is its Celery message, word for word; `held` says who
+--                         keeps it out of the queue.
 -- history:<id>    list    what happened to it, one JSON object an entry, oldest first.
 -- tail:<id>       string  the last bytes of its trainer's log.
 -- live            zset    jobs that have not ended, by the time they were submitted.
@@ -136,6 +137,7 @@ local function settle(id, to, reason, text, at)
   if to == 'queued' and get(id, 'wish') == 'cancel' then
     to, reason, text = 'cancelled', 'cancelled_by_user', 'cancelled while interrupted: ' .. text
   end
+  if to == 'queued' and get(id, 'held') ~= '' then to, reason, text = 'waiting', 'held', get(id, 'held') .. ': ' .. text end
   if get(id, 'wish') == 'stop' then set(id, { wish = '' }) end
   if from == 'queued' then unqueue(id) end
   if OWNED[from] and not OWNED[to] then release(id) end

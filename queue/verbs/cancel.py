@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 
 import click
 
 from pi0q.jobs.state import ENDED, State
-from pi0q.queue.verbs.common import open_store
+from pi0q.queue.verbs.common import open_store, user
 
 SAID = {
     State.CANCELLED: "{name} is cancelled.",
@@ -28,7 +26,7 @@ def cancel(jobs: tuple[str, ...], as_json: bool) -> None:
     """
     store = open_store()
     ids = [store.resolve(job) for job in jobs]
-    by = f"cancelled by {getpass.getuser()}@{socket.gethostname()}"
+    by = f"cancelled by {user()}"
     answers = []
     for job_id in ids:
         ended_before = store.get(job_id).state in ENDED

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
+
 from pi0q.queue import settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store
@@ -11,3 +14,8 @@ def open_store() -> Store:
     """The store that the settings name."""
     chosen = settings.load()
     return Store(connect(chosen), chosen.prefix)
+
+
+def user() -> str:
+    """Who types the command, user@host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +13,7 @@ from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.record import Record
 from pi0q.queue import render, settings
 from pi0q.queue.store import Store, await_news
-from pi0q.queue.verbs.common import open_store
+from pi0q.queue.verbs.common import open_store, user
 
 #: Seconds after which it looks again, whether or not it heard of anything new.
 SLOWEST = 5.0
@@ -40,7 +38,7 @@ def drain(box: str, now: bool, undo: bool, wait: bool, as_json: bool) -> None:
     if undo and (now or wait):
         raise UsageError("--undo ends a drain; --now and --wait begin one. Nothing was changed.")
     store = open_store()
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    by = user()
     before = known(store, box).get("drain", "")
     # Jobs that were told to stop can't be told to stay.
     mode = "" if undo else "now" if now or before == "now" else "drain"

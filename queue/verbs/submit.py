@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import secrets
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from pi0q.jobs import command, needs
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
 from pi0q.queue import message, settings
+from pi0q.queue.verbs.common import user
 
 if TYPE_CHECKING:
     from pi0q.queue.look import Look
@@ -120,20 +119,16 @@ def said(job: dict[str, Any]) -> str:
     )
 
 
-def submitter() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def fingerprint(spec: Spec) -> str:
     """The same for the same job of the same user."""
-    return hashlib.sha256(f"{submitter()} {json.dumps(spec.to_json(), sort_keys=True)}".encode()).hexdigest()
+    return hashlib.sha256(f"{user()} {json.dumps(spec.to_json(), sort_keys=True)}".encode()).hexdigest()
 
 
 def put(store: Any, spec: Spec, *, key: str = "") -> dict[str, Any]:
     """Queues one job, unless one of this key was a moment ago; returns what a caller wants to know of it."""
     job_id = secrets.token_hex(6)
-    fields = fields_of(spec, job_id, submitter=submitter())
-    text = f"submitted by {submitter()}" + (", a rehearsal" if spec.rehearsal else "")
+    fields = fields_of(spec, job_id, submitter=user())
+    text = f"submitted by {user()}" + (", a rehearsal" if spec.rehearsal else "")
     there = store.submit(job_id, fields, text=text, key=key)
     if there != job_id:
         fields = {**fields, "wandb_url": store.get(there).wandb_url}

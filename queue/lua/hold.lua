@@ -1,0 +1,18 @@
+-- hold(id, text or '') -> the state it is in now
+-- With a text: a queued job leaves the queue, the owner of any other saves and hands it back, and then it waits.
+-- Without: a waiting job is next in the queue again. A job that is to be cancelled stays so.
+local id, text = ARGV[1], ARGV[2]
+local state, at = get(id, 'state'), now()
+if state == '' or ENDED[state] or get(id, 'wish') == 'cancel' or (get(id, 'held') ~= '') == (text ~= '') then
+  return state
+end
+set(id, { held = text })
+if state == 'waiting' then return settle(id, 'queued', '', 'released', at) end
+if state == 'queued' then return settle(id, 'waiting', 'held', text, at) end
+note(id, at, '', text == '' and 'released before it was saved' or text)
+if text ~= '' and get(id, 'wish') == '' then
+  set(id, { wish = 'stop' })
+  redis.call('PUBLISH', P .. 'wish:' .. id, 'stop')
+end
+announce(id)
+return state
