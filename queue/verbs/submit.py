@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi0q.jobs import command, needs
+from pi0q.jobs import command, disk, needs
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
 from pi0q.queue import message, settings
@@ -106,17 +106,35 @@ def notes(spec: Spec) -> list[str]:
         found.append("checkpoints.copy_to is not carried out yet: checkpoints stay on the box that trains.")
     if (spec.resources.gpus or 0) > 1:
         found.append(f"{spec.resources.gpus} GPUs are reserved, but LeRobot is started as one process and uses one.")
+    room = disk.plan(spec)
+    if room.stated_mib is not None and not spec.rehearsal and room.stated_mib < room.reckoned_mib:
+        found.append(
+            f"resources.disk states {disk.gib(room.mib)}, and {disk.gib(room.reckoned_mib)} are reckoned "
+            f"({_most(room)}): it may have to stop for want of room. Left out, it is reckoned."
+        )
     return found
+
+
+def _most(room: disk.Plan) -> str:
+    return " + ".join(item.what for item in sorted(room.items, key=lambda item: -item.mib)[:2])
 
 
 def said(job: dict[str, Any]) -> str:
     """What a person reads of a job that was put into the queue, or was there."""
     if job["new"]:
-        return f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}"
+        queued = f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}"
+        return f"{queued}\n{took(job['id'], job['needs'])}"
     return (
         f"{job['name']} was queued a moment ago as {job['id']}; nothing new was queued.\n"
         "To run the same file twice: pi0q submit --again."
     )
+
+
+def took(job_id: str, needs: dict[str, int]) -> str:
+    """What a box must have for it."""
+    gpus, vram = needs["gpus"], disk.gib(needs["vram_mib"])
+    cards = f"{gpus} GPU{'s' * (gpus > 1)} with {vram} free and " if gpus else ""
+    return f"It needs {cards}{disk.gib(needs['disk_mib'])} of disk.  Where it fits, and why: pi0q why {job_id}"
 
 
 def fingerprint(spec: Spec) -> str:
@@ -187,6 +205,7 @@ def show(specs: list[Spec], *, as_json: bool) -> None:
     for shown in plans:
         click.echo(f"{shown['name']}: the file is good; nothing was queued.\n\nneeds")
         click.echo("".join(f"  {line}\n" for line in shown["why"]))
+        click.echo("on the data disk\n" + "".join(f"  {line}\n" for line in disk.table(shown["disk"]["items"])))
         click.echo("environment\n" + "".join(f"  {name}={value}\n" for name, value in shown["env"].items()))
         click.echo("command\n  " + " \\\n    ".join(shown["argv"]) + "\n")
 
@@ -201,4 +220,5 @@ def plan(spec: Spec) -> dict[str, Any]:
         "env": built.env,
         "needs": {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib},
         "why": list(estimate.why),
+        "disk": estimate.disk.to_json(),
     }

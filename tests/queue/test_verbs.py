@@ -78,7 +78,10 @@ def test_submit_queues_the_job_and_says_how_to_see_it(pi0q: Command, grab_box: s
     answer = pi0q("submit", grab_box)
     (job,) = store.waiting()
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout == f"Queued grab_box_pi0_fmc3 as {job.id}.  See it with: pi0q watch {job.id}\n"
+    assert answer.stdout.splitlines() == [
+        f"Queued grab_box_pi0_fmc3 as {job.id}.  See it with: pi0q watch {job.id}",
+        f"It needs 1 GPU with 90.0 GiB free and 120.0 GiB of disk.  Where it fits, and why: pi0q why {job.id}",
+    ]
     record = store.get(job.id)
     assert Spec.from_json(record.spec) == spec(GRAB_BOX)
     assert (record.needs, record.steps) == ({"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}, 50000)

@@ -13,18 +13,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pi0q.jobs import model
 from pi0q.jobs.kinds import Value
+from pi0q.jobs.model import PALIGEMMA as PALIGEMMA
 from pi0q.jobs.spec import Spec
 
-#: The gated repository whose tokenizer pi0 reads (processor_pi0.py); none of its 11 GB of weights.
-PALIGEMMA = "google/paligemma-3b-pt-224"
 TOKENIZER_FILES = ("added_tokens.json", "config.json", "special_tokens_map.json", "tokenizer*")
-#: Which flag names the tokenizer of a policy, and what it is if left out.
-TOKENIZERS = {
-    "pi0": ("", PALIGEMMA),
-    "pi05": ("", PALIGEMMA),
-    "pi0_fast": ("policy.text_tokenizer_name", PALIGEMMA),
-}
 #: Policies that read nothing from the Hub beyond what `wanted` names.
 CLOSED = frozenset({"pi0", "pi05", "act", "diffusion"})
 
@@ -75,12 +69,11 @@ def wanted(spec: Spec, *, resuming: bool) -> tuple[Fetch, ...]:
         revision = _text(train, "dataset.revision")
         name = str(train["dataset.repo_id"])
         fetches.append(Fetch(kind="dataset", repo_id=name, repo_type="dataset", revision=revision, patterns=patterns))
-    base = _base(spec)
+    base = model.base(spec)
     if base and not resuming and not _is_path(base):
         revision = _text(train, "policy.pretrained_revision")
         fetches.append(Fetch(kind="base", repo_id=base, repo_type="model", revision=revision))
-    flag, default = TOKENIZERS.get(str(train.get("policy.type")), ("", ""))
-    tokenizer = _text(train, flag) or default
+    tokenizer = model.tokenizer(spec)
     if tokenizer and not _is_path(tokenizer):
         fetches.append(Fetch(kind="tokenizer", repo_id=tokenizer, repo_type="model", patterns=TOKENIZER_FILES))
     return tuple(fetches)
@@ -145,11 +138,6 @@ def offline_env(spec: Spec, *, hf_home: Path) -> dict[str, str]:
         "HF_LEROBOT_HOME": str(hf_home / "lerobot"),
     }
     return home if needs_network(spec) else {**home, "HF_HUB_OFFLINE": "1"}
-
-
-def _base(spec: Spec) -> str | None:
-    path = _text(spec.train, "policy.path")
-    return path or (None if spec.rehearsal else _text(spec.train, "policy.pretrained_path"))
 
 
 def _text(train: Mapping[str, Value], key: str) -> str | None:

@@ -1,0 +1,247 @@
+"""What a job takes of a box's data disk, thing by thing: how much, where it goes, where the number is from. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pi0q.jobs import model
+from pi0q.jobs.spec import Spec
+
+MIB = 1024 * 1024
+#: Logs, events, an offline WandB run, temporary files. MiB.
+SPARE_MIB = 5 * 1024
+#: Allowance for a dataset, with the tables that LeRobot makes of it, whose size nobody has told. MiB.
+DATASET_MIB = 10 * 1024
+#: Allowance for the kernels that `compile_model` leaves. MiB.
+KERNELS_MIB = 2 * 1024
+#: The four files of PaliGemma's tokenizer. MiB.
+TOKENIZER_MIB = 25
+#: A rehearsal's model has 17 M parameters, 68 MB a checkpoint (measured); what it writes in all, and one of them. MiB.
+REHEARSAL_MIB, REHEARSAL_CHECKPOINT_MIB = 2 * 1024, 68
+#: What must stay free besides a save, in parts of it, and at the least, MiB.
+MARGIN_PART, MARGIN_MIB = 10, 32
+#: Files that a save makes, and what is written beside it.
+SAVE_INODES = 200
+
+#: Where things go: below the Hub's cache, PI0Q_HOME/cache, or the run's own directory.
+HUB, CACHE, RUN = "hub", "cache", "run"
+#: Where that is by default, on the box's data disk.
+PLACES: Mapping[str, str] = {HUB: "PI0Q_HOME/huggingface", CACHE: "PI0Q_HOME/cache", RUN: "PI0Q_HOME/runs/JOB"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing that a job puts on the disk."""
+
+    #: base, backbone, dataset, tokenizer, kernels, checkpoints or spare.
+    kind: str
+    #: In words.
+    what: str
+    mib: int
+    #: HUB, CACHE or RUN.
+    place: str
+    #: Where the number is from.
+    why: str
+    #: As a fetch has it among its pins; "" for what does not come from the Hub by name.
+    pin: str = ""
+    #: Of it on the box already, or not needed there.
+    here_mib: int = 0
+
+    @property
+    def lacks_mib(self) -> int:
+        """What is still to come."""
+        return max(0, self.mib - self.here_mib)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All of it."""
+
+    items: tuple[Item, ...]
+    #: One checkpoint, MiB.
+    checkpoint_mib: int
+    #: Whether that was measured, not reckoned.
+    measured: bool = False
+    #: What the file says it takes in all, MiB; None: the sum of the items.
+    stated_mib: int | None = None
+    #: What must be free at the least: a disk that ran full had less.
+    at_least_mib: int = 0
+
+    @property
+    def mib(self) -> int:
+        """On a box that has nothing of it."""
+        return self.stated_mib if self.stated_mib is not None else self.reckoned_mib
+
+    @property
+    def lacks_mib(self) -> int:
+        """What a box with all that is here must still have free."""
+        reckoned = sum(item.lacks_mib for item in self.items)
+        if self.stated_mib is None:
+            return max(reckoned, self.at_least_mib)
+        least = with_margin(self.checkpoint_mib) if self.measured else 0
+        left = max(least, self.stated_mib - sum(min(item.mib, item.here_mib) for item in self.items))
+        # It filled a disk: what its file says was too little.
+        return max(left, reckoned if self.measured else 0, self.at_least_mib) if self.at_least_mib else left
+
+    @property
+    def here_mib(self) -> int:
+        """Of it on the box already."""
+        return sum(min(item.mib, item.here_mib) for item in self.items)
+
+    @property
+    def reckoned_mib(self) -> int:
+        """What it comes to thing by thing, whatever the file states."""
+        return sum(item.mib for item in self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a record, for `--json`."""
+        items = [{**vars(item), "lacks_mib": item.lacks_mib} for item in self.items]
+        return {"disk_mib": self.mib, "lacks_mib": self.lacks_mib, "stated": self.stated_mib is not None,
+                "checkpoint_mib": self.checkpoint_mib, "measured": self.measured, "items": items}  # fmt: skip
+
+
+def plan(
+    spec: Spec,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    saved_bytes: int | None = None,
+    resuming: bool = False,
+    pinned: int = 0,
+    here: Mapping[str, int] | None = None,
+    at_least_mib: int = 0,
+) -> Plan:
+    """What the job takes.
+
+    Args:
+        sizes: Bytes of repositories as the Hub tells them, by pin (`owner/name`, `datasets/owner/name`).
+        saved_bytes: One checkpoint of this job as it was measured; None: reckoned from parameters and format.
+        resuming: It goes on from a checkpoint, and so needs no base weights.
+        pinned: Checkpoints that its user keeps besides `checkpoints.keep`.
+        here: MiB of each kind of thing that lie on the box already.
+        at_least_mib: What must be free in any case: the disk ran full with less.
+    """
+    known, lie = sizes or {}, dict(here or {})
+    if spec.rehearsal:
+        return _rehearsal(spec, known, lie, at_least_mib)
+    bytes_each = saved_bytes or model.checkpoint_bytes(spec)
+    found = [*_base(spec, known), *_dataset(spec, known), *_tokenizer(spec), *_kernels(spec)]
+    found += [_checkpoints(spec, bytes_each, measured=bool(saved_bytes), pinned=pinned), _SPARE]
+    if resuming:
+        lie["base"] = sum(item.mib for item in found if item.kind == "base")
+    items = tuple(_with(item, lie.get(item.kind, 0)) for item in found)
+    return Plan(
+        items=items,
+        checkpoint_mib=_mib(bytes_each),
+        measured=bool(saved_bytes),
+        stated_mib=spec.resources.disk_mib,
+        at_least_mib=at_least_mib,
+    )
+
+
+_SPARE = Item(kind="spare", what="logs, offline WandB, temporary files", mib=SPARE_MIB, place=RUN, why="an allowance")
+
+
+def _rehearsal(spec: Spec, known: Mapping[str, int], here: Mapping[str, int], at_least_mib: int) -> Plan:
+    """Its model is small and starts from nothing; dataset and tokenizer are the real ones."""
+    own = Item(kind="spare", what="checkpoints, logs", mib=REHEARSAL_MIB, place=RUN, why="a rehearsal's are small")
+    items = tuple(_with(item, here.get(item.kind, 0)) for item in [*_dataset(spec, known), *_tokenizer(spec), own])
+    stated = spec.resources.disk_mib
+    total = sum(item.mib for item in items)
+    return Plan(
+        items=items,
+        checkpoint_mib=REHEARSAL_CHECKPOINT_MIB,
+        stated_mib=min(stated, total) if stated is not None else None,
+        at_least_mib=at_least_mib,
+    )
+
+
+def _base(spec: Spec, sizes: Mapping[str, int]) -> list[Item]:
+    found, sized, name = [], model.of(spec), model.base(spec)
+    if name and not name.startswith("/"):
+        mib, why = _sized(name, sizes, sized.base, f"the usual size for {_type(spec)}")
+        found.append(Item(kind="base", what=f"base weights {name}", mib=mib, place=HUB, why=why, pin=name))
+    if sized.backbone:
+        why = f"the usual size for {_type(spec)}"
+        mib = _mib(sized.backbone * 1e9)
+        found.append(Item(kind="backbone", what="its backbone's weights", mib=mib, place=HUB, why=why))
+    return found
+
+
+def _dataset(spec: Spec, sizes: Mapping[str, int]) -> list[Item]:
+    train = spec.train
+    name = str(train.get("dataset.repo_id"))
+    if train.get("dataset.root") or train.get("dataset.streaming"):
+        return []
+    pin = f"datasets/{name}"
+    mib, why = _sized(pin, sizes, DATASET_MIB * MIB / 1e9, "an allowance: its size is not known yet")
+    return [Item(kind="dataset", what=f"dataset {name}", mib=mib, place=HUB, why=why, pin=pin)]
+
+
+def _tokenizer(spec: Spec) -> list[Item]:
+    name = model.tokenizer(spec)
+    if not name or name.startswith("/"):
+        return []
+    why = "the size of its four files"
+    return [Item(kind="tokenizer", what=f"tokenizer {name}", mib=TOKENIZER_MIB, place=HUB, why=why, pin=name)]
+
+
+def _kernels(spec: Spec) -> list[Item]:
+    if not spec.train.get("policy.compile_model"):
+        return []
+    why = "an allowance for compile_model"
+    return [Item(kind="kernels", what="compiled kernels", mib=KERNELS_MIB, place=CACHE, why=why)]
+
+
+def _checkpoints(spec: Spec, bytes_each: int, *, measured: bool, pinned: int) -> Item:
+    keep, copied = spec.checkpoints.keep, bool(spec.checkpoints.copy_to)
+    count = keep + 1 + copied + pinned
+    parts = [f"{keep} kept", *([f"{pinned} pinned"] if pinned else []), "1 in the making"]
+    parts += ["1 being copied"] if copied else []
+    how = "measured" if measured else _reckoned(spec)
+    each = _mib(bytes_each)
+    what = f"{count} checkpoints of {gib(each)}"
+    return Item(kind="checkpoints", what=what, mib=count * each, place=RUN, why=f"{', '.join(parts)}; {how}")
+
+
+def _reckoned(spec: Spec) -> str:
+    bits = 8 * model.width(spec)
+    held, learnt = model.of(spec).params, model.trained(spec)
+    return f"{held:g} B parameters and Adam's moments of {learnt:g} B, in {bits} bits"
+
+
+def _sized(pin: str, sizes: Mapping[str, int], usual_gb: float, why: str) -> tuple[int, str]:
+    if pin in sizes:
+        return _mib(sizes[pin]), "as the Hub tells it"
+    return _mib(usual_gb * 1e9), why
+
+
+def _type(spec: Spec) -> str:
+    return str(spec.train.get("policy.type") or "a policy by path")
+
+
+def _with(item: Item, here_mib: int) -> Item:
+    return Item(**{**vars(item), "here_mib": min(item.mib, here_mib)})
+
+
+def _mib(amount: float) -> int:
+    return math.ceil(amount / MIB)
+
+
+def gib(mib: float) -> str:
+    """An amount, in the unit that suits it."""
+    return f"{mib / 1024:.1f} GiB" if mib >= 100 else f"{mib:.0f} MiB"
+
+
+def with_margin(save_mib: int) -> int:
+    """What must be free for a save of this size, MiB: itself, and room for all that goes on beside it."""
+    return save_mib + max(MARGIN_MIB, save_mib // MARGIN_PART)
+
+
+def table(items: Iterable[Mapping[str, Any]], places: Mapping[str, str] = PLACES) -> list[str]:
+    """A line for each thing of a `Plan.to_json`: how much, what, where it goes, and where the number is from."""
+    rows = [(gib(item["mib"]), item["what"], places[item["place"]], item["why"]) for item in items]
+    sizes = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [f"{much:>{sizes[0]}}  {what:<{sizes[1]}}  {place:<{sizes[2]}}  {why}" for much, what, place, why in rows]
