@@ -13,6 +13,7 @@ from pi0q.jobs.errors import Pi0qError, UsageError
 #: verb -> (where it is, the extra that brings what it needs, one line of help). The order is that of the help.
 VERBS: dict[str, tuple[str, str, str]] = {
     "submit": ("pi0q.queue.verbs.submit:submit", "", "Put a training into the queue."),
+    "import": ("pi0q.queue.verbs.import_:import_", "", "Make a job file of a lerobot-train command line."),
     "ls": ("pi0q.queue.verbs.ls:ls", "", "One line for each job."),
     "show": ("pi0q.queue.verbs.show:show", "", "All that is known of one job."),
     "logs": ("pi0q.queue.verbs.logs:logs", "", "The last lines of a job's training log."),
