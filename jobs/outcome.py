@@ -36,10 +36,12 @@ class Reason(str, Enum):
     # May pass by themselves: tried again, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
     TRAINER_KILLED = "trainer_killed"
-    DISK_FULL = "disk_full"
     HUNG = "hung"
     # Will pass by itself: tried again after a rest, as often as it takes.
     NETWORK = "network"
+    # The same, once there is room for all that it needs: `Record.disk_plan` says how much.
+    DISK_LOW = "disk_low"
+    DISK_FULL = "disk_full"
     # Interruptions: not the job's doing, no attempt is used up.
     RUNNER_LOST = "runner_lost"
     BOX_RESTARTED = "box_restarted"
@@ -125,8 +127,14 @@ OUTCOMES: dict[Reason, Outcome] = {
         rest_seconds=60.0,
     ),
     Reason.DISK_FULL: Outcome(
-        next=Next.RETRY,
-        cure="The box's data disk is full: free some space or ask for more with resources.disk.",
+        next=Next.REST,
+        cure="A disk of the box filled up; the last good checkpoint is kept and no attempt is used up. It goes on by "
+        "itself where there is room: `pi0q why ID` says how much, `pi0q cache ls` on the box what fills it.",
+    ),
+    Reason.DISK_LOW: Outcome(
+        next=Next.REST,
+        cure="The box's data disk ran low, so it stopped in time; no attempt is used up. It goes on by itself where "
+        "there is room: `pi0q why ID` says how much, `pi0q cache ls` on the box what fills it.",
     ),
     Reason.HUNG: Outcome(
         next=Next.RETRY,

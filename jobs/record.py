@@ -101,6 +101,9 @@ class Record:
     preflight: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The rehearsal before the run itself: ok, seconds, detail, box. Empty: there was none.
     rehearsal: Mapping[str, Any] = field(default_factory=dict)
+    #: After a disk ran low: `checkpoint_mib` as far as it is known, `free`: box -> MiB that must be free there before
+    #: it takes the job again.
+    disk_plan: Mapping[str, Any] = field(default_factory=dict)
     #: What a user asked of its owner: `cancel` or nothing.
     wish: str = ""
     #: Who keeps it out of the queue; "" if nobody.
@@ -126,7 +129,7 @@ class Record:
 _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
          "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
-_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal")
+_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "held", "run_dir", "boot")  # fmt: skip
 

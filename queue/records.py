@@ -55,7 +55,9 @@ class Records:
             pipe.lrange(self.prefix + key, -depth, -1)
         found = [message.job_of(raw) for part in pipe.execute() for raw in reversed(part)]
         ids = dict.fromkeys(job_id for job_id in found if job_id)
-        return self._records(ids, extra=("fruitless", "queued_ms", "rest_seconds", "boot", "spec", "pins", "preflight"))
+        return self._records(
+            ids, extra=("fruitless", "queued_ms", "rest_seconds", "boot", "spec", "pins", "preflight", "disk_plan")
+        )
 
     def raw(self, job_id: str) -> dict[str, str]:
         """A job's record as it lies on the server, for the ledger of the box that owns it; empty if there is none."""

@@ -32,6 +32,7 @@ from pi0q.workers.recover import Recovery
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.order import Order
 from pi0q.workers.shelf import Item
+from pi0q.workers.stock import Stock
 
 logger = logging.getLogger("pi0q")
 
@@ -67,6 +68,7 @@ class Box:
         self.settle = self.recovery.settle
         self.gate = Gate(settings, store, self.identity)
         self.care = Care(settings, store, box=self.name, spec=self.gate.spec)
+        self.stock = Stock(settings, self.name)
         self.trainer = interpreter.find(settings)
         self.stopping = threading.Event()
         #: Claims, each a job and its epoch, that a thread of this worker sees through.
@@ -96,11 +98,13 @@ class Box:
             "gpus": json.dumps([vars(gpu) for gpu in host.gpus]),
             "disk_free_mib": host.data.free_mib,
             "home": str(self.settings.home),
+            "hf_home": str(self.settings.hf_home),
             "slots": self.slots,
             "running": len(owned),
             "lerobot": "" if isinstance(self.trainer, interpreter.NoTrainer) else self.trainer.lerobot,
             "note": " · ".join(part for part in (self.trouble.replace("\n", " "), self._stumbling(), lacking) if part),
             "refusals": json.dumps(self.refusals),
+            "plans": json.dumps(self.stock.shown),
         }
         before = self.presence.drain
         self.presence.announce(fields)
@@ -157,7 +161,9 @@ class Box:
         host, now = self.measure(), self.store.now_ms()
         promises = self.store.promises(claims.resources(host))
         self.refusals = {}
+        self.stock.shown = {}
         for job in waiting:
+            want = self.stock.want(job, self.gate.spec(job), host)
             judged = partial(
                 claims.judge,
                 job,
@@ -165,7 +171,8 @@ class Box:
                 promises,
                 owned,
                 box=self.name,
-                here_mib=RunDirectory(self.settings.runs / job.id).size_mib(),
+                disk_mib=want.disk_mib,
+                hub_mib=want.hub_mib,
                 waited_seconds=(now - (job.queued_ms or now)) / 1000,
                 wait_for_box=self.settings.wait_for_box,
                 system_reserve_mib=self.settings.system_disk_reserve_mib,

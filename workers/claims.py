@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pi0q.jobs.outcome import OUTCOMES, Next, Reason
+from pi0q.jobs.outcome import OUTCOMES, Next
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
@@ -56,9 +56,10 @@ def judge(
     owned: Iterable[Record],
     *,
     box: str,
-    here_mib: int,
+    disk_mib: int,
     waited_seconds: float,
     wait_for_box: float,
+    hub_mib: int = 0,
     system_reserve_mib: int,
     problems: Iterable[str] = (),
     spare: Sequence[Item] = (),
@@ -67,7 +68,8 @@ def judge(
     """Judges one waiting job.
 
     `owned` are the jobs of this box: what they hold already is in the measured use and so comes off their
-    promise. `here_mib` is what this job already has on the data disk. `problems` are reasons of other rooms
+    promise. `disk_mib` is what this job still needs of the data disk, and `hub_mib` of the Hub's cache where that is on
+    another one (see stock.py). `problems` are reasons of other rooms
     (trainer, dataset) why it can't run here. `spare` are caches that may go, in that order, and `system_cure` says
     what would make room on the system disk.
     """
@@ -82,14 +84,13 @@ def judge(
     vram = {gpu.uuid: gpu.free_mib - due(promises[gpu.resource][1], using, "vram_now_mib") for gpu in host.gpus}
     gpus, short = choose(job.needs.get("gpus", 0), job.needs.get("vram_mib", 0), host, vram)
     shortfalls += short
-    # What lay here already was not enough the last time.
-    filled_up = job.reason is Reason.DISK_FULL and job.box == box
-    disk = max(0, job.needs.get("disk_mib", 0) - (0 if filled_up else here_mib))
     free = host.data.free_mib - due(promises[host.data.resource][1], using, "disk_now_mib")
-    lacking, going = disk - free, enough(spare, disk - free)
-    lack = _disk_lack(disk, free, host.data, going or spare) if lacking > 0 else ""
+    lacking, going = disk_mib - free, enough(spare, disk_mib - free)
+    lack = _disk_lack(disk_mib, free, host.data, going or spare) if lacking > 0 else ""
     if lack and not going:
         shortfalls.append(lack)
+    if host.hub is not None and hub_mib > host.hub.free_mib:
+        shortfalls.append(_disk_lack(hub_mib, host.hub.free_mib, host.hub, ()))
     for place in (host.data, host.system):
         shortfalls += _inodes(place)
     if host.system.free_mib < system_reserve_mib:
@@ -99,7 +100,7 @@ def judge(
         )
     if shortfalls:
         return Misfit(shortfalls=tuple(shortfalls), disk_lacks_mib=lacking if shortfalls == [lack] else 0)
-    wanted = [(gpu.resource, job.needs.get("vram_mib", 0)) for gpu in gpus] + [(host.data.resource, disk)]
+    wanted = [(gpu.resource, job.needs.get("vram_mib", 0)) for gpu in gpus] + [(host.data.resource, disk_mib)]
     promised = tuple((resource, promises[resource][0], mib) for resource, mib in wanted)
     return Fit(gpus=gpus, promises=promised, going=going, lack=lack)
 

@@ -80,6 +80,8 @@ class Found:
     rest_seconds: float = 0.0
     #: The dataset's facts, where they are known.
     facts: Facts | None = None
+    #: Bytes of its repositories, by pin, where the Hub told them.
+    sizes: Mapping[str, int] = field(default_factory=dict)
     #: As accounts.WandB has it; "" if it was not asked.
     wandb: str = ""
     #: What its user should know.
@@ -90,7 +92,8 @@ class Found:
         """For the record; nothing empty, which a script would write as something else."""
         told = {"ok": True, "seconds": round(self.seconds, 1), "notes": list(self.notes), "wandb": self.wandb}
         told["dataset"] = asdict(self.facts) if self.facts else None
-        return {name: value for name, value in told.items() if value not in ("", None, [])}
+        told["sizes"] = dict(self.sizes)
+        return {name: value for name, value in told.items() if value not in ("", None, [], {})}
 
 
 def judge(heard: inquiries.Heard, said: accounts.WandB | None, spec: Spec, *, push: str) -> Found:
@@ -117,6 +120,7 @@ def judge(heard: inquiries.Heard, said: accounts.WandB | None, spec: Spec, *, pu
         away=away.why if away else "",
         rest_seconds=max(OUTCOMES[away.reason].rest_seconds, away.asked_seconds) if away else 0.0,
         facts=facts,
+        sizes=heard.sizes,
         wandb=said.state if said else "",
         notes=(*heard.notes, *notes),
     )

@@ -50,6 +50,8 @@ class Host:
     gpus: tuple[Gpu, ...]
     data: Disk
     system: Disk
+    #: Where the Hub's cache is, if that is neither of them.
+    hub: Disk | None = None
     #: Why GPUs could not be measured, if so.
     gpu_fault: str = ""
 
@@ -59,7 +61,9 @@ def measure(settings: Settings, *, box: str) -> Host:
     gpus, fault = fake_gpus(settings.fake_gpus, box), ""
     if settings.fake_gpus is None:
         gpus, fault = nvml_gpus()
-    return Host(gpus=gpus, gpu_fault=fault, data=disk(settings.home), system=disk(Path("/")))
+    data, system, hub = disk(settings.home), disk(Path("/")), disk(settings.hf_home)
+    apart = hub.resource not in (data.resource, system.resource)
+    return Host(gpus=gpus, gpu_fault=fault, data=data, system=system, hub=hub if apart else None)
 
 
 def fake_gpus(described: Sequence[Mapping[str, Any]] | None, box: str) -> tuple[Gpu, ...]:

@@ -25,8 +25,10 @@ def test_what_a_box_did_is_not_held_against_the_job(reason: Reason) -> None:
     assert OUTCOMES[reason].next is Next.GO_ON
 
 
-def test_a_network_is_waited_for() -> None:
-    assert [reason for reason, outcome in OUTCOMES.items() if outcome.next is Next.REST] == [Reason.NETWORK]
+def test_a_network_and_a_disk_are_waited_for() -> None:
+    waited = {reason: outcome.rest_seconds for reason, outcome in OUTCOMES.items() if outcome.next is Next.REST}
+    # A disk is looked at; nothing is gained by a rest.
+    assert waited == {Reason.NETWORK: 60.0, Reason.DISK_FULL: 0.0, Reason.DISK_LOW: 0.0}
 
 
 @pytest.mark.parametrize(

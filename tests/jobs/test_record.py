@@ -19,6 +19,7 @@ FULL: dict[str, Any] = {
     "disk_now_mib": 7, "checkpoint": SAVED, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",
     "wandb_dir": "/data/wandb", "pins": {"lerobot/pi0": "c0ffee"}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
+    "disk_plan": {"checkpoint_mib": 22000, "free": {"autodl-1": 90000}},
 }  # fmt: skip
 
 

@@ -40,7 +40,12 @@ def judged(
     wanted: Record, box: Host, promised: dict[str, dict[str, int]] | None = None, *owned: Record, **how: Any
 ) -> Fit | Misfit:
     promises = {resource: (7, (promised or {}).get(resource, {})) for resource in resources(box)}
-    usual: dict[str, Any] = {"here_mib": 0, "waited_seconds": 0.0, "wait_for_box": 600.0, "system_reserve_mib": 2 * GIB}
+    usual: dict[str, Any] = {
+        "disk_mib": wanted.needs["disk_mib"],
+        "waited_seconds": 0.0,
+        "wait_for_box": 600.0,
+        "system_reserve_mib": 2 * GIB,
+    }
     return judge(wanted, box, promises, owned, box="box-a", **usual | how)
 
 
@@ -93,11 +98,18 @@ def test_a_promise_of_another_box_on_the_same_card_counts_in_full() -> None:
     assert isinstance(judged(job(), host(80), {"gpu:G0": {"elsewhere": 51 * GIB}}), Misfit)
 
 
-def test_disk_that_the_job_already_took_here_need_not_be_free_again() -> None:
-    assert isinstance(judged(job(), host(80, disk=20), here_mib=30 * GIB), Fit)
-    assert words(judged(job(), host(80, disk=20), here_mib=29 * GIB)) == (
+def test_only_what_is_still_to_come_must_be_free_and_is_promised() -> None:
+    verdict = judged(job(), host(80, disk=20), disk_mib=20 * GIB)
+    assert isinstance(verdict, Fit) and verdict.promises[-1] == ("disk:data", 7, 20 * GIB)
+    assert words(judged(job(), host(80, disk=20), disk_mib=21 * GIB)) == (
         "disk: needs 21.0 GiB, 20.0 GiB free on /data",
     )
+
+
+def test_a_hub_cache_on_a_disk_of_its_own_must_have_room_as_well() -> None:
+    box = replace(host(80), hub=Disk(path="/fs", free_mib=10 * GIB, free_inodes=None, resource="disk:fs"))
+    assert isinstance(judged(job(), box, hub_mib=10 * GIB), Fit)
+    assert words(judged(job(), box, hub_mib=11 * GIB)) == ("disk: needs 11.0 GiB, 10.0 GiB free on /fs",)
 
 
 def test_disk_is_promised_too() -> None:
@@ -149,13 +161,9 @@ def test_a_network_failure_is_not_tried_again_at_once() -> None:
     assert isinstance(judged(job(reason=Reason.TRAINER_KILLED, attempt=1), host(80)), Fit)
 
 
-def test_a_disk_that_was_filled_up_must_have_room_for_all_of_it() -> None:
-    full = job(reason=Reason.DISK_FULL, box="box-a", attempt=1, needs={"disk_mib": 50 * GIB})
-    assert words(judged(full, host(80, disk=40), here_mib=45 * GIB)) == (
-        "disk: needs 50.0 GiB, 40.0 GiB free on /data",
-    )
-    assert isinstance(judged(full, host(80, disk=60), here_mib=45 * GIB), Fit)
-    assert isinstance(judged(replace(full, box="box-b"), host(80, disk=40), here_mib=45 * GIB), Fit)
+def test_a_disk_that_ran_full_is_no_pause() -> None:
+    """What must be free before it is taken again is in the plan: stock.py."""
+    assert isinstance(judged(job(reason=Reason.DISK_FULL, box="box-a"), host(80)), Fit)
 
 
 # -- caches that may go

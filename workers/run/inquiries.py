@@ -34,6 +34,8 @@ class Heard:
     #: "ok", "refused" or "unknown"; "" if nobody could be asked.
     push: str = ""
     push_why: str = ""
+    #: Bytes of what is wanted of each repository, by pin.
+    sizes: dict[str, int] = field(default_factory=dict)
     #: What its user should know.
     notes: list[str] = field(default_factory=list)
 
@@ -97,6 +99,8 @@ def _send(
                 heard.push, heard.push_why = line["push"], line["why"]
             elif "say" in line:
                 heard.notes.append(line["say"])
+            elif "blobs" in line:
+                heard.sizes[cases[line["n"]].fetch.pin] = sum(int(size) for _, size in line["blobs"])
             elif "open" in line:
                 case = cases[line["n"]]
                 case.refused, case.settled = None, True

@@ -75,6 +75,12 @@ def was_laid(fetch: Fetch, hf_home: Path, sha: str) -> bool:
         return False
 
 
+def laid_bytes(fetch: Fetch, hf_home: Path, sha: str) -> int:
+    """What a download that ended laid there, bytes. Raises OSError, ValueError."""
+    files: Mapping[str, int] = json.loads(_whole(fetch, hf_home, sha).read_text(encoding="utf-8"))
+    return sum(files.values())
+
+
 def is_whole(fetch: Fetch, hf_home: Path, sha: str) -> bool:
     """Whether the commit lies there as far as can be seen without the Hub; it may have been laid by hand."""
     if was_laid(fetch, hf_home, sha):

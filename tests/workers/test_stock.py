@@ -1,0 +1,144 @@
+"""What lies on a box already is not asked for again, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pi0q.jobs.disk import Plan
+from pi0q.jobs.record import Record, Saved
+from pi0q.jobs.spec import Spec, parse
+from pi0q.jobs.state import State
+from pi0q.queue.settings import Settings
+from pi0q.workers import probe
+from pi0q.workers.probe import Disk
+from pi0q.workers.run import fetches
+from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.stock import Stock, fetched_mib, laid
+
+from .caches import MIB, checkpoint, fill, repo
+
+SPEC = parse(
+    "name: x\ntrain: {dataset: {repo_id: you/box}, policy: {type: pi0, pretrained_path: lerobot/pi0, "
+    "compile_model: true}}\n",
+    filename="x",
+)
+
+
+@pytest.fixture
+def stock(chosen: Settings) -> Stock:
+    return Stock(chosen, "box-a")
+
+
+def job(**fields: Any) -> Record:
+    known: dict[str, Any] = {"id": "a1", "name": "x", "state": State.QUEUED, "priority": "normal", "submitter": ""}
+    known |= {"spec": {}, "needs": {"disk_mib": 7}, "created_ms": 0, "updated_ms": 0}
+    return Record(**known | fields)
+
+
+def here(plan: Plan) -> dict[str, int]:
+    return {item.kind: item.here_mib for item in plan.items if item.here_mib}
+
+
+def lay(folder: Path, mib: int, *, patterns: tuple[str, ...] = ()) -> str:
+    """Marks a repository as one that a finished download laid; its commit."""
+    sha = (folder / "refs" / "main").read_text()
+    part = f"{zlib.crc32(' '.join(patterns).encode()):08x}"
+    (folder / f".pi0q-whole-{sha}-{part}").write_text(json.dumps({"weights.bin": mib * MIB}))
+    return sha
+
+
+def test_a_box_that_has_nothing_needs_all_of_it(stock: Stock) -> None:
+    plan = stock.plan(job(), SPEC)
+    assert here(plan) == {} and plan.lacks_mib == plan.mib > 20 * 1024
+
+
+def test_a_base_that_lies_here_whole_is_neither_asked_for_nor_guessed(stock: Stock, chosen: Settings) -> None:
+    folder = repo(chosen.hf_home, "lerobot/pi0", mib=3)
+    before = stock.plan(job(), SPEC)
+    assert "base" not in here(before), "nobody knows whether it is whole"
+    sha = lay(folder, 3)
+    warm = Stock(chosen, "box-a")
+    found = warm.plan(job(), SPEC)
+    assert here(found) == {"base": 3}
+    base = next(item for item in before.items if item.kind == "base")
+    assert found.lacks_mib == before.lacks_mib - base.mib, "all of it is here, however small"
+    assert here(warm.plan(job(pins={"lerobot/pi0": sha}), SPEC)) == {"base": 3}
+    assert here(warm.plan(job(pins={"lerobot/pi0": "b" * 40}), SPEC)) == {}, "another commit is another base"
+
+
+def test_a_torn_base_is_fetched_again(stock: Stock, chosen: Settings) -> None:
+    folder = repo(chosen.hf_home, "lerobot/pi0", mib=3)
+    lay(folder, 3)
+    next((folder / "blobs").iterdir()).write_bytes(b"torn")
+    assert here(stock.plan(job(), SPEC)) == {}
+
+
+def test_only_verified_checkpoints_count(stock: Stock, chosen: Settings) -> None:
+    """What was set aside, moved aside or never finished goes again, and its room must not be counted on."""
+    directory = RunDirectory(chosen.runs / "a1")
+    checkpoint(directory, 10, mib=2, verified=False)
+    checkpoint(directory, 20, mib=2, verified=False, bad=True)
+    fill(directory.path / "output.old" / "checkpoints" / "000005" / "model", 3)
+    assert here(stock.plan(job(), SPEC)) == {}
+    checkpoint(directory, 30, mib=2)
+    saved = Saved(step=30, path="", manifest="", bytes=2 * MIB)
+    found = stock.plan(job(checkpoint=saved), SPEC)
+    kinds = here(found)
+    assert kinds["checkpoints"] == 2 and found.measured
+    # It resumes, so that no base is needed.
+    assert kinds["base"] == next(item.mib for item in found.items if item.kind == "base")
+
+
+def test_kernels_are_those_of_this_job_where_it_ran_here(stock: Stock, chosen: Settings) -> None:
+    fill(chosen.home / "cache" / "inductor" / "k", 2)
+    fill(chosen.home / "cache" / "triton" / "k", 1)
+    assert here(stock.plan(job(), SPEC)) == {}
+    assert here(stock.plan(job(box="box-b", started_ms=1), SPEC)) == {}
+    assert here(stock.plan(job(box="box-a", started_ms=1), SPEC)) == {"kernels": 3}
+
+
+def test_what_any_box_heard_of_the_hub_is_right_here_too(stock: Stock) -> None:
+    told: dict[str, Any] = {"box-b": {"ok": True, "sizes": {"datasets/you/box": 3 * MIB, "lerobot/pi0": "a lie"}}}
+    found = {item.kind: item for item in stock.plan(job(preflight=told), SPEC).items}
+    assert (found["dataset"].mib, found["dataset"].why) == (3, "as the Hub tells it")
+    assert found["base"].why == "the usual size for pi0"
+
+
+def test_a_box_whose_disk_ran_full_asks_for_more_than_it_had(stock: Stock) -> None:
+    held: dict[str, Any] = {"checkpoint_mib": 50, "free": {"box-a": 900_000}}
+    assert stock.plan(job(disk_plan=held), SPEC).lacks_mib == 900_000
+    elsewhere = Stock(stock.settings, "box-b").plan(job(disk_plan=held), SPEC)
+    assert elsewhere.lacks_mib < 100_000 and elsewhere.checkpoint_mib == 50
+
+
+def test_where_the_hubs_cache_is_elsewhere_each_disk_is_asked_for_its_own(
+    stock: Stock, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = replace(probe.measure(replace(chosen, fake_gpus=()), box="box-a"), hub=None)
+    one = stock.want(job(), SPEC, host)
+    assert (one.disk_mib, one.hub_mib) == (stock.plan(job(), SPEC).lacks_mib, 0)
+    fs = Disk(path="/fs", free_mib=1, free_inodes=None, resource="disk:fs")
+    two = stock.want(job(), SPEC, replace(host, hub=fs))
+    assert two.disk_mib + two.hub_mib == one.disk_mib and two.hub_mib > 20 * 1024
+    assert stock.want(job(), "its spec is not valid", host).disk_mib == 7
+    assert stock.shown["a1"]["lacks_mib"] == one.disk_mib
+
+
+def test_what_was_fetched_for_a_run_is_no_longer_to_come(stock: Stock, chosen: Settings) -> None:
+    wanted = fetches.wanted(SPEC, resuming=False)
+    before = laid(wanted, chosen, {})
+    assert set(before.values()) == {0}
+    lay(repo(chosen.hf_home, "lerobot/pi0", mib=3), 3)
+    assert fetched_mib(wanted, before, chosen, {}) == 3
+    assert fetched_mib(wanted, laid(wanted, chosen, {}), chosen, {}) == 0
+
+
+def test_a_job_of_its_own_dataset_asks_the_cache_for_nothing(stock: Stock) -> None:
+    own: Spec = parse("name: x\ntrain: {dataset: {repo_id: a/b, root: d}, policy: {type: act}}\n", filename="x")
+    assert {item.kind for item in stock.plan(job(), own).items} == {"backbone", "checkpoints", "spare"}
