@@ -106,9 +106,8 @@ def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset
         train["wandb.run_id"] = run_id
         # LeRobot would upload every checkpoint (7-14 GB of weights) from inside the training loop.
         train.setdefault("wandb.disable_artifact", True)
-    if not train.get("policy.repo_id"):
-        # On unless told otherwise, and then a missing repo_id ends the run before its first step.
-        train.setdefault("policy.push_to_hub", False)
+    # The box pushes when the training is over (workers/after/push.py): here a Hub that is away would fail the job.
+    train["policy.push_to_hub"] = False
     train["eval_freq" if flags.line(lerobot) == "0.4" else "env_eval_freq"] = 0
     if dataset_root is not None:
         train["dataset.root"] = dataset_root

@@ -95,6 +95,10 @@ class Record:
     wandb_url: str | None = None
     #: Where an offline WandB run lies on the box.
     wandb_dir: str | None = None
+    #: The push of the trained policy once it succeeded: state (pending, done, failed), repo, url, detail, tries.
+    push: Mapping[str, Any] = field(default_factory=dict)
+    #: WandB runs that were kept on boxes, by box: state (pending, done, failed), mb, detail, tries.
+    wandb_sync: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict)
     #: What was found before a claim, by box: ok, why not, seconds, notes, wandb, dataset (its facts).
@@ -129,7 +133,7 @@ class Record:
 _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
          "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
-_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan")
+_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "held", "run_dir", "boot")  # fmt: skip
 

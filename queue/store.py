@@ -235,6 +235,27 @@ class Store(Records):
         """Gives a job another priority, where it waits and for whenever it waits again; its state. Raises NotFound."""
         return self._state_after("bump", job_id, priority.value, message.queue_key(priority.step), text)
 
+    def after(
+        self, job_id: str, epoch: int, *, box: str, field: str, told: Mapping[str, Any], own: bool = False, **more: Any
+    ) -> int:
+        """Writes down how a chore of a run stands (workers/aftercare.py); the ms of its user's last wish to try it.
+
+        A chore of the whole job is told by the box where it ended, under the epoch of its end; with `own` a box says
+        under its name what became of its own part. Raises NotOwner, or ServerOlder where the server does not know of
+        that run. `more` are fields of the record besides.
+        """
+        written = _json(to_hash(more))
+        answer = self._run("after", job_id, epoch, box, field, json.dumps(dict(told)), int(own), written)
+        if answer[0] == OLDER:
+            raise ServerOlder(f"the server does not know of epoch {epoch} of {job_id}")
+        if not answer[0]:
+            raise NotOwner(f"{job_id} did not end on {box} under epoch {epoch}")
+        return int(answer[1])
+
+    def retry(self, job_id: str, *, text: str) -> None:
+        """Asks the boxes that have chores of this job left to try them now."""
+        self._run("retry", job_id, text)
+
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
         """Returns jobs of dead leases to the queue and lost messages to their place; the ids it mended.
 

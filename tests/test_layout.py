@@ -12,7 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("jobs", "queue", "workers", "ops")
 #: Folders that are part of the package without a file that says so.
-BARE = (*FOLDERS, "workers/run", "ops/checks", "ops/autodl", "queue/verbs", "queue/lua", "jobs/examples")
+BARE = (
+    *FOLDERS,
+    "workers/run",
+    "workers/after",
+    "ops/checks",
+    "ops/autodl",
+    "queue/verbs",
+    "queue/lua",
+    "jobs/examples",
+)
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 350
 

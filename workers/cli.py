@@ -19,6 +19,7 @@ from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store
 from pi0q.workers import again, agent, control, door, orphans, tasks
+from pi0q.workers.aftercare import Aftercare
 from pi0q.workers.box import Box
 from pi0q.workers.ending import Ending
 from pi0q.workers.presence import NameTaken
@@ -69,10 +70,13 @@ def serve(settings: all_settings.Settings, slots: int | None, lives: again.Lives
     ending = Ending(box)
     door.enter(box, patient=lives is not None)
     click.echo(f"Box {box.name} takes jobs from {settings.safe_url()}, {box.slots} at a time; runs: {settings.runs}")
+    aftercare = Aftercare(settings, Store(connect(settings), settings.prefix), box=box.name)
+    aftercare.start()
     try:
         celery(box, ending)
     finally:
         box.stopping.set()
+        aftercare.stop()
         box.launcher.close()
         # Nobody adopts what a runner leaves behind that died just now.
         box.orphans.end()

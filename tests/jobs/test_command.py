@@ -29,7 +29,7 @@ GUIDE = [
     "--policy.train_expert_only=false",
     "--steps=50000",
     "--policy.device=cuda",
-    "--policy.push_to_hub=true",
+    "--policy.push_to_hub=false",
     "--policy.repo_id=puheliang/pi0_fmc3_grab_box_v2",
     "--batch_size=32",
     "--save_freq=20000",
@@ -103,10 +103,12 @@ def test_who_asks_for_artifacts_gets_them() -> None:
     assert told["wandb.disable_artifact"] == "false"
 
 
-def test_nothing_is_pushed_unasked() -> None:
-    """LeRobot pushes by default, and without a repo_id fails before the first step."""
-    assert flags(fresh(job("policy.type: act"), **HERE))["policy.push_to_hub"] == "false"
-    assert "policy.push_to_hub" not in flags(fresh(job("policy.type: act, policy.repo_id: me/p"), **HERE))
+def test_no_trainer_pushes() -> None:
+    """LeRobot pushes by default, and fails there after all of the training; the box does it apart."""
+    asked = "policy.type: act, policy.repo_id: me/p, policy.push_to_hub: true"
+    for text in ("policy.type: act", "policy.type: act, policy.repo_id: me/p", asked):
+        assert flags(fresh(job(text), **HERE))["policy.push_to_hub"] == "false"
+        assert flags(resumed(job(text), checkpoint="/c/000002", **HERE))["policy.push_to_hub"] == "false"
 
 
 def test_the_job_names_its_wandb_run() -> None:

@@ -20,6 +20,7 @@ FULL: dict[str, Any] = {
     "wandb_dir": "/data/wandb", "pins": {"lerobot/pi0": "c0ffee"}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
     "disk_plan": {"checkpoint_mib": 22000, "free": {"autodl-1": 90000}},
+    "push": {"state": "pending", "repo": "you/it"}, "wandb_sync": {"autodl-1": {"state": "done", "mb": 0.5}},
 }  # fmt: skip
 
 

@@ -57,6 +57,16 @@ class RunDirectory:
         return self.path / "ledger.json"
 
     @property
+    def card(self) -> Path:
+        """The model card, which the trainer writes at its end where the policy will be pushed."""
+        return self.path / "card.md"
+
+    @property
+    def wandb(self) -> Path:
+        """WandB runs of earlier lives from step 0."""
+        return self.path / "wandb"
+
+    @property
     def output(self) -> Path:
         """LeRobot's output_dir."""
         return self.path / "output"
@@ -74,6 +84,10 @@ class RunDirectory:
         """Makes room for a start from step 0: LeRobot refuses an output_dir that exists."""
         if self.output.exists():
             old = self.path / "output.old"
+            # They may not be at WandB yet, and what is old goes one day.
+            for run in (self.output / "wandb").glob("*run-*"):
+                self.wandb.mkdir(exist_ok=True)
+                run.rename(self.wandb / run.name)
             if old.exists():
                 shutil.rmtree(old)
             self.output.rename(old)

@@ -98,8 +98,6 @@ def at_home(spec: Spec, fetches: Iterable[Fetch], *, hf_home: Path, pins: Mappin
 def needs_network(spec: Spec) -> str | None:
     """Why the trainer must reach the Hub itself; None if the caches are all it needs."""
     train = spec.train
-    if pushes(spec):
-        return "policy.push_to_hub: the trained policy goes to the Hub at the end"
     if train.get("dataset.streaming") and not train.get("dataset.root"):
         return "dataset.streaming: the dataset is read over the network"
     if train.get("policy.use_peft"):
@@ -110,10 +108,9 @@ def needs_network(spec: Spec) -> str | None:
 
 
 def pushes(spec: Spec) -> bool:
-    """Whether its trainer pushes the policy at the end."""
-    train = spec.train
-    # LeRobot pushes unless told otherwise; jobs.command tells it otherwise where no repo_id is given.
-    return bool(train.get("policy.push_to_hub", bool(train.get("policy.repo_id")))) and not spec.rehearsal
+    """Whether its policy goes to the Hub when it is trained: as LeRobot does, unless told otherwise."""
+    repo = bool(spec.train.get("policy.repo_id"))
+    return repo and bool(spec.train.get("policy.push_to_hub", True)) and not spec.rehearsal
 
 
 def without_wandb(spec: Spec) -> Spec:
@@ -125,7 +122,7 @@ def without_wandb(spec: Spec) -> Spec:
 def talks_to(spec: Spec) -> tuple[str, ...]:
     """The places outside that its trainer talks to, as `network.environment` names them."""
     why = needs_network(spec)
-    hub = () if why is None else ("hub",) if why.startswith("policy.push_to_hub") else ("files",)
+    hub = () if why is None else ("files",)
     online = spec.train.get("wandb.mode") in (None, "online") and not spec.rehearsal
     return (*hub, "wandb") if spec.train.get("wandb.enable") and online else hub
 

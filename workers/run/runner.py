@@ -33,7 +33,7 @@ from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
 from pi0q.workers import preflight
-from pi0q.workers.run import cache, environment, fetches, launch, process, rehearsal, saves, words
+from pi0q.workers.run import bequest, cache, environment, fetches, launch, process, rehearsal, saves, words
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.farewell import End, Farewell
 from pi0q.workers.run.hang import Watch
@@ -305,6 +305,7 @@ class Runner:
             if full and (gone := saves.make_room(self.directory.checkpoints)):
                 self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
             self.log.say(str(stop))
+            self.progress.update(**bequest.leave(self, stop.reason))
             self.log.close()
             self.reporter.stop()
             end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds)

@@ -1,0 +1,35 @@
+"""What is left to do for a run and needs the network: its words and its times. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import State
+
+#: Seconds before the next try after a first one that failed; twice that the next time.
+FIRST_REST_SECONDS = 60.0
+#: The longest rest between two tries, whoever asked for longer; also for what only a person can mend.
+LONGEST_REST_SECONDS = 1800.0
+
+
+def rest_seconds(tries: int, *, asked: float = 0.0, slowly: bool = False) -> float:
+    """How long a chore rests after this many tries in a row that failed.
+
+    `asked` is what whoever refused it said; `slowly`: a person has to act first, so it is asked for now and then.
+    """
+    if slowly:
+        return LONGEST_REST_SECONDS
+    doubled = FIRST_REST_SECONDS * 2.0 ** min(max(tries - 1, 0), 10)
+    return min(LONGEST_REST_SECONDS, max(doubled, asked))
+
+
+def left(job: Record) -> Iterator[str]:
+    """What still waits to be done for a job, each in a few words: `push pending: the Hub could not be reached`."""
+    if job.state is State.SUCCEEDED and job.push.get("state") in ("pending", "failed"):
+        yield f"push {job.push['state']}: {job.push.get('detail') or 'it begins soon'}"
+    for box, told in sorted(job.wandb_sync.items()):
+        if told.get("state") in ("pending", "failed"):
+            why = f" ({told['detail']})" if told.get("detail") else ""
+            where = f" on {box}" if box != job.box else ""
+            yield f"WandB offline, {float(told.get('mb') or 0):.1f} MB to sync{where}{why}"

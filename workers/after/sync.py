@@ -1,0 +1,151 @@
+"""The chore `wandb`: runs that were kept on this box go to WandB, into the one run that the job has there.
+
+By the `wandb` of the trainer's Python, as a child. The first of a job is sent as it is, which may be repeated; others
+are appended: `wandb sync` without `--append` overwrites what the run has at WandB already.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pi0q.jobs.spec import Spec
+from pi0q.queue.settings import Settings
+from pi0q.workers import accounts, interpreter, network
+from pi0q.workers.aftercare import Desk, Did, Later
+from pi0q.workers.run import environment, tracking
+from pi0q.workers.run.chores import Chore
+from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.log import SECRET_NAMES, SECRETS, clean
+
+#: Seconds that a sync may take, whatever it sends, and the slowest line that is waited for beyond that, MB/s.
+LEAST_SECONDS, SLOWEST_MB_S = 300.0, 0.02
+#: Seconds between two looks at whether the worker stops.
+LOOK_SECONDS = 0.5
+#: What it is of the box's environment that would keep WandB from syncing, or is not for it.
+DROPPED = (
+    "PI0Q_",
+    "CELERY_",
+    "WANDB_MODE",
+    "WANDB_DISABLED",
+    "WANDB_RUN_ID",
+    "WANDB_RESUME",
+    "WANDB_SILENT",
+    "HF_TOKEN",
+)
+#: Why it has to wait for a person, or for WandB.
+WHY = {
+    "none": "{box} has no WandB key: run `wandb login` on it, then `pi0q retry {job}`",
+    "refused": "WandB refuses the key of {box}: run `wandb login` on it, then `pi0q retry {job}`",
+    "away": "WandB does not answer",
+}
+_URL = re.compile(r"https?://\S+/runs/\S+")
+
+
+def wanted(spec: Spec) -> bool:
+    """Whether what is kept on the box is to go to WandB: its user wants it online."""
+    online = spec.train.get("wandb.mode") in (None, "online")
+    return bool(spec.train.get("wandb.enable")) and online and not spec.rehearsal
+
+
+def chore(spec: Spec, directory: RunDirectory, *, epoch: int, box: str, python: str = "") -> Chore | None:
+    """The sync of what the runs of a job kept here; None where there is nothing to sync."""
+    left = tracking.unsynced(directory, over=True) if wanted(spec) else []
+    if not left:
+        return None
+    return Chore(
+        kind="wandb", epoch=epoch, box=box, order={"python": python}, result={"mb": round(tracking.megabytes(left), 3)}
+    )
+
+
+def work(desk: Desk) -> Did:
+    """Syncs them, the oldest first. Raises Later."""
+    left = tracking.unsynced(desk.directory)
+    if not left:
+        return Did(detail="nothing of it is left here")
+    told = accounts.wandb(desk.settings, os.environ, user_home=Path.home())
+    if told.state != "ok":
+        why = WHY[told.state].format(box=desk.chore.box, job=desk.job_id)
+        raise Later(why, slowly=told.state != "away")
+    python, url, size = _python(desk), desk.record.wandb_url or "", tracking.megabytes(left)
+    for path in left:
+        desk.say(f"syncing {path.name}")
+        url = _sync(desk, path, python, append=_has_begun(desk)) or url
+    if tracking.unsynced(desk.directory):
+        raise Later("more of it came meanwhile")
+    many = f"{len(left)} runs" if len(left) != 1 else "1 run"
+    return Did(detail=f"synced {many}", result={"mb": round(size, 3)}, fields={"wandb_url": url} if url else {})
+
+
+def _python(desk: Desk) -> str:
+    given = str(desk.chore.order.get("python") or "")
+    if given and Path(given).exists():
+        return given
+    found = interpreter.find(desk.settings)
+    if isinstance(found, interpreter.NoTrainer):
+        raise Later(f"no Python with wandb on {desk.chore.box}: {found.why}", slowly=True)
+    return found.python
+
+
+def _has_begun(desk: Desk) -> bool:
+    """Whether WandB has something of the job's run already."""
+    here = any(tracking.synced(path) for path in tracking.kept(desk.directory))
+    elsewhere = any(box != desk.chore.box for box in desk.record.wandb_sync)
+    return here or elsewhere or bool(desk.record.wandb_url)
+
+
+def _sync(desk: Desk, path: Path, python: str, *, append: bool) -> str:
+    """Sends one run directory; its address at WandB. Raises Later."""
+    more = ["--append"] if append else []
+    said = _run(desk, [python, "-m", "wandb", "sync", *more, str(path)], path)
+    if "previously created and deleted" in said:
+        desk.say("its run was deleted at WandB: syncing into a new one")
+        said = _run(desk, [python, "-m", "wandb", "sync", "--id", f"{tracking.run_id(path)}-2", str(path)], path)
+    if not tracking.synced(path):
+        raise Later(f"`wandb sync` of {path.name} failed: {_last_line(said)}")
+    found = _URL.findall(said)
+    return found[-1] if found else ""
+
+
+def _last_line(said: str) -> str:
+    """What it said last, without secrets."""
+    known = [value for name, value in os.environ.items() if SECRET_NAMES.search(name) and len(value) >= 8]
+    secrets = re.compile("|".join([*map(re.escape, known), SECRETS.pattern]))
+    lines = [clean(line.encode(), secrets).strip() for line in said.splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "it said nothing")
+
+
+def _run(desk: Desk, argv: list[str], path: Path) -> str:
+    """What the command said. Raises Later where it takes too long, or the worker stops."""
+    settings = desk.settings
+    scratch = settings.home / "cache" / "wandb"
+    scratch.mkdir(parents=True, exist_ok=True)
+    log = scratch / "sync.log"
+    deadline = time.monotonic() + LEAST_SECONDS + tracking.megabytes([path]) / SLOWEST_MB_S
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            argv, env=env(os.environ, settings), cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            while child.poll() is None:
+                if desk.stopping.is_set():
+                    raise Later("the worker stopped")
+                if time.monotonic() > deadline:
+                    raise Later(f"`wandb sync` of {path.name} did not end")
+                time.sleep(LOOK_SECONDS)
+        finally:
+            child.kill()
+            child.wait()
+    return log.read_text(errors="replace")
+
+
+def env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """What the child gets: its way to WandB, the key as the box has it, and places on the data disk."""
+    found = network.environment(("wandb",), base, settings) | environment.caches(settings)
+    found = {name: value for name, value in found.items() if not name.startswith(DROPPED)}
+    return found | {"WANDB_DIR": found["WANDB_CACHE_DIR"]}

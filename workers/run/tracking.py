@@ -1,0 +1,53 @@
+"""WandB runs as they lie in a run's directory: which of them WandB does not have yet."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pi0q.workers.run.directory import RunDirectory
+
+#: Beside an online run's files: it ended before WandB had all of it.
+LEFT = "pi0q.left"
+_RUN = re.compile(r"(offline-)?run-(\d{8}_\d{6})-(.+)")
+
+
+def kept(directory: RunDirectory) -> Iterator[Path]:
+    """Directories of WandB runs that WandB may not have, oldest first."""
+    places = [directory.wandb, directory.path / "output.old" / "wandb", directory.output / "wandb"]
+    found = [
+        (match[2], path) for place in places for path in place.glob("*run-*") if (match := _RUN.fullmatch(path.name))
+    ]
+    for _, path in sorted(found):
+        offline = path.name.startswith("offline-") or (path / LEFT).exists()
+        if offline and not path.is_symlink() and any(path.glob("run-*.wandb")):
+            yield path
+
+
+def unsynced(directory: RunDirectory, *, over: bool = False) -> list[Path]:
+    """Those that are to be synced yet; none that a trainer may still be writing, unless the run is `over`."""
+    live = not over and directory.other_runner(sys.maxsize) is not None
+    begun = directory.tag_file.stat().st_mtime if live else None
+    return [path for path in kept(directory) if not synced(path) and (begun is None or _written(path) < begun)]
+
+
+def synced(path: Path) -> bool:
+    """Whether WandB has all of this run directory, by the mark that `wandb sync` leaves."""
+    return any(path.glob("run-*.wandb.synced"))
+
+
+def run_id(path: Path) -> str:
+    """The id of the WandB run in a directory."""
+    match = _RUN.fullmatch(path.name)
+    return match[3] if match else ""
+
+
+def megabytes(paths: list[Path]) -> float:
+    """What they hold, MB."""
+    return sum(file.stat().st_size for path in paths for file in path.rglob("*") if file.is_file()) / 1e6
+
+
+def _written(path: Path) -> float:
+    return max((file.stat().st_mtime for file in path.glob("run-*.wandb")), default=0.0)
