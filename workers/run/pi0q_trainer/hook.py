@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
@@ -16,6 +15,7 @@ from . import pi0, wandb_run
 from .ends import INTERRUPTED, NONFINITE, leave
 from .events import Events
 from .lease import Lease
+from .order import Order
 
 #: our name of a number -> LeRobot's meter
 METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
@@ -34,6 +34,7 @@ class Hook:
     def __init__(self, events: Events, lease: Lease | None = None) -> None:
         self.events, self.lease, self.pid = events, lease or Lease(None), os.getpid()
         self.every_s = float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf)
+        self.order = Order()
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
         self.save_freq: Any = None
@@ -49,6 +50,7 @@ class Hook:
         """Replace what is there; False, and nothing touched, when LeRobot is laid out in another way."""
         if not all(callable(getattr(train, name, None)) for name in (*self.NEEDED, "main")):
             return False
+        self.order.install(train)
         for name in (*self.NEEDED, *self.WELCOME):
             if hasattr(train, name):
                 self.original[name] = getattr(train, name)
@@ -105,14 +107,12 @@ class Hook:
         return logger
 
     def ready(self, step: int) -> None:
-        """The last moment before the first step. LeRobot restores the random state much too early."""
+        """The last moment before the first step."""
         self.step, self.saved_at = step, time.monotonic()
         self.events.send("ready", step=step, steps=self.cfg.steps, params=self.params)
         if getattr(self.cfg.policy, "compile_model", False):
             self.events.send("compiling")
-        if self.cfg.resume:
-            random_utils = importlib.import_module("lerobot.utils.random_utils")
-            random_utils.load_rng_state(Path(self.cfg.checkpoint_path) / "training_state")
+        self.order.settle(self.cfg)
 
     # Each step.
 

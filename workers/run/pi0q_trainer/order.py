@@ -1,0 +1,178 @@
+"""The batches of a resumed training, as they would have been without the stop.
+
+LeRobot saves the random state and restores it too early: what it builds afterwards draws from it. Besides,
+    0.6.1  tells its sampler where to go on, but accelerate then sets the sampler's epoch back to 0: from the second
+           epoch on, a resume would repeat samples of the first;
+    0.4.4  does not restore the order of the data, which it draws from the random state as an epoch begins;
+    both   draw image transforms in processes whose random state is nowhere saved (see loader/pi0q_dice.py).
+Until it is interrupted a training draws what it would draw without pi0q, except for image transforms.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+#: In training_state/, where LeRobot draws the order of the data from it: the random state as the epoch began.
+EPOCH_RNG = "pi0q_epoch_rng.safetensors"
+
+
+class Numbered:
+    """A batch sampler whose batches begin with their step; of the first epoch it leaves out what was trained on."""
+
+    def __init__(self, sampler: Any, *, step: int, skip: int, tell: bool) -> None:
+        self.sampler, self.step, self.skip, self.tell = sampler, step, skip, tell
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        for indices in itertools.islice(iter(self.sampler), skip, None):
+            yield [self.step, *indices] if self.tell else indices
+            self.step += 1
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["sampler"], name)
+
+
+class Epochs:
+    """A data loader that says when it begins an epoch."""
+
+    def __init__(self, loader: Any, begins: Callable[[], None]) -> None:
+        self.loader, self.begins = loader, begins
+
+    def __iter__(self) -> Iterator[Any]:
+        self.begins()
+        return iter(self.loader)
+
+
+class Order:
+    """Stands in for functions of LeRobot's train script, as `Hook` does."""
+
+    NEEDED = ("cycle", "load_training_state")
+    WELCOME = ("make_dataset", "make_train_eval_datasets", "_dataloader_worker_kwargs", "save_checkpoint")
+
+    def __init__(self) -> None:
+        self.original: dict[str, Any] = {}
+        #: Step and training_state/ of the checkpoint that this training goes on from.
+        self.step, self.state = 0, Path()
+        self.resumed = self.restored = False
+        self.finds_its_place = self.throws_dice = False
+        #: The random state as the present epoch began.
+        self.epoch_rng: dict[str, Any] = {}
+
+    def install(self, train: Any) -> None:
+        if all(hasattr(train, name) for name in self.NEEDED):
+            self.finds_its_place = hasattr(train, "compute_sampler_state")
+            for name in (*self.NEEDED, *self.WELCOME):
+                if hasattr(train, name):
+                    self.original[name] = getattr(train, name)
+                    setattr(train, name, getattr(self, name))
+
+    def settle(self, cfg: Any) -> None:
+        """The last moment before the first step: restores the random state if nothing else did."""
+        if cfg.resume and not self.restored:
+            self.restored = True
+            random_utils().load_rng_state(Path(cfg.checkpoint_path) / "training_state")
+
+    # What LeRobot calls, in this order.
+
+    def make_dataset(self, cfg: Any) -> Any:
+        dataset = self.original["make_dataset"](cfg)
+        self.give_dice(cfg, dataset)
+        return dataset
+
+    def make_train_eval_datasets(self, cfg: Any) -> Any:
+        train, held_out = self.original["make_train_eval_datasets"](cfg)
+        self.give_dice(cfg, train)
+        return train, held_out
+
+    def give_dice(self, cfg: Any, dataset: Any) -> None:
+        if not cfg.dataset.image_transforms.enable or cfg.dataset.streaming or hasattr(dataset, "__getitems__"):
+            return
+        # At the end, and for good: workers that are started afresh find it where their parent did.
+        sys.path.append(str(Path(__file__).with_name("loader")))
+        dice = importlib.import_module("pi0q_dice")
+        dataset.__getitems__ = functools.partial(dice.fetch, dataset, cfg.seed or 0)
+        self.throws_dice = True
+
+    def load_training_state(self, checkpoint: Path, *args: Any, **kwargs: Any) -> Any:
+        found = self.original["load_training_state"](checkpoint, *args, **kwargs)
+        self.step, self.state, self.resumed = found[0], Path(checkpoint) / "training_state", True
+        return found
+
+    def _dataloader_worker_kwargs(self, cfg: Any) -> Any:
+        made = self.original["_dataloader_worker_kwargs"](cfg)
+        if cfg.eval_steps and made.get("persistent_workers"):
+            # Lasting workers cost a draw when they start: at the first evaluation, or once more after a resume.
+            return {**made, "generator": sys.modules["torch"].Generator().manual_seed(cfg.seed or 0)}
+        return made
+
+    def cycle(self, loader: Any) -> Any:
+        torch = sys.modules["torch"]
+        if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+            if self.resumed:
+                print("pi0q: a streamed dataset begins anew: LeRobot does not keep its place", flush=True)
+            return self.original["cycle"](loader)
+        return self.batches(loader)
+
+    def batches(self, loader: Any) -> Iterator[Any]:
+        """Each batch from the checkpoint's step on; around the first one the random state becomes what it was."""
+        epoch, done = divmod(self.step, len(loader))
+        skip = 0
+        if self.resumed and self.finds_its_place:
+            loader.iteration = epoch
+        elif self.resumed and done and self.recall():
+            skip = done
+        base = getattr(loader, "base_dataloader", loader)
+        numbered = Numbered(base.batch_sampler, step=self.step, skip=skip, tell=self.throws_dice)
+        # A DataLoader lets nobody set this: it is itself what tells its workers what to load.
+        object.__setattr__(base, "batch_sampler", numbered)
+        batches = self.original["cycle"](Epochs(loader, self.note))
+        if self.resumed:
+            # What beginning an epoch draws came after this checkpoint, or before it; lasting workers draw nothing.
+            after = done == 0 and not loader.persistent_workers
+            if after:
+                self.restore()
+            first = next(batches)
+            if not after:
+                self.restore()
+            yield first
+        yield from batches
+
+    def note(self) -> None:
+        if not self.finds_its_place:
+            self.epoch_rng = random_utils().serialize_rng_state()
+
+    def save_checkpoint(self, checkpoint_dir: Path, *args: Any, **kwargs: Any) -> Any:
+        result = self.original["save_checkpoint"](checkpoint_dir, *args, **kwargs)
+        if self.epoch_rng:
+            tensors().save_file(self.epoch_rng, checkpoint_dir / "training_state" / EPOCH_RNG)
+        return result
+
+    def recall(self) -> bool:
+        """The random state as the epoch began, so that it is shuffled as it was."""
+        file = self.state / EPOCH_RNG
+        if not file.exists():
+            print("pi0q: this checkpoint does not tell the order of its data: the epoch begins anew", flush=True)
+            return False
+        random_utils().deserialize_rng_state(tensors().load_file(file))
+        return True
+
+    def restore(self) -> None:
+        random_utils().load_rng_state(self.state)
+        self.restored = True
+
+
+def random_utils() -> Any:
+    return importlib.import_module("lerobot.utils.random_utils")
+
+
+def tensors() -> Any:
+    return importlib.import_module("safetensors.torch")
