@@ -213,7 +213,8 @@ def test_a_long_compile_is_shown_is_not_taken_for_a_hang_and_is_kept(spec: Spec)
 @covers("Q: 出现 `OutOfResources: shared memory` 错误")
 def test_what_autotune_passes_over_is_no_error_of_the_run() -> None:
     line = "OutOfResources: out of resource: shared memory, Required: 180224, Hardware limit: 101376."
-    assert console.event(line, 0.0) is None
+    assert console.Console(9).line(line, 0.0) is None
+    assert console.compiling(line)
     assert classify(0, None, line) is Reason.FINISHED
     assert classify(1, "RuntimeError", line) is Reason.TRAINER_FAILED, "least of all is it the GPU's memory"
 

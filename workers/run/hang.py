@@ -33,6 +33,7 @@ class Watch:
     def event(self, event: Mapping[str, Any], now: float) -> None:
         """A sign of life. Saves, pushes and stops take as long as they take, and so does what follows the last step."""
         self._silent, self._looked, kind = 0.0, now, event.get("event")
+        self.compiles = self.compiles or kind == "compiling"
         self._busy = kind in ("saving", "stopping", "pushing")
         if kind in ("ready", "step"):
             self._done = event.get("step") == event.get("steps")

@@ -25,6 +25,7 @@ from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.order import Order
+from pi0q.workers.run.pace import Plan
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.stop import Stop
 from pi0q.workers.run.training import Training
@@ -73,7 +74,7 @@ class _Steps(Progress):
     """Its own numbers are nobody's; its steps are shown as what the job does now."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
-        super().__init__(None)
+        super().__init__(Plan(steps=0))
         self.show = show
 
     def event(self, event: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ class Runner:
         self.box = order.box or str(self.record.box)
         self.spec = Spec.from_json(self.record.spec)
         self.log: Log
-        self.progress = Progress(self.record.steps, vram_peak_mib=self.record.vram_peak_mib)
+        self.progress = Progress.of(self.record, self.spec)
         self.lease: Lease
         self.owner: Owner
         self.reporter: Reporter

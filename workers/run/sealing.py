@@ -16,11 +16,19 @@ class Sealing:
     """One thread: checkpoints are sealed in the order in which they were saved, and older ones removed behind them."""
 
     def __init__(
-        self, checkpoints: Path, *, epoch: int, keep: int, lease: Lease, log: Log, sealed: Callable[[Saved], None]
+        self,
+        checkpoints: Path,
+        *,
+        epoch: int,
+        keep: int,
+        lease: Lease,
+        log: Log,
+        sealed: Callable[[Saved], None],
+        show: Callable[[str], None],
     ) -> None:
-        """`sealed` is called with each that is vouched for."""
+        """`sealed` is called with each that is vouched for, `show` with what is done now."""
         self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
-        self.lease, self.log, self.sealed = lease, log, sealed
+        self.lease, self.log, self.sealed, self.show = lease, log, sealed, show
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
 
     def add(self, step: int, path: Path) -> None:
@@ -32,6 +40,13 @@ class Sealing:
         self._pool.shutdown()
 
     def _seal(self, step: int, path: Path) -> None:
+        self.show(f"verifying step {step}")
+        try:
+            self._vouch(step, path)
+        finally:
+            self.show("")
+
+    def _vouch(self, step: int, path: Path) -> None:
         try:
             saved = saves.seal(path, step=step, epoch=self.epoch, ours=self.lease.ours)
             gone = saves.prune(self.checkpoints, self.keep, ours=self.lease.ours)

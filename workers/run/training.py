@@ -64,6 +64,7 @@ class Training:
         progress.error = None
         #: Whether the trainer tells its steps and saves itself; else they are read off its console.
         self.hooked, self._seen_last = True, self._last()
+        self._console = console.Console(progress.steps)
         # Read-write, so that it has no end when a writer leaves.
         self._pipe = os.open(directory.pipe, os.O_RDWR | os.O_NONBLOCK)
         self._events = directory.events.open("ab")
@@ -72,8 +73,9 @@ class Training:
         self._wish = ""
         self._open, self._open_lock = True, threading.Lock()
         self._sealing = Sealing(
-            directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed
-        )
+            directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed,
+            show=lambda text: progress.beside("sealing", text),
+        )  # fmt: skip
         self.trainer = process.spawn(argv, env=env, cwd=directory.path)
         self.pid = self.trainer.pid
         self._exit, self._exited = os.pipe()
@@ -146,6 +148,8 @@ class Training:
         now = self.lease.clock()
         if self._killed:
             return
+        if self.progress.saving:
+            self.progress.growing(self.directory.checkpoints)
         if not self.lease.ours():
             self.on("fenced")
             self._kill("its lease is over")
@@ -191,8 +195,13 @@ class Training:
             chunk = os.read(output, READ_BYTES)
         except BlockingIOError:
             return False
+        now = time.time()
+        if not self.hooked and (bar := self._console.bar(chunk, now)):
+            self._take(bar)
         for line in self.log.write(chunk):
-            if not self.hooked and (event := console.event(line, time.time())):
+            if console.compiling(line):
+                self._take({"event": "compiling", "t": now})
+            if not self.hooked and (event := self._console.line(line, now)):
                 self._take(event)
                 self._take_last()
         return bool(chunk)
@@ -206,7 +215,9 @@ class Training:
         name = self._last()
         if name != self._seen_last and (step := step_of(name)) is not None:
             self._seen_last = name
-            self._take({"event": "saved", "step": step, "path": str(self.directory.checkpoints / name)})
+            self._take(
+                {"event": "saved", "t": time.time(), "step": step, "path": str(self.directory.checkpoints / name)}
+            )
 
     def _take_events(self) -> None:
         data = b""

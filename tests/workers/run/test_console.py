@@ -16,7 +16,7 @@ LINE = (
     ("count", "step"), [("5", 5), ("999", 999), ("12K", 12_000), ("1.5K", 1_500), ("2M", 2_000_000)]
 )
 def test_a_step_line_is_a_step_as_exact_as_it_is_written(count: str, step: int) -> None:
-    assert console.event(LINE.format(count), 7.0) == {
+    assert console.Console(9).line(LINE.format(count), 7.0) == {
         "event": "step",
         "t": 7.0,
         "step": step,
@@ -27,9 +27,9 @@ def test_a_step_line_is_a_step_as_exact_as_it_is_written(count: str, step: int) 
 
 def test_a_save_begins() -> None:
     line = "INFO 2026-11-22 14:32:39 ot_train.py:687 Checkpoint policy after step 40"
-    assert console.event(line, 1.0) == {"event": "saving", "t": 1.0, "step": 40}
+    assert console.Console(9).line(line, 1.0) == {"event": "saving", "t": 1.0, "step": 40}
 
 
 @pytest.mark.parametrize("line", ["", "step:x loss: lr:", LINE.format("1.2.3"), "Map: 100%", "loss:1 lr:2 step:"])
 def test_any_other_line_is_none(line: str) -> None:
-    assert console.event(line, 1.0) is None
+    assert console.Console(9).line(line, 1.0) is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pi0q.workers.run.pace import Plan
 from pi0q.workers.run.progress import Progress
 
 
-def told(*events: dict[str, Any], steps: int | None = 100) -> dict[str, Any]:
-    progress = Progress(steps)
+def told(*events: dict[str, Any], steps: int = 100) -> dict[str, Any]:
+    progress = Progress(Plan(steps=steps))
     for event in events:
         progress.event(event)
     return progress.fields
@@ -34,9 +35,16 @@ def test_lost_events_do_not_spoil_the_pace() -> None:
 
 
 def test_the_time_of_a_save_is_not_the_pace() -> None:
-    fields = told(step(1, 100.0), step(2, 100.5), {"event": "saving", "step": 2}, {"event": "saved"}, step(3, 130.0))
-    assert fields["step_seconds"] is None
-    assert told(step(1, 100.0), {"event": "saved"}, step(2, 130.0), step(3, 130.5))["step_seconds"] == 0.5
+    first = [step(1, 100.0), step(2, 100.5), {"event": "saving", "step": 2, "t": 100.5}]
+    saved = {"event": "saved", "step": 2, "t": 129.5, "seconds": 29.0}
+    assert told(*first, saved)["step_seconds"] == 0.5
+    assert told(*first, saved, step(3, 130.0))["step_seconds"] == 0.5
+
+
+def test_a_save_that_says_nothing_of_its_cost_took_as_long_as_it_took() -> None:
+    first = [step(1, 1.0), step(2, 2.0), {"event": "saving", "step": 2, "t": 2.0}]
+    fields = told(*first, {"event": "saved", "step": 2, "t": 12.0})
+    assert fields["eta_seconds"] == 98 + 10
 
 
 def test_the_pace_is_that_of_the_last_steps() -> None:
@@ -51,11 +59,11 @@ def test_its_phases_are_words() -> None:
         {"event": "ready", "step": 10, "steps": 60},
         {"event": "compiling"},
         step(11, 1.0),
-        {"event": "saving", "step": 11},
-        {"event": "saved"},
+        {"event": "saving", "step": 11, "t": 1.0},
+        {"event": "saved", "step": 11, "t": 2.0},
         {"event": "stopping"},
     ]
-    progress, phases = Progress(None), []
+    progress, phases = Progress(Plan(steps=0)), []
     for event in events:
         progress.event(event)
         phases.append(progress.fields["phase"])
@@ -86,7 +94,7 @@ def test_the_vram_peak_never_falls() -> None:
 
 
 def test_only_what_changed_is_reported_and_only_once() -> None:
-    progress = Progress(100)
+    progress = Progress(Plan(steps=100))
     progress.update(phase="preparing", pins={"a": "b"})
     assert progress.take() == {"phase": "preparing", "pins": {"a": "b"}}
     progress.update(phase="preparing", step=1)
@@ -95,7 +103,7 @@ def test_only_what_changed_is_reported_and_only_once() -> None:
 
 
 def test_an_error_is_remembered_and_an_unknown_event_passed_over() -> None:
-    progress = Progress(100)
+    progress = Progress(Plan(steps=100))
     progress.event({"event": "brand-new", "x": 1})
     progress.event({})
     progress.event({"event": "error", "type": "OutOfMemoryError", "message": "CUDA"})
@@ -104,13 +112,13 @@ def test_an_error_is_remembered_and_an_unknown_event_passed_over() -> None:
 
 
 def test_a_loss_that_is_no_number_says_its_step() -> None:
-    progress = Progress(100)
+    progress = Progress(Plan(steps=100))
     progress.event({"event": "nonfinite", "step": 7, "loss": "nan"})
     assert progress.error == ("NonFiniteLoss", "the loss was nan at step 7")
 
 
 def test_the_peak_of_an_earlier_run_is_not_forgotten() -> None:
-    progress = Progress(100, vram_peak_mib=38538)
+    progress = Progress(Plan(steps=100), vram_peak_mib=38538)
     progress.event({"event": "step", "t": 1.0, "step": 1, "vram_mib": 30000, "vram_peak_mib": 37000})
     assert progress.take()["vram_now_mib"] == 30000
     assert progress.fields["vram_peak_mib"] == 38538

@@ -22,6 +22,7 @@ from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease, boottime
 from pi0q.workers.run.log import Log
+from pi0q.workers.run.pace import Plan
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.training import Training
 
@@ -37,7 +38,7 @@ class Life:
         self.directory.make()
         self.log = Log(self.directory.log, {})
         self.changed = threading.Condition()
-        self.progress = Progress(None)
+        self.progress = Progress(Plan(steps=9))
         self.progress.update = self.update  # type: ignore[method-assign]
         self.seen: list[dict[str, Any]] = []
         self.lease = Lease(self.directory.lease, seconds=10**6, fence=10**6, since=boottime())
