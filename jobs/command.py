@@ -89,12 +89,22 @@ def resumed(
         if name in _POLICY_ON_RESUME or name.partition(".")[0] not in ("policy", "optimizer", "scheduler", "peft")
     }
     kept.pop("use_policy_training_preset", None)
+    if kept.get("wandb.enable"):
+        # Else an attempt that had no network would keep all later ones offline: the checkpoint says so.
+        kept.setdefault("wandb.mode", "online")
     start: dict[str, Value] = {
         # The file itself: LeRobot 0.4 fails on the directory.
         "config_path": f"{checkpoint.rstrip('/')}/pretrained_model/train_config.json",
         "resume": True,
     }
     return Command(argv=_argv(start | kept), env=_env(spec, train))
+
+
+def misfit(checkpoint_of: str, here: str) -> str:
+    """Why LeRobot `here` can't go on from a checkpoint that version `checkpoint_of` made; empty if it can."""
+    if not checkpoint_of or flags.line(checkpoint_of) == flags.line(here):
+        return ""
+    return f"LeRobot {here} here can't read the configuration in its checkpoint, which {checkpoint_of} made"
 
 
 def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset_root: str | None) -> dict[str, Value]:

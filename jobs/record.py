@@ -101,6 +101,8 @@ class Record:
     wandb_sync: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict)
+    #: Version of the LeRobot that made its checkpoint.
+    lerobot: str = ""
     #: What was found before a claim, by box: ok, why not, seconds, notes, wandb, dataset (its facts).
     preflight: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The rehearsal before the run itself: ok, seconds, detail, box. Empty: there was none.
@@ -135,7 +137,7 @@ _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epo
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
 _JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
-          "wandb_dir", "wish", "held", "run_dir", "boot")  # fmt: skip
+          "wandb_dir", "wish", "held", "run_dir", "boot", "lerobot")  # fmt: skip
 
 
 def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:

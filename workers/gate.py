@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import redis
 
-from pi0q.jobs import flags
+from pi0q.jobs import command, flags
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
@@ -47,6 +47,8 @@ class Gate:
         if isinstance(spec, str):
             return [spec]
         found = [f"LeRobot {trainer.lerobot} here: {text}" for text in flags.problems(spec.train, trainer.lerobot)]
+        if job.checkpoint and (lack := command.misfit(job.lerobot, trainer.lerobot)):
+            found.append(lack)
         if lack := datasets.problem(spec.train, self.settings):
             return [*found, lack]
         return [

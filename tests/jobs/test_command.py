@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pi0q.jobs import spec
-from pi0q.jobs.command import Command, fresh, resumed
+from pi0q.jobs.command import Command, fresh, misfit, resumed
 from pi0q.jobs.spec import Spec
 
 #: Section 5.2 of the training guide that pi0q grew out of, word for word.
@@ -158,6 +158,66 @@ def test_resuming_leaves_optimizer_and_adapter_to_the_checkpoint() -> None:
 
     assert not [name for name in told if name.partition(".")[0] in ("optimizer", "scheduler", "peft")]
     assert "use_policy_training_preset" not in told
+
+
+# ---- the traps of a resume (LeRobot's issues, or what its sources do)
+
+
+def test_what_the_order_of_the_data_hangs_on_is_the_same_in_every_attempt() -> None:
+    """LeRobot's sampler goes on rightly only with the batch size, the seed and the episodes that it began with."""
+    mine = job("policy.type: act, batch_size: 4, seed: 7, num_workers: 3, dataset.episodes: [1, 2]")
+    first, again = flags(fresh(mine, **HERE)), flags(resumed(mine, checkpoint="/c", **HERE | {"output_dir": "/e"}))
+
+    kept = ("batch_size", "seed", "num_workers", "dataset.episodes", "dataset.repo_id")
+    assert {name: first[name] for name in kept} == {name: again[name] for name in kept}
+
+
+def test_an_attempt_without_network_does_not_keep_the_next_one_offline() -> None:
+    """The checkpoint of the first says `wandb.mode: offline`, and what a resume is not told comes from there."""
+    online = job("policy.type: act, wandb: {enable: true}")
+    offline = job("policy.type: act, wandb: {enable: true, mode: offline}")
+
+    assert flags(resumed(online, checkpoint="/c", **HERE))["wandb.mode"] == "online"
+    assert flags(resumed(offline, checkpoint="/c", **HERE))["wandb.mode"] == "offline"
+    assert "wandb.mode" not in flags(resumed(job("policy.type: act"), checkpoint="/c", **HERE))
+
+
+def test_the_resume_says_again_what_the_first_attempt_was_told() -> None:
+    """WandB's run (LeRobot would look for it among files), nothing pushed unasked, no model as an artifact."""
+    told = flags(resumed(job("policy.type: act, wandb: {enable: true}"), checkpoint="/c", **HERE))
+
+    assert told["wandb.run_id"] == "pi0q1"
+    assert told["wandb.disable_artifact"] == "true"
+    assert told["policy.push_to_hub"] == "false"
+    assert told["env_eval_freq"] == "0"
+
+
+def test_a_checkpoint_of_another_box_is_written_on_where_this_box_writes() -> None:
+    """Output directory and dataset come from the command line: the checkpoint names the other box's."""
+    there = {**HERE, "output_dir": "/new/output", "dataset_root": "/new/data"}
+    told = flags(resumed(job("policy.type: act, dataset.root: d/x"), checkpoint="/copy/000020", **there))
+
+    assert (told["output_dir"], told["dataset.root"]) == ("/new/output", "/new/data")
+    assert told["config_path"].startswith("/copy/000020/")
+
+
+def test_the_fallback_to_step_0_is_the_first_attempt_again() -> None:
+    """Where no checkpoint is good: nothing of a resume, the same WandB run."""
+    told = fresh(job("policy.type: act, wandb: {enable: true}"), **HERE)
+
+    assert not {"config_path", "resume"} & set(flags(told))
+    assert flags(told)["wandb.run_id"] == "pi0q1"
+
+
+@pytest.mark.parametrize(
+    ("made", "here", "fits"),
+    [("0.6.1", "0.6.0", True), ("0.4.4", "0.6.1", False), ("0.6.1", "0.4.4", False), ("", "0.6.1", True)],
+)
+def test_a_checkpoint_is_gone_on_from_by_the_line_of_lerobot_that_made_it(made: str, here: str, fits: bool) -> None:
+    said = misfit(made, here)
+
+    assert (said == "") == fits
+    assert fits or (made in said and here in said)
 
 
 # ---- rehearsals

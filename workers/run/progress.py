@@ -17,7 +17,6 @@ from pi0q.workers.run.pace import Pace, Plan
 SAVE_FREQ = 20_000
 #: What a run does between its steps, in words.
 PHASES = {
-    "start": "importing LeRobot",
     "compiling": "compiling",
     "stopping": "saving before it stops",
     "pushing": "pushing the model",
@@ -36,6 +35,8 @@ class Progress:
         #: What goes on beside the steps, by who does it, in words.
         self._beside: dict[str, str] = {}
         self._said = ""
+        #: Version of the trainer's LeRobot, once it told it.
+        self.lerobot = ""
         #: The present save: its step, and when it began in seconds since 1970.
         self.saving: tuple[int, float] | None = None
         #: The exception that ended the trainer, as (type, message).
@@ -72,6 +73,9 @@ class Progress:
         kind = event.get("event")
         if kind == "step":
             self._step(event)
+        elif kind == "start":
+            self.lerobot = str(event.get("lerobot") or "")
+            self.update(phase="importing LeRobot")
         elif kind == "ready":
             self._plan = replace(self._plan, steps=event.get("steps") or self._plan.steps)
             self._pace.begin()

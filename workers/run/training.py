@@ -243,6 +243,7 @@ class Training:
             self._sealing.add(int(event["step"]), Path(str(event["path"])))
 
     def _sealed(self, saved: Saved) -> None:
-        self.progress.update(checkpoint=saved, fruitless=0, disk_now_mib=self.directory.size_mib() - self.mib_before)
+        taken = self.directory.size_mib() - self.mib_before
+        self.progress.update(checkpoint=saved, fruitless=0, disk_now_mib=taken, lerobot=self.progress.lerobot)
         if self.stop_after_save:
             self.stop("rehearsed")
