@@ -47,8 +47,8 @@ class Gate:
         if isinstance(spec, str):
             return [spec]
         found = [f"LeRobot {trainer.lerobot} here: {text}" for text in flags.problems(spec.train, trainer.lerobot)]
-        if job.checkpoint and (lack := command.misfit(job.lerobot, trainer.lerobot)):
-            found.append(lack)
+        if job.checkpoint and (other := command.misfit(job.lerobot, trainer.lerobot)):
+            found.append(other)
         if lack := datasets.problem(spec.train, self.settings):
             return [*found, lack]
         return [
