@@ -114,6 +114,9 @@ class Record:
     wish: str = ""
     #: Who keeps it out of the queue; "" if nobody.
     held: str = ""
+    #: The ended job that it goes on from, and the one that goes on from it; "" if none.
+    continues: str = ""
+    continued: str = ""
     #: Where the runner keeps everything of it.
     run_dir: str | None = None
     history: tuple[Event, ...] = ()
@@ -137,7 +140,7 @@ _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epo
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
 _JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
-          "wandb_dir", "wish", "held", "run_dir", "boot", "lerobot")  # fmt: skip
+          "wandb_dir", "wish", "held", "continues", "continued", "run_dir", "boot", "lerobot")  # fmt: skip
 
 
 def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:

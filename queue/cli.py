@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "logs": ("pi0q.queue.verbs.logs:logs", "", "The last lines of a job's training log."),
     "watch": ("pi0q.queue.verbs.watch:watch", "", "Watch one job, or all, live."),
     "cancel": ("pi0q.queue.verbs.cancel:cancel", "", "End a job for good, waiting or running."),
+    "retry": ("pi0q.queue.verbs.retry:retry", "", "Go on with a job that failed or was cancelled."),
     "hold": ("pi0q.queue.verbs.hold:hold", "", "Keep a job out of the queue; a running one saves and stops."),
     "release": ("pi0q.queue.verbs.hold:release", "", "Let a job that was held go on."),
     "bump": ("pi0q.queue.verbs.bump:bump", "", "Give a job another priority."),

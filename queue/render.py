@@ -182,6 +182,8 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
         ("WandB", job.wandb_url or (f"offline: {job.wandb_dir}" if job.wandb_dir else "")),
+        ("history", " · ".join(part for part in (f"continues {job.continues}" if job.continues else "",
+                                                f"went on as {job.continued}" if job.continued else "") if part)),
         ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),
     ]  # fmt: skip
 

@@ -91,12 +91,13 @@ class Store(Records):
         for name in names:
             self._registered(name)
 
-    def submit(self, job_id: str, fields: Mapping[str, Any], *, text: str, key: str = "") -> str:
+    def submit(self, job_id: str, fields: Mapping[str, Any], *, text: str, key: str = "", continues: str = "") -> str:
         """Puts record and message down in one step; the id of the job that is there now.
 
-        That is another than `job_id` where a job of the same `key` came in the last TWIN_SECONDS and lives.
+        That is another than `job_id` where a job of the same `key` came in the last TWIN_SECONDS and lives, or one
+        lives that continues the same job.
         """
-        return str(self._run("submit", job_id, _json(to_hash(fields)), text, key, TWIN_SECONDS * 1000))
+        return str(self._run("submit", job_id, _json(to_hash(fields)), text, key, TWIN_SECONDS * 1000, continues))
 
     def durable(self) -> bool:
         """Whether all that this client wrote is on the server's disk; True where the server can't tell (before 7.2)."""

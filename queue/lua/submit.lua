@@ -1,6 +1,7 @@
--- submit(id, fields as JSON, text, key or '', ms that the key is remembered) -> the id of the job that is now there
--- Another one than `id` if the same file was submitted a moment ago (key) and has not ended.
-local id, fields, text, key = ARGV[1], cjson.decode(ARGV[2]), ARGV[3], P .. 'recent:' .. ARGV[4]
+-- submit(id, fields as JSON, text, key or '', ms that the key is remembered, job that it continues or '')
+-- -> the id of the job that is now there: another one than `id` if the same file was submitted a moment ago (key), or
+-- if the job before was continued already, and that one has not ended.
+local id, fields, text, key, before = ARGV[1], cjson.decode(ARGV[2]), ARGV[3], P .. 'recent:' .. ARGV[4], ARGV[6]
 if redis.call('EXISTS', P .. 'job:' .. id) == 1 then return id end
 if ARGV[4] ~= '' then
   local twin = redis.call('GET', key)
@@ -8,6 +9,13 @@ if ARGV[4] ~= '' then
   redis.call('SET', key, id, 'PX', ARGV[5])
 end
 local at = now()
+if before ~= '' then
+  local continued = get(before, 'continued')
+  if redis.call('ZSCORE', P .. 'live', continued) then return continued end
+  set(before, { continued = id })
+  note(before, at, get(before, 'reason'), 'continued as ' .. id)
+  announce(before)
+end
 set(id, fields)
 set(id, { state = 'queued', created_ms = at, updated_ms = at, queued_ms = at, epoch = 0, installation = installation(id) })
 -- Jobs of one millisecond keep the order in which they came.

@@ -13,7 +13,7 @@ FULL: dict[str, Any] = {
     "spec": {"train": {"steps": 50000}}, "needs": {"gpus": 1, "vram_mib": 92160}, "created_ms": 1763815200123,
     "updated_ms": 1763815200456, "started_ms": 1763815200200, "ended_ms": 1763815200456, "queued_ms": 1763815200123,
     "reason": Reason.CUDA_OUT_OF_MEMORY, "detail": "CUDA out of memory", "epoch": 3, "attempt": 1, "fruitless": 2,
-    "rest_seconds": 90.0, "held": "held by ada@laptop",
+    "rest_seconds": 90.0, "held": "held by ada@laptop", "continues": "b2c3d4", "continued": "c3d4e5",
     "box": "autodl-1", "boot": "99", "gpus": ("GPU-1",), "phase": "saving", "step": 0, "steps": 50000, "loss": 0.0,
     "lr": 2.5e-05, "step_seconds": 1.25, "eta_seconds": 3.5, "vram_peak_mib": 90000, "vram_now_mib": 5,
     "disk_now_mib": 7, "checkpoint": SAVED, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",

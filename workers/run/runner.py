@@ -32,8 +32,7 @@ from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
-from pi0q.workers import preflight
-from pi0q.workers.run import bequest, cache, environment, fetches, launch, process, rehearsal, saves, words
+from pi0q.workers.run import bequest, environment, launch, process, rehearsal, saves, takeover, words
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.farewell import End, Farewell
 from pi0q.workers.run.hang import Watch
@@ -42,6 +41,7 @@ from pi0q.workers.run.log import Log
 from pi0q.workers.run.order import Order
 from pi0q.workers.run.owner import Owner, take
 from pi0q.workers.run.progress import Progress
+from pi0q.workers.run.provide import provide
 from pi0q.workers.run.report import Reporter
 from pi0q.workers.run.stop import WEIGHT, Lost, Stop
 from pi0q.workers.run.training import Training
@@ -132,6 +132,7 @@ class Runner:
         """Finds the newest good checkpoint and fetches what the trainer will need."""
         if undead := process.kill_all(self.order.job_id, self.order.epoch):
             raise Stop(Reason.STOPPED_BY_BOX, f"process {undead[0]} of an earlier run of it can't be killed")
+        takeover.take_over(self.directory, self.record.continues, say=self.log.say, ours=self.lease.ours)
         if self.directory.checkpoints.is_dir():
             self.progress.update(phase="verifying the checkpoint")
         self.resume = self.newest()
@@ -147,19 +148,12 @@ class Runner:
 
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
-        hf_home = self.settings.hf_home
-        wanted = fetches.wanted(self.spec, resuming=self.resume is not None)
-        if wanted:
-            try:
-                pins = cache.prepare(wanted, self.settings, pins=self.record.pins, say=self.say_fetching)
-            except cache.Refused as refused:
-                raise Stop(refused.reason, refused.detail, refused.asked_seconds) from None
-            # A resume fetches no base, and its pin must not be forgotten.
-            self.progress.update(pins={**self.record.pins, **pins}, phase="")
-            self.spec = fetches.at_home(self.spec, wanted, hf_home=hf_home, pins=pins)
-        if preflight.offline(self.record, self.box):
-            self.spec = fetches.without_wandb(self.spec)
-        self.cache_env = fetches.offline_env(self.spec, hf_home=hf_home)
+        resuming = self.resume is not None
+        got = provide(
+            self.spec, self.record, self.settings, box=self.box, resuming=resuming, say=self.say_fetching
+        )
+        self.spec, self.cache_env = got.spec, got.env
+        self.progress.update(pins=got.pins, phase="")
 
     def say_fetching(self, text: str) -> None:
         """Where the download is goes into the phase; all else a person should find again."""

@@ -1,0 +1,24 @@
+"""A job that was cancelled by mistake goes on from what it had saved."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.rig.house import House
+
+
+def test_it_goes_on_from_its_checkpoint_under_a_new_id(house: House) -> None:
+    box = house.box()
+    job = house.submit(steps=150, save_freq=10)
+    box.sealed(job, 10)
+    house.pi0q("cancel", job)
+    saved = house.ends(job).checkpoint
+    assert saved is not None
+    new = json.loads(house.pi0q("retry", job, "--json").stdout)["id"]
+    done = house.ends(new)
+    assert (str(done.state), done.step, done.continues) == ("succeeded", 150, job)
+    assert [event["step"] for event in box.events(new, "ready")] == [saved.step]
+    assert not (box.run_dir(job) / "output").exists() and done.checkpoint and done.checkpoint.path.count(new)
+    assert str(house.store.get(job).state) == "cancelled"

@@ -1,0 +1,76 @@
+"""`pi0q retry`: an ended job goes on under a new id from what the old one had saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pi0q.jobs import transition
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Saved
+from pi0q.jobs.state import State
+from pi0q.queue.store import Store
+
+from ..conftest import Command, Hands
+
+SPEC = {"name": "grab_box", "train": {"dataset.repo_id": "a/b", "policy.type": "act", "steps": 50000}}
+SAVED = Saved(step=20000, path="/data/runs/x/output/checkpoints/020000", manifest="ab" * 32, bytes=28_000_000_000)
+
+
+@pytest.fixture
+def failed(store: Store, hands: Hands) -> str:
+    job = hands.submit(spec=SPEC, wandb_run_id="pi0q-first", wandb_url="https://wandb.ai/e/p/runs/pi0q-first")
+    epoch = hands.run(job)
+    hands.report(job, epoch, step=23456, checkpoint=SAVED, pins={"a/b": "c0ffee"}, rehearsal={"ok": True})
+    store.move(job, transition.ended(store.get(job), epoch, Reason.CUDA_OUT_OF_MEMORY, "CUDA out of memory"))
+    return job
+
+
+def test_it_goes_on_from_its_checkpoint_in_the_same_wandb_run(call: Command, store: Store, failed: str) -> None:
+    said = call("retry", "grab_box")
+    old = store.get(failed)
+    new = store.get(old.continued)
+    assert said.stdout == (
+        f"grab_box goes on as {new.id}, from step 20000, on box-a if it can.  See it with: pi0q watch {new.id}\n"
+    )
+    assert (new.state, new.continues, new.checkpoint, new.box) == (State.QUEUED, failed, SAVED, "box-a")
+    assert (new.wandb_run_id, new.pins, new.rehearsal) == ("pi0q-first", {"a/b": "c0ffee"}, {"ok": True})
+    assert (new.epoch, new.attempt, new.reason, new.steps) == (0, 0, None, 50000)
+    assert (old.state, old.reason) == (State.FAILED, Reason.CUDA_OUT_OF_MEMORY)
+    assert old.history[-1].text == f"continued as {new.id}"
+    assert f"continues {failed}" in call("show", new.id).stdout and new.id in call("show", failed).stdout
+
+
+def test_said_twice_it_is_one_job_and_the_last_of_a_row_is_named(
+    call: Command, store: Store, hands: Hands, failed: str
+) -> None:
+    first = json.loads(call("retry", failed, "--json").stdout)
+    assert json.loads(call("retry", failed, "--json").stdout) == first
+    store.cancel(first["id"], text="cancelled")
+    again = call("retry", failed)
+    assert again.returncode == 2 and f"pi0q retry {first['id']}" in again.stderr
+    assert json.loads(call("retry", first["id"], "--json").stdout)["continues"] == first["id"]
+
+
+def test_with_its_file_mended(call: Command, store: Store, failed: str, tmp_path: Path) -> None:
+    file = tmp_path / "grab_box.yaml"
+    file.write_text("train: {dataset: {repo_id: a/b}, policy: {type: act}, steps: 50000, batch_size: 4}")
+    new = json.loads(call("retry", failed, "--file", str(file), "--json").stdout)
+    assert store.get(new["id"]).spec["train"]["batch_size"] == 4
+    file.write_text("train: {stepps: 1}")
+    store.cancel(new["id"], text="cancelled")
+    wrong = call("retry", new["id"], "--file", str(file))
+    assert wrong.returncode == 2 and "did you mean" in wrong.stderr and store.get(new["id"]).continued == ""
+
+
+def test_what_has_not_failed_is_left_alone(call: Command, store: Store, hands: Hands) -> None:
+    job = hands.submit(spec=SPEC)
+    said = call("retry", job)
+    assert said.returncode == 2 and "has not ended (queued); nothing was changed" in said.stderr
+    epoch = hands.run(job)
+    store.move(job, transition.ended(store.get(job), epoch, Reason.FINISHED, "reached step 5"))
+    said = call("retry", job)
+    assert said.returncode == 2 and "has succeeded" in said.stderr
+    assert call("retry", "nobody").returncode == 3
