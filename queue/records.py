@@ -57,7 +57,18 @@ class Records:
         found = [message.job_of(raw) for part in pipe.execute() for raw in reversed(part)]
         ids = dict.fromkeys(job_id for job_id in found if job_id)
         return self._records(
-            ids, extra=("fruitless", "queued_ms", "rest_seconds", "boot", "spec", "pins", "preflight", "disk_plan")
+            ids,
+            extra=(
+                "fruitless",
+                "queued_ms",
+                "rest_seconds",
+                "boot",
+                "spec",
+                "pins",
+                "preflight",
+                "disk_plan",
+                "lerobot",
+            ),
         )
 
     def raw(self, job_id: str) -> dict[str, str]:

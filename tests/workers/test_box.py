@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def test_a_promise_made_meanwhile_by_another_is_seen(box: Box, store: Store, mon
     box.claim()
     assert store.get(job).state is State.QUEUED
     assert "60.0 GiB more are promised" in box.refusals[job]
+
+
+def test_a_checkpoint_that_another_lerobot_made_is_left_to_a_box_that_reads_it(box: Box, store: Store) -> None:
+    job = submit(store)
+    saved = {"step": 5, "path": "/runs/x/000005", "manifest": "ab", "bytes": 1}
+    store.client.hset(f"{store.prefix}job:{job}", mapping={"checkpoint": json.dumps(saved), "lerobot": "0.4.4"})
+    box.claim()
+    assert store.get(job).state is State.QUEUED
+    assert box.refusals[job] == "LeRobot 0.6.1 here can't read the configuration in its checkpoint, which 0.4.4 made"
+    store.client.hset(f"{store.prefix}job:{job}", "lerobot", "0.6.0")
+    box.claim()
+    assert store.get(job).state is State.CLAIMED
 
 
 def test_a_spec_that_was_written_past_submit_never_reaches_a_command_line(box: Box, store: Store, hands: Hands) -> None:
