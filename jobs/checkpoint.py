@@ -8,7 +8,7 @@ output/checkpoints/last -> 000010
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def differences(manifest: Manifest, found: Mapping[str, File]) -> list[str]:
     return faults
 
 
-def to_remove(verified: Iterable[int], keep: int) -> list[int]:
-    """The steps whose checkpoints may go, oldest first: all verified ones but the newest `keep`."""
+def to_remove(verified: Iterable[int], keep: int, pinned: Collection[int] = ()) -> list[int]:
+    """The steps whose checkpoints may go, oldest first: all verified ones but the newest `keep` and the pinned ones."""
     steps = sorted(verified)
-    return steps[: max(0, len(steps) - max(1, keep))]
+    return [step for step in steps[: max(0, len(steps) - max(1, keep))] if step not in pinned]

@@ -91,6 +91,20 @@ class Record:
     #: Data-disk space that it already took.
     disk_now_mib: int = 0
     checkpoint: Saved | None = None
+    #: Seconds by which a save holds its training up: the mean of the last ones.
+    save_seconds: float | None = None
+    #: The newest wish for a save, and the newest one that was answered: milliseconds on the server's clock, 0 for none.
+    save_wish: int = 0
+    save_served: int = 0
+    #: The step it was at when that was wished, and the step of the checkpoint that answered.
+    save_at: int = 0
+    save_step: int | None = None
+    #: Why the wish could not be fulfilled; empty where it was.
+    save_detail: str = ""
+    #: Whether its trainer saves on demand: `starting`, `yes`, `no`; empty where its box can't tell.
+    save_able: str = ""
+    #: Steps whose checkpoints are kept until their user says otherwise.
+    kept_steps: tuple[int, ...] = ()
     wandb_run_id: str | None = None
     wandb_url: str | None = None
     #: Where an offline WandB run lies on the box.
@@ -130,17 +144,20 @@ class Record:
         """What `pi0q show --json` prints."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__}
         shown["checkpoint"] = vars(self.checkpoint) if self.checkpoint else None
-        shown["gpus"] = list(self.gpus)
+        shown["gpus"], shown["kept_steps"] = list(self.gpus), list(self.kept_steps)
         shown["history"] = [vars(event) for event in self.history]
         return shown
 
 
 _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epoch", "attempt", "fruitless",
-         "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib")  # fmt: skip
-_FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds")
-_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync")
+         "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib", "save_wish", "save_served", "save_at",
+         "save_step")  # fmt: skip
+_FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds", "save_seconds")
+_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync",
+         "kept_steps")  # fmt: skip
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
-          "wandb_dir", "wish", "held", "continues", "continued", "run_dir", "boot", "lerobot")  # fmt: skip
+          "wandb_dir", "wish", "held", "continues", "continued", "run_dir", "boot", "lerobot",
+          "save_detail", "save_able")  # fmt: skip
 
 
 def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:
@@ -152,6 +169,7 @@ def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Re
     values["state"] = State(fields["state"])
     values["gpus"] = tuple(values.get("gpus", ()))
     values["reason"] = reason_of(fields.get("reason"))
+    values["kept_steps"] = tuple(int(step) for step in values.get("kept_steps", ()))
     if fields.get("checkpoint"):
         values["checkpoint"] = Saved(**json.loads(fields["checkpoint"]))
     values["history"] = tuple(event_from(line) for line in history or ())

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "show": ("pi0q.queue.verbs.show:show", "", "All that is known of one job."),
     "logs": ("pi0q.queue.verbs.logs:logs", "", "The last lines of a job's training log."),
     "watch": ("pi0q.queue.verbs.watch:watch", "", "Watch one job, or all, live."),
+    "checkpoint": ("pi0q.queue.verbs.checkpoint:checkpoint", "", "Save a running job now; it goes on."),
     "cancel": ("pi0q.queue.verbs.cancel:cancel", "", "End a job for good, waiting or running."),
     "retry": ("pi0q.queue.verbs.retry:retry", "", "Go on with a job that failed or was cancelled."),
     "hold": ("pi0q.queue.verbs.hold:hold", "", "Keep a job out of the queue; a running one saves and stops."),

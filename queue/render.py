@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from pi0q.jobs import saving
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import OWNED, State
 from pi0q.queue.records import Page
@@ -181,6 +182,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("rehearsal", rehearsed(job)),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
+        ("saves", "\n".join(saving.shown(job))),
         ("WandB", job.wandb_url or (f"offline: {job.wandb_dir}" if job.wandb_dir else "")),
         ("history", " · ".join(part for part in (f"continues {job.continues}" if job.continues else "",
                                                 f"went on as {job.continued}" if job.continued else "") if part)),

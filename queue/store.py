@@ -19,6 +19,7 @@ from pi0q.jobs.transition import Transition
 from pi0q.queue import message
 from pi0q.queue.records import DEFAULT, Records
 from pi0q.queue.timing import Timing
+from pi0q.queue.wishes import SaveWishes, Wishes
 
 if TYPE_CHECKING:
     from redis.client import PubSub
@@ -72,7 +73,7 @@ def _script(name: str) -> str:
     return (lua / "common.lua").read_text() + (lua / f"{name}.lua").read_text()
 
 
-class Store(Records):
+class Store(SaveWishes, Records):
     """Jobs and boxes below one prefix of one server. Raises redis.RedisError when that can't be reached."""
 
     # -- acts: each one script, each atomic ------------------------------------------------------
@@ -167,8 +168,8 @@ class Store(Records):
         fields: Mapping[str, Any],
         log: str = "",
         log_at: int | None = None,
-    ) -> str:
-        """Renews the lease, writes progress, appends to the log's tail; returns the wish of the user.
+    ) -> Wishes:
+        """Renews the lease, writes progress, appends to the log's tail; returns what the user wishes.
 
         `log_at` is how many bytes of the job's log came before `log`, so that a report whose answer was lost says
         nothing twice; None: all that is there. Raises NotOwner if the job is no longer this box's under
@@ -182,7 +183,7 @@ class Store(Records):
             raise ServerOlder(f"the server does not know of epoch {epoch} of {job_id}")
         if not answer[0]:
             raise NotOwner(f"{job_id} is no longer ours under epoch {epoch}")
-        return str(answer[1])
+        return Wishes.of(answer[1:])
 
     def restore(
         self,

@@ -289,7 +289,7 @@ class Hands:
 
     def report(self, job_id: str, epoch: int, *, log: str = "", **fields: Any) -> str:
         """Progress, as its runner reports it; the user's wish."""
-        return self.store.report(job_id, epoch, lease_seconds=600.0, fields=fields, log=log)
+        return self.store.report(job_id, epoch, lease_seconds=600.0, fields=fields, log=log).end
 
     def let_lease_run_out(self, job_id: str) -> None:
         """As if the box had been silent for all of it."""

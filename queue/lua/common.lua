@@ -105,6 +105,20 @@ local function enqueue_first(id)
   wake(id)
 end
 
+-- Adds a step to those whose checkpoints are kept, or takes it out; all of them, as a JSON list.
+local function keep(id, step, on)
+  local known = get(id, 'kept_steps')
+  local steps = {}
+  for _, one in ipairs(cjson.decode(known ~= '' and known or '[]')) do
+    if one ~= step then steps[#steps + 1] = one end
+  end
+  if on then steps[#steps + 1] = step end
+  table.sort(steps)
+  local text = #steps > 0 and cjson.encode(steps) or '[]'
+  set(id, { kept_steps = text })
+  return text
+end
+
 local function unqueue(id) return redis.call('LREM', queue_of(id), 0, get(id, 'message')) end
 
 -- promises: [[resource, changes seen when it was judged, MiB], …]

@@ -20,6 +20,8 @@ if state == '' then
 end
 -- A stop was meant for an owner of before; a cancel is meant for the job.
 fields.wish = get(id, 'wish') == 'cancel' and 'cancel' or ''
+-- What its user asked for since; what was answered, the ledger knows.
+if (tonumber(get(id, 'save_wish')) or 0) > (tonumber(fields.save_wish) or 0) then fields.save_wish = get(id, 'save_wish') end
 set(id, fields)
 if not OWNED[fields.state] then set(id, { state = 'preparing' }) end
 set(id, { epoch = epoch, box = box, boot = boot, updated_ms = at })

@@ -38,6 +38,7 @@ def trainer(
         "PI0Q_PARENT": str(os.getpid()),
         "PI0Q_LEASE": str(directory.lease),
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
+        "PI0Q_SAVE_COST_S": str(record.save_seconds or ""),
     }
     base = network.environment(fetches.talks_to(spec), os.environ, settings)
     env = environment.build(base, settings, gpus=record.gpus, command={**built.env, **cache_env}, marks=marks)

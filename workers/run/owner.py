@@ -12,6 +12,7 @@ from pi0q.jobs.record import Record, from_hash, to_hash
 from pi0q.jobs.state import OWNED, State
 from pi0q.jobs.transition import Transition, preparing
 from pi0q.queue.store import NotOwner, ServerOlder, Store
+from pi0q.queue.wishes import Wishes
 from pi0q.workers.run.lease import Lease, boottime
 from pi0q.workers.run.ledger import KEPT, Ending, Ledger
 
@@ -59,13 +60,13 @@ class Owner:
         """The record as this box knows it, whether the server can be asked or not."""
         return from_hash(self.ledger.fields)
 
-    def report(self, fields: Mapping[str, Any], *, log: str = "", log_at: int | None = None) -> str:
-        """Renews the lease, tells progress and log (`log_at` bytes into the job's); the wish of the user."""
+    def report(self, fields: Mapping[str, Any], *, log: str = "", log_at: int | None = None) -> Wishes:
+        """Renews the lease, tells progress and log (`log_at` bytes into the job's); what the user wishes."""
         self.keep(to_hash(fields))
 
-        def report() -> str:
+        def report() -> Wishes:
             since = self.lease.clock()
-            wish = self.store.report(
+            wishes = self.store.report(
                 self.ledger.job_id,
                 self.ledger.epoch,
                 box=self.ledger.box,
@@ -75,7 +76,7 @@ class Owner:
                 log_at=log_at,
             )
             self.lease.renewed(since)
-            return wish
+            return wishes
 
         return self._told(report)
 

@@ -11,6 +11,7 @@ import redis
 from pi0q.jobs.record import to_hash
 from pi0q.queue.store import NotOwner, heard
 from pi0q.queue.timing import Timing
+from pi0q.queue.wishes import Wishes
 from pi0q.workers.run.owner import Owner
 
 #: Seconds between two reports while something changes, at most; a short lease shortens it.
@@ -32,11 +33,12 @@ class Reporter(threading.Thread):
         collect: Callable[[], tuple[dict[str, Any], str]],
         again: Callable[[], None],
         on: Callable[[str], None],
+        hear: Callable[[Wishes], None] = lambda _: None,
     ) -> None:
-        """`collect` gives new fields and log; after `again` it gives all fields once more."""
+        """`collect` gives new fields and log; after `again` all fields once more. `hear`: all that a user wishes."""
         super().__init__(name="reporter", daemon=True)
         self.owner, self.timing = owner, timing
-        self.collect, self.again, self.on = collect, again, on
+        self.collect, self.again, self.on, self.hear = collect, again, on, hear
         self._over, self._woken, self._cut = threading.Event(), threading.Event(), threading.Event()
         # Of its own: a link that swallows everything must hold up no renewal.
         self._ear = threading.Thread(target=self._listen, name="ear", daemon=True)
@@ -87,10 +89,12 @@ class Reporter(threading.Thread):
 
     def report(self) -> bool:
         """One report; False if the server could not be reached, and then nothing of it is lost."""
+        wishes = None
         with self._lock:
             self._gather()
             try:
-                heard = self.owner.report(self._fields, log=self._log, log_at=self._log_at)
+                wishes = self.owner.report(self._fields, log=self._log, log_at=self._log_at)
+                heard = wishes.end
                 self._fields = {}
                 self._drop(self._log)
                 told = True
@@ -99,6 +103,8 @@ class Reporter(threading.Thread):
             except redis.RedisError:
                 self._cut.set()
                 heard, told = "", False
+        if wishes:
+            self.hear(wishes)
         if heard:
             # Without the lock: it may end this process, and with it whoever waits to report.
             self.on(heard)

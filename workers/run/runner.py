@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -21,18 +19,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from pi0q.jobs import transition
 from pi0q.jobs.outcome import Reason, classify
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
-from pi0q.queue import settings as all_settings
-from pi0q.queue.connection import connect
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
-from pi0q.workers.run import bequest, environment, launch, process, rehearsal, saves, takeover, words
+from pi0q.workers.run import bequest, launch, process, rehearsal, saves, standby, takeover, words
+from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.farewell import End, Farewell
 from pi0q.workers.run.hang import Watch
@@ -40,6 +35,7 @@ from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.order import Order
 from pi0q.workers.run.owner import Owner, take
+from pi0q.workers.run.pins import Pins
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.provide import provide
 from pi0q.workers.run.report import Reporter
@@ -64,6 +60,7 @@ class Runner:
         self.progress = Progress.of(self.record, self.spec)
         self.lease: Lease
         self.owner: Owner
+        self.demand: Demand
         self.reporter: Reporter
         self.training: Training | None = None
         #: The checkpoint that the trainer goes on from.
@@ -125,7 +122,11 @@ class Runner:
         self.lease = Lease(self.directory.lease, seconds=timing.lease, fence=timing.fence, since=since)
         self.owner = Owner(self.store, ledger, self.directory.ledger, self.lease, say=self.log.say)
         self.owner.write()
-        self.reporter = Reporter(self.owner, timing, collect=self.news, again=self.progress.again, on=self.on)
+        pins = Pins(self.directory.checkpoints, self.record.kept_steps, self.log.say)
+        self.demand = Demand(self.record, self.progress, pins, self.log.say)
+        self.reporter = Reporter(
+            self.owner, timing, collect=self.news, again=self.progress.again, on=self.on, hear=self.demand.hear
+        )
         self.reporter.start()
 
     def prepare(self) -> None:
@@ -139,6 +140,7 @@ class Runner:
         if self.record.checkpoint and not self.resume:
             self.log.say(f"WARNING: {words.beginning(self.record, None, box=self.box)}")
         self.progress.update(checkpoint=self.resume, step=self.resume.step if self.resume else 0)
+        self.demand.resumed(self.resume)
         self.fetch()
 
     def newest(self) -> Saved | None:
@@ -224,7 +226,7 @@ class Runner:
         return Training(
             argv=argv, env=env, directory=self.directory, job_id=self.order.job_id, epoch=self.order.epoch,
             keep=self.spec.checkpoints.keep, mib_before=self.mib_before, log=self.log, progress=self.progress,
-            lease=self.lease, on=self.on, stop_after_save=stop_after_save,
+            lease=self.lease, on=self.on, stop_after_save=stop_after_save, demand=self.demand,
             watch=Watch(self.settings.hang_seconds, compiles=compiles, now=time.monotonic()),
         )  # fmt: skip
 
@@ -309,32 +311,12 @@ class Runner:
 
 def main() -> None:
     """Waits for an order and carries it out; without one it ends with the worker that started it."""
-    # A terminal's Ctrl-C and hang-up are not meant for a run. Handlers, since a trainer would inherit SIG_IGN.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGHUP, lambda *_: None)
-    settings = all_settings.load()
-    # huggingface_hub reads where its caches and the token are when it is imported.
-    os.environ.update(environment.caches(settings))
-    client = connect(settings)
-    # The reporter tries again by itself; redis-py would try for longer than a short lease.
-    client.set_retry(Retry(NoBackoff(), 1))
-    store = Store(client, settings.prefix)
-    store.load(*SCRIPTS)
-    with contextlib.suppress(redis.RedisError):
-        store.now_ms()
-    line = sys.stdin.readline()
-    if not line.strip():
+    if (given := standby.await_order(SCRIPTS)) is None:
         return
-    process.adopt()
-    order = Order(**json.loads(line))
-    runner = Runner(order, settings, store)
+    runner = Runner(*given)
     # In a thread: the main one may be in the middle of hearing something.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=runner.on_sigterm).start())
-    runner.directory.path.mkdir(parents=True, exist_ok=True)
-    with (runner.directory.path / "runner.log").open("a") as own:
-        os.dup2(own.fileno(), 1)
-        os.dup2(own.fileno(), 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    standby.leave_the_worker(runner.directory)
     runner.run()
 
 

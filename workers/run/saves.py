@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,13 +112,13 @@ def make_room(checkpoints: Path) -> list[int]:
     return sorted(unfinished)
 
 
-def prune(checkpoints: Path, keep: int, *, ours: Callable[[], bool] = _ours) -> list[int]:
-    """Removes all sealed checkpoints but the newest `keep`, after a newer one was sealed; the steps that went.
+def prune(checkpoints: Path, keep: int, *, pinned: Collection[int] = (), ours: Callable[[], bool] = _ours) -> list[int]:
+    """Removes all sealed checkpoints but the newest `keep` and those that are `pinned`; the steps that went.
 
     Raises NotOurs; then nothing more is removed.
     """
     named = {step: name for step, name in _steps(checkpoints).items() if (checkpoints / name / MANIFEST).exists()}
-    gone = to_remove(named, keep)
+    gone = to_remove(named, keep, pinned)
     for step in gone:
         _must(ours)
         # Without its manifest a half-removed checkpoint counts as unfinished, never as good.

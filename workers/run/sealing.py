@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pi0q.jobs.record import Saved
 from pi0q.workers.run import saves
+from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 
@@ -25,10 +26,14 @@ class Sealing:
         log: Log,
         sealed: Callable[[Saved], None],
         show: Callable[[str], None],
+        demand: Demand | None,
     ) -> None:
-        """`sealed` is called with each that is vouched for, `show` with what is done now."""
+        """`sealed` is called with each that is vouched for, `show` with what is done now.
+
+        `demand` knows what its user wished; None for nothing.
+        """
         self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
-        self.lease, self.log, self.sealed, self.show = lease, log, sealed, show
+        self.lease, self.log, self.sealed, self.show, self.demand = lease, log, sealed, show, demand
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
 
     def add(self, step: int, path: Path) -> None:
@@ -49,7 +54,6 @@ class Sealing:
     def _vouch(self, step: int, path: Path) -> None:
         try:
             saved = saves.seal(path, step=step, epoch=self.epoch, ours=self.lease.ours)
-            gone = saves.prune(self.checkpoints, self.keep, ours=self.lease.ours)
         except saves.NotOurs:
             self.log.say(
                 f"the lease ended before the checkpoint of step {step} was vouched for; nothing more is written"
@@ -57,6 +61,24 @@ class Sealing:
             return
         except (OSError, ValueError) as error:
             self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
+            if self.demand:
+                self.demand.unsealed(step, str(error))
             return
+        gone = self._prune()
         self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
         self.sealed(saved)
+        if self.demand:
+            self.demand.sealed(saved)
+
+    def _prune(self) -> list[int]:
+        """Removes what this one replaced; a disk that refuses that is no fault of the new one."""
+        pins = self.demand.pins if self.demand else None
+        if pins:
+            pins.write()
+        try:
+            return saves.prune(self.checkpoints, self.keep, pinned=pins.steps if pins else (), ours=self.lease.ours)
+        except saves.NotOurs:
+            self.log.say("the lease ended before older checkpoints were removed; they stay")
+        except OSError as error:
+            self.log.say(f"an older checkpoint could not be removed: {error}")
+        return []

@@ -16,6 +16,7 @@ from typing import Any
 from pi0q.jobs.checkpoint import step_of
 from pi0q.jobs.record import Saved
 from pi0q.workers.run import console, process
+from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
@@ -49,11 +50,12 @@ class Training:
         watch: Watch,
         on: Callable[[str], None],
         stop_after_save: bool,
+        demand: Demand | None = None,
     ) -> None:
-        """`on` hears what is seen here first, `fenced` or `hung`, and calls `stop`."""
+        """`on` hears what is seen here first, `fenced` or `hung`, and calls `stop`; `demand` what its user wishes."""
         self.directory, self.job_id, self.epoch = directory, job_id, epoch
         self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
-        self.lease, self.watch, self.on = lease, watch, on
+        self.lease, self.watch, self.on, self.demand = lease, watch, on, demand
         #: Processes of the run that SIGKILL did not end.
         self.undead: list[int] = []
         #: By the lease's clock: when a trainer that was told to stop is killed.
@@ -74,10 +76,12 @@ class Training:
         self._open, self._open_lock = True, threading.Lock()
         self._sealing = Sealing(
             directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed,
-            show=lambda text: progress.beside("sealing", text),
+            show=lambda text: progress.beside("sealing", text), demand=demand,
         )  # fmt: skip
         self.trainer = process.spawn(argv, env=env, cwd=directory.path)
         self.pid = self.trainer.pid
+        if demand:
+            demand.begin(lambda: process.send(self.pid, signal.SIGUSR1))
         self._exit, self._exited = os.pipe()
         threading.Thread(target=self._await_exit, daemon=True).start()
 
@@ -236,6 +240,8 @@ class Training:
     def _take(self, event: Mapping[str, Any]) -> None:
         self.progress.event(event)
         self.watch.event(event, time.monotonic())
+        if self.demand:
+            self.demand.event(event)
         if event.get("event") == "start" and not event.get("hooked", True):
             self.hooked = False
             self.log.say("this LeRobot can't be hooked: progress comes from its log, and it saves only when it would")

@@ -90,7 +90,7 @@ def test_an_older_server_is_told_and_the_run_goes_on(held: Held, since: str) -> 
     held.owner.report({"step": 20, "checkpoint": SAVED})
     held.older({"queued": held.queued, "claimed": held.claimed, "nothing": {}}[since])
     held.now = 200.0
-    assert held.owner.report({"step": 21}, log="line\n") == ""
+    assert held.owner.report({"step": 21}, log="line\n").end == ""
     assert held.lease.since == 200.0 and not held.lease.revoked
     if since != "claimed":  # that server knows the claim, so there is nothing to restore
         assert held.owner.restored == 1 and "older data" in held.said[0]
@@ -144,7 +144,7 @@ def test_what_could_not_be_told_is_on_the_disk_all_the_same(held: Held, monkeypa
 
 def test_a_disk_that_is_full_ends_nothing(held: Held, tmp_path: Path) -> None:
     held.owner.path = tmp_path / "nowhere" / "ledger.json"
-    assert held.owner.report({"checkpoint": SAVED}) == ""
+    assert held.owner.report({"checkpoint": SAVED}).end == ""
     assert "the ledger of this run could not be written" in held.said[0]
 
 

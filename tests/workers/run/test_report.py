@@ -12,6 +12,7 @@ import redis
 
 from pi0q.queue.store import Store
 from pi0q.queue.timing import timing
+from pi0q.queue.wishes import Wishes
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.ledger import Ledger
 from pi0q.workers.run.owner import Owner
@@ -148,7 +149,7 @@ def test_a_renewal_counts_from_before_it_was_sent(run: Run, monkeypatch: pytest.
     """The answer may have been on its way for as long as the lease lasts, and the machine asleep meanwhile."""
     report = run.store.report
 
-    def slow(*args: Any, **kwargs: Any) -> str:
+    def slow(*args: Any, **kwargs: Any) -> Wishes:
         wish = report(*args, **kwargs)
         run.now += 590.0
         return wish

@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
+from pi0q.jobs import saving
 from pi0q.workers.run import launch
 from pi0q.workers.run.pi0q_trainer import ends, events, pi0
+from pi0q.workers.run.pi0q_trainer.cost import SHARE, Cost
 from pi0q.workers.run.pi0q_trainer.hook import Hook
 
 TRAINER = str(launch.HOOK)
@@ -198,6 +200,7 @@ def test_sigusr1_saves_and_goes_on(start: Starter, layout: str) -> None:
     run.process.send_signal(signal.SIGUSR1)
     step = run.until("saved")["step"]
     run.until("step", step=step + 5)
+    assert run.one("saved")["wanted"]
     assert start.saved() == [f"{step:06}"]
     assert start.config(f"{step:06}")["save_freq"] == 70000
 
@@ -209,6 +212,46 @@ def test_saves_by_the_clock(start: Starter, layout: str) -> None:
     first, second = run.until("saved"), run.until("saved")
     assert second["t"] - first["t"] >= 0.1
     assert second["step"] - first["step"] > 1
+
+
+def test_a_wish_in_the_midst_of_a_save_is_answered_by_that_save(start: Starter) -> None:
+    """No step was done since it began. The next one that nobody wished for says so."""
+    run = start("--steps=100", "--save_freq=3", FAKE_SAVE_SECONDS="0.3")
+    run.until("saving", step=3)
+    run.process.send_signal(signal.SIGUSR1)
+    assert run.until("saved")["wanted"]
+    following = run.until("saved")
+    assert (following["step"], following["wanted"]) == (6, False)
+
+
+@BOTH
+def test_saves_by_the_clock_take_two_percent_at_most(start: Starter, layout: str) -> None:
+    """What a save cost before a resume counts at once: here 49 times that is longer than the run."""
+    env = {"FAKE_LAYOUT": layout, "FAKE_STEP_SECONDS": "0.01", "PI0Q_SAVE_EVERY_S": "0.05"}
+    run = start("--steps=40", "--save_freq=30", **env, PI0Q_SAVE_COST_S="600")
+    assert run.finish() == 0
+    assert [event["step"] for event in run.all("saved")] == [30, 40], "save_freq and the end count all the same"
+    # Without it the first comes as wished, and its own cost stretches the next.
+    run = start("--steps=60", f"--output_dir={start.place / 'x'}", **env, FAKE_SAVE_SECONDS="0.2")
+    assert run.finish() == 0
+    first, last = run.all("saved")
+    assert (first["step"] < 40, last["step"]) == (True, 60)
+    assert 0.2 <= first["seconds"] == first["cost_s"] < 10
+
+
+def test_the_share_of_saves_by_the_clock() -> None:
+    assert (SHARE, saving.SHARE) == (0.02, 0.02)
+    cost = Cost()
+    assert cost.interval(60) == 60 and cost.interval(float("inf")) == float("inf")
+    for seconds in (28.6, 28.6, 300.0, 28.6, 28.6):
+        cost.add(seconds)
+    # One that met a busy disk counts, and is no rule.
+    assert cost.mean() == pytest.approx(82.88)
+    for seconds in (28.6,) * 5:
+        cost.add(seconds)
+    assert cost.interval(60) == pytest.approx(saving.interval(60, 28.6)) == pytest.approx(1401.4)
+    assert 28.6 / (28.6 + cost.interval(60)) == pytest.approx(0.02)
+    assert Cost(28.6).interval(1800) == 1800
 
 
 # SIGTERM

@@ -10,6 +10,7 @@ Environment:
     PI0Q_LEASE         file of two little-endian 64-bit numbers, nanoseconds of CLOCK_BOOTTIME, that a living runner
                        moves on: past the first it is as after SIGTERM, past the second the process ends at once
     PI0Q_SAVE_EVERY_S  save also when this many seconds passed since the last save
+    PI0Q_SAVE_COST_S   seconds that a save took in earlier runs: saves by the clock take 2 % of the time at most
     PI0Q_REHEARSAL     1: pi0 and pi05 shrunk to 17 M parameters, no base weights
     PI0Q_FAST_INIT     1: weights that stay random are made on the GPU too, as those that are loaded always are
 Signals:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import pi0, wandb_run
+from .cost import Cost
 from .ends import INTERRUPTED, NONFINITE, leave
 from .events import Events
 from .lease import Lease
@@ -35,6 +36,7 @@ class Hook:
         self.events, self.lease, self.pid = events, lease or Lease(None), os.getpid()
         self.every_s = float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf)
         self.order = Order()
+        self.cost = Cost(float(os.environ.get("PI0Q_SAVE_COST_S") or 0))
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
         self.save_freq: Any = None
@@ -43,7 +45,7 @@ class Hook:
         self.saved_at = self.saving_at = time.monotonic()
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
         self.stop = False
-        self.wanted = False  # SIGUSR1 came
+        self.wishes = self.answered = 0  # how often SIGUSR1 came, and how many of them a save has answered
         self.asked = False  # LeRobot was told to save at the end of this step
 
     def install(self, train: Any) -> bool:
@@ -59,7 +61,7 @@ class Hook:
         return True
 
     def on_usr1(self, *_: object) -> None:
-        self.wanted = True
+        self.wishes += 1
 
     def on_term(self, *_: object) -> None:
         if os.getpid() != self.pid:  # a forked data loader worker inherits this handler
@@ -152,11 +154,12 @@ class Hook:
     # Saves.
 
     def due(self) -> bool:
-        self.asked = self.stop or self.wanted or time.monotonic() - self.saved_at >= self.every_s
+        waited = time.monotonic() - self.saved_at >= self.cost.interval(self.every_s)
+        self.asked = self.stop or waited or self.wishes > self.answered
         return self.asked
 
     def settle(self) -> None:
-        self.asked = self.wanted = False
+        self.asked = False
         self.cfg.save_freq = self.save_freq
 
     def should_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
@@ -173,9 +176,13 @@ class Hook:
         self.lease.look()
         result = self.original["update_last_checkpoint"](checkpoint_dir)
         self.saved_at = time.monotonic()
-        seconds = round(self.saved_at - self.saving_at, 3)
-        self.events.send("saved", step=self.step, path=str(checkpoint_dir), seconds=seconds)
-        self.wanted = False
+        seconds = self.saved_at - self.saving_at
+        self.cost.add(seconds)
+        # A wish that came in the midst of a save is answered by it: no step was done since.
+        wishes, answered = self.wishes, self.answered
+        self.answered = wishes
+        told = {"seconds": round(seconds, 3), "cost_s": round(self.cost.mean(), 3), "wanted": wishes > answered}
+        self.events.send("saved", step=self.step, path=str(checkpoint_dir), **told)
         self.unsaved = (self.step or 0) < self.cfg.steps
         if self.stop:
             leave(INTERRUPTED)
