@@ -17,7 +17,7 @@ from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.workers import probe, shelf
 from pi0q.workers.probe import Host
-from pi0q.workers.run import fetches, snapshots
+from pi0q.workers.run import fetches, snapshots, takeover
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.fetches import Fetch
 
@@ -63,7 +63,8 @@ class Stock:
 
     def plan(self, job: Record, spec: Spec) -> Plan:
         """What the job takes, with what of it is here."""
-        saved = verified(RunDirectory(self.settings.runs / job.id))
+        own = RunDirectory(self.settings.runs / job.id)
+        saved = verified(takeover.left(own, job.continues) or own)
         sizes, here = dict(told(job)), {"checkpoints": sum(map(shelf.size_mib, saved))}
         for fetch in fetches.wanted(spec, resuming=False):
             if found := self._laid(fetch, job.pins.get(fetch.pin)):

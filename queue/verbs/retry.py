@@ -17,7 +17,7 @@ from pi0q.queue.verbs.common import open_store, user
 
 #: What the new job has of the old one: where its checkpoints are, its WandB run, what was found out already.
 CARRIED = ("box", "step", "checkpoint", "copied", "kept_steps", "pins", "rehearsal", "vram_peak_mib", "save_seconds",
-           "wandb_run_id", "wandb_url", "wandb_dir")  # fmt: skip
+           "wandb_run_id", "wandb_url", "wandb_dir", "lerobot", "disk_plan")  # fmt: skip
 
 
 @click.command()

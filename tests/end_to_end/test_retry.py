@@ -20,5 +20,9 @@ def test_it_goes_on_from_its_checkpoint_under_a_new_id(house: House) -> None:
     done = house.ends(new)
     assert (str(done.state), done.step, done.continues) == ("succeeded", 150, job)
     assert [event["step"] for event in box.events(new, "ready")] == [saved.step]
-    assert not (box.run_dir(job) / "output").exists() and done.checkpoint and done.checkpoint.path.count(new)
+    assert (
+        not (box.run_dir(job) / "output" / "checkpoints").exists()
+        and done.checkpoint
+        and done.checkpoint.path.count(new)
+    )
     assert str(house.store.get(job).state) == "cancelled"

@@ -95,6 +95,12 @@ def test_only_verified_checkpoints_count(stock: Stock, chosen: Settings) -> None
     assert kinds["base"] == next(item.mib for item in found.items if item.kind == "base")
 
 
+def test_the_checkpoints_of_a_job_that_it_continues_are_here_too(stock: Stock, chosen: Settings) -> None:
+    checkpoint(RunDirectory(chosen.runs / ("b" * 12)), 10, mib=3)
+    assert here(stock.plan(job(continues="b" * 12), SPEC)) == {"checkpoints": 3}
+    assert here(stock.plan(job(), SPEC)) == {}
+
+
 def test_kernels_are_those_of_this_job_where_it_ran_here(stock: Stock, chosen: Settings) -> None:
     fill(chosen.home / "cache" / "inductor" / "k", 2)
     fill(chosen.home / "cache" / "triton" / "k", 1)

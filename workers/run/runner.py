@@ -133,7 +133,8 @@ class Runner:
         """Finds the newest good checkpoint and fetches what the trainer will need."""
         if undead := process.kill_all(self.order.job_id, self.order.epoch):
             raise Stop(Reason.STOPPED_BY_BOX, f"process {undead[0]} of an earlier run of it can't be killed")
-        takeover.take_over(self.directory, self.record.continues, say=self.log.say, ours=self.lease.ours)
+        if takeover.take_over(self.directory, self.record.continues, say=self.log.say, ours=self.lease.ours):
+            self.mib_before = self.directory.size_mib()
         if self.directory.checkpoints.is_dir():
             self.progress.update(phase="verifying the checkpoint")
         self.resume = self.newest()

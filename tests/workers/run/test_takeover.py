@@ -23,15 +23,15 @@ def new(tmp_path: Path) -> RunDirectory:
 def test_it_moves_as_it_is_and_is_moved_once(new: RunDirectory) -> None:
     said: list[str] = []
     assert take_over(new, OLD, say=said.append, ours=lambda: True)
-    assert (new.checkpoints / "000010").is_dir() and not (new.path.parent / OLD / "output").exists()
-    assert said == [f"took over what {OLD} left on this box"]
+    assert (new.checkpoints / "000010").is_dir() and not (new.path.parent / OLD / "output" / "checkpoints").exists()
+    assert said == [f"took over the checkpoints that {OLD} left on this box"]
     assert not take_over(new, OLD, say=said.append, ours=lambda: True) and len(said) == 1
 
 
 @pytest.mark.parametrize("named", ["", "..", "../other", "c" * 12, "/etc", OLD.upper()])
 def test_nothing_else_is_ever_moved(new: RunDirectory, named: str) -> None:
     assert not take_over(new, named, say=print, ours=lambda: True)
-    assert (new.path.parent / OLD / "output").is_dir()
+    assert (new.path.parent / OLD / "output" / "checkpoints").is_dir()
 
 
 def test_its_own_checkpoints_come_first(new: RunDirectory) -> None:
@@ -47,4 +47,4 @@ def test_a_job_at_work_keeps_what_is_its(new: RunDirectory) -> None:
 def test_past_the_lease_nothing_is_moved(new: RunDirectory) -> None:
     with pytest.raises(NotOurs):
         take_over(new, OLD, say=print, ours=lambda: False)
-    assert (new.path.parent / OLD / "output").is_dir()
+    assert (new.path.parent / OLD / "output" / "checkpoints").is_dir()
