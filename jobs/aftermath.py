@@ -24,12 +24,21 @@ def rest_seconds(tries: int, *, asked: float = 0.0, slowly: bool = False) -> flo
     return min(LONGEST_REST_SECONDS, max(doubled, asked))
 
 
-def left(job: Record) -> Iterator[str]:
-    """What still waits to be done for a job, each in a few words: `push pending: the Hub could not be reached`."""
+def push_left(job: Record) -> Iterator[str]:
+    """`push pending: the Hub could not be reached`, where the push of its policy is not done."""
     if job.state is State.SUCCEEDED and job.push.get("state") in ("pending", "failed"):
         yield f"push {job.push['state']}: {job.push.get('detail') or 'it begins soon'}"
+
+
+def wandb_left(job: Record) -> Iterator[str]:
+    """`WandB offline, 3.1 MB to sync`, for each box that keeps some of its run."""
     for box, told in sorted(job.wandb_sync.items()):
         if told.get("state") in ("pending", "failed"):
             why = f" ({told['detail']})" if told.get("detail") else ""
             where = f" on {box}" if box != job.box else ""
             yield f"WandB offline, {float(told.get('mb') or 0):.1f} MB to sync{where}{why}"
+
+
+def left(job: Record) -> list[str]:
+    """What still waits to be done for a job, each in a few words."""
+    return [*push_left(job), *wandb_left(job)]

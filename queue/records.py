@@ -130,6 +130,11 @@ class Records:
             for (name, at), fields in zip(seen, pipe.execute(), strict=True)
         ]
 
+    def living(self) -> set[str]:
+        """Boxes whose worker is up."""
+        up = (box for box in self.boxes() if box.get("status") != "stopped")
+        return {box["name"] for box in up if float(box["seen_seconds"]) < DEFAULT.silent}
+
     def waits(self, job: Record) -> list[str]:
         """Why a queued job is not taken, box by box; empty for any other job."""
         if job.state is State.WAITING:

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pi0q.jobs import saving
+from pi0q.jobs import aftermath, saving
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import OWNED, State
 from pi0q.queue.records import Page
@@ -80,14 +80,27 @@ def note(job: Record) -> str:
     if job.state is State.QUEUED and not job.reason:
         return wanted(job.needs)
     if job.state in OWNED:
-        parts = [
-            _wished(job) or job.phase,
-            job.wandb_url or ("WandB offline" if job.wandb_dir else ""),
-        ]
-        return " · ".join(part for part in parts if part)
+        return " · ".join(filter(None, [_wished(job) or job.phase, *wandb(job)]))
     # A trainer's message may have many lines.
     reason = f"{job.reason}: {' '.join(job.detail.split())}" if job.reason and job.state is not State.SUCCEEDED else ""
-    return reason or job.wandb_url or ("WandB offline" if job.wandb_dir else "")
+    return " · ".join(filter(None, [reason, *aftermath.push_left(job), *([] if reason else wandb(job))]))
+
+
+def wandb(job: Record) -> list[str]:
+    """Where its WandB run is, and what of it is kept on boxes: a link, `WandB offline, 3.1 MB to sync`."""
+    kept = list(aftermath.wandb_left(job))
+    link = [job.wandb_url] if job.wandb_url else []
+    return link + kept or (["WandB offline"] if job.wandb_dir else [])
+
+
+def pushed(job: Record) -> str:
+    """What became of the push of its policy."""
+    told = job.push
+    if told.get("state") == "done":
+        return f"{told.get('url') or told.get('repo')}  {told.get('detail')}"
+    tries = f", tried {told['tries']} times" if int(told.get("tries") or 0) > 1 else ""
+    left = "".join(aftermath.push_left(job)).removeprefix("push ")
+    return f"{told.get('repo')}  {left}{tries}\n`pi0q retry {job.id}` tries it now" if left else ""
 
 
 def _wished(job: Record) -> str:
@@ -183,7 +196,8 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
         ("saves", "\n".join(saving.shown(job))),
-        ("WandB", job.wandb_url or (f"offline: {job.wandb_dir}" if job.wandb_dir else "")),
+        ("WandB", "\n".join([*wandb(job), job.wandb_dir if job.wandb_dir and not job.wandb_url else ""]).strip()),
+        ("push", pushed(job)),
         ("history", " · ".join(part for part in (f"continues {job.continues}" if job.continues else "",
                                                 f"went on as {job.continued}" if job.continued else "") if part)),
         ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),

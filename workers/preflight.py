@@ -134,11 +134,6 @@ WANDB = {
 }
 
 
-def offline(job: Record, box: str) -> bool:
-    """Whether WandB would end the job's training on this box: then its run is kept here instead."""
-    return job.preflight.get(box, {}).get("wandb") in WANDB
-
-
 def facts_of(job: Record) -> Facts | None:
     """What any box found out about its dataset."""
     for found in job.preflight.values():

@@ -6,6 +6,10 @@ local standing = standing(id, ARGV[6], epoch)
 if standing ~= 'ours' then return { standing == 'older' and 2 or 0 } end
 local at = present()
 local fields = cjson.decode(ARGV[4])
+local was = get(id, 'wandb_run_id')
+if (fields.wandb_run_id or was) ~= was and get(id, 'wandb_url') ~= '' then
+  note(id, at, '', get(id, 'wandb_url') .. ' was deleted at WandB: it goes on as ' .. fields.wandb_run_id)
+end
 set(id, fields)
 set(id, { updated_ms = at })
 redis.call('ZADD', P .. 'leases', at + lease, id)

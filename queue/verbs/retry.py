@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pi0q.jobs import aftermath
 from pi0q.jobs.errors import SpecError, UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
@@ -27,7 +28,8 @@ CARRIED = ("box", "step", "checkpoint", "copied", "kept_steps", "pins", "rehears
 def retry(job: str, file: str | None, as_json: bool) -> None:
     """Go on with a job that failed or was cancelled, from its newest checkpoint and in the same WandB run.
 
-    What has ended stays ended: the job that goes on has an id of its own.
+    What has ended stays ended: the job that goes on has an id of its own. Of a job that succeeded, what is left to
+    do is tried now: its push, a WandB run that was kept on its box. Both are tried again by themselves as well.
 
     \b
       pi0q retry grab_box                       as it was
@@ -35,6 +37,9 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     """
     store = open_store()
     before = store.get(store.resolve(job))
+    if before.state is State.SUCCEEDED and (left := aftermath.left(before)):
+        _try_now(store, before, left, as_json=as_json)
+        return
     spec = _spec(before, file)
     if before.state not in ENDED:
         raise UsageError(f"{before.name} has not ended ({before.state}); nothing was changed.")
@@ -47,6 +52,27 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     saved = before.checkpoint
     where = f"from step {saved.step}, on {before.box} if it can" if saved else "from step 0: it had saved nothing"
     click.echo(f"{after.name} goes on as {after.id}, {where}.  See it with: pi0q watch {after.id}")
+
+
+def _try_now(store: Store, job: Record, left: list[str], *, as_json: bool) -> None:
+    """What the boxes of a job that succeeded have left to send, they try to send now."""
+    store.retry(job.id, text=f"{user()} wants it tried now: {'; '.join(left)}")
+    silent = sorted(_senders(job) - store.living())
+    if as_json:
+        render.print_json({"id": job.id, "left": left, "waits_for": silent})
+        return
+    for one in left:
+        click.echo(one)
+    if silent:
+        click.echo(f"What is to be sent lies on {', '.join(silent)}: it is tried when a worker is up there again.")
+    else:
+        click.echo(f"It is tried now; `pi0q show {job.id}` says what came of it.")
+
+
+def _senders(job: Record) -> set[str]:
+    """The boxes that have something of it to send."""
+    waits = {box for box, told in job.wandb_sync.items() if told.get("state") != "done"}
+    return waits | ({job.box} if job.box and any(aftermath.push_left(job)) else set())
 
 
 def _spec(before: Record, file: str | None) -> Spec:

@@ -6,8 +6,11 @@ are appended: `wandb sync` without `--append` overwrites what the run has at Wan
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -21,11 +24,14 @@ from pi0q.workers.run import environment, tracking
 from pi0q.workers.run.chores import Chore
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.log import SECRET_NAMES, SECRETS, clean
+from pi0q.workers.run.pi0q_trainer.wandb_run import DELETED, following
 
 #: Seconds that a sync may take, whatever it sends, and the slowest line that is waited for beyond that, MB/s.
 LEAST_SECONDS, SLOWEST_MB_S = 300.0, 0.02
 #: Seconds between two looks at whether the worker stops.
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+#: How many runs of one job may be found deleted.
+MOST_RUNS = 3
 #: What it is of the box's environment that would keep WandB from syncing, or is not for it.
 DROPPED = (
     "PI0Q_",
@@ -92,21 +98,29 @@ def _python(desk: Desk) -> str:
 
 
 def _has_begun(desk: Desk) -> bool:
-    """Whether WandB has something of the job's run already."""
-    here = any(tracking.synced(path) for path in tracking.kept(desk.directory))
-    elsewhere = any(box != desk.chore.box for box in desk.record.wandb_sync)
-    return here or elsewhere or bool(desk.record.wandb_url)
+    """Whether WandB has something of the job's run that is not of the one directory that lies here."""
+    here = list(tracking.all_runs(desk.directory))
+    elsewhere = any(event.box not in (None, desk.chore.box) for event in desk.record.history)
+    if len(here) == 1 and not elsewhere:
+        return False
+    return elsewhere or bool(desk.record.wandb_url) or any(map(tracking.synced, here))
 
 
 def _sync(desk: Desk, path: Path, python: str, *, append: bool) -> str:
     """Sends one run directory; its address at WandB. Raises Later."""
     more = ["--append"] if append else []
-    said = _run(desk, [python, "-m", "wandb", "sync", *more, str(path)], path)
-    if "previously created and deleted" in said:
-        desk.say("its run was deleted at WandB: syncing into a new one")
-        said = _run(desk, [python, "-m", "wandb", "sync", "--id", f"{tracking.run_id(path)}-2", str(path)], path)
-    if not tracking.synced(path):
-        raise Later(f"`wandb sync` of {path.name} failed: {_last_line(said)}")
+    said, errors = _run(desk, [python, "-m", "wandb", "sync", *more, str(path)], path)
+    run = tracking.run_id(path)
+    for _ in range(MOST_RUNS):
+        if DELETED not in errors:
+            break
+        run = following(run)
+        desk.say(f"its run was deleted at WandB: syncing into {run}")
+        said, errors = _run(desk, [python, "-m", "wandb", "sync", "--append", "--id", run, str(path)], path)
+    if errors or not tracking.synced(path):
+        # It leaves its mark also where WandB refused all of it.
+        tracking.unmark(path)
+        raise Later(f"`wandb sync` of {path.name} failed: {_last_line(errors or said)}")
     found = _URL.findall(said)
     return found[-1] if found else ""
 
@@ -119,17 +133,21 @@ def _last_line(said: str) -> str:
     return next((line[:200] for line in reversed(lines) if line), "it said nothing")
 
 
-def _run(desk: Desk, argv: list[str], path: Path) -> str:
-    """What the command said. Raises Later where it takes too long, or the worker stops."""
-    settings = desk.settings
-    scratch = settings.home / "cache" / "wandb"
-    scratch.mkdir(parents=True, exist_ok=True)
-    log = scratch / "sync.log"
+def _run(desk: Desk, argv: list[str], path: Path) -> tuple[str, str]:
+    """What the command said, and its errors, which it says in its log alone and then that all is well.
+
+    Raises Later where it takes too long, or the worker stops.
+    """
+    scratch = desk.settings.home / "cache" / "wandb-sync"
+    shutil.rmtree(scratch, ignore_errors=True)
+    # Where this directory is, its log goes there instead of the system's temporary directory.
+    (scratch / "wandb").mkdir(parents=True)
+    log = scratch / "said.log"
     deadline = time.monotonic() + LEAST_SECONDS + tracking.megabytes([path]) / SLOWEST_MB_S
     with log.open("wb") as out:
         child = subprocess.Popen(
-            argv, env=env(os.environ, settings), cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            start_new_session=True,
+            argv, env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)}, cwd=scratch,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:
             while child.poll() is None:
@@ -139,13 +157,17 @@ def _run(desk: Desk, argv: list[str], path: Path) -> str:
                     raise Later(f"`wandb sync` of {path.name} did not end")
                 time.sleep(LOOK_SECONDS)
         finally:
-            child.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    return log.read_text(errors="replace")
+    lines = [line for own in scratch.rglob("debug-cli.*.log") for line in own.read_text(errors="replace").splitlines()]
+    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
+    if child.returncode:
+        errors.append(f"it ended with {child.returncode}: {_last_line(log.read_text(errors='replace'))}")
+    return log.read_text(errors="replace"), "\n".join(errors)
 
 
 def env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What the child gets: its way to WandB, the key as the box has it, and places on the data disk."""
     found = network.environment(("wandb",), base, settings) | environment.caches(settings)
-    found = {name: value for name, value in found.items() if not name.startswith(DROPPED)}
-    return found | {"WANDB_DIR": found["WANDB_CACHE_DIR"]}
+    return {name: value for name, value in found.items() if not name.startswith(DROPPED)}

@@ -37,6 +37,7 @@ def trainer(
         "PI0Q_EVENTS": str(directory.pipe),
         "PI0Q_PARENT": str(os.getpid()),
         "PI0Q_LEASE": str(directory.lease),
+        "PI0Q_CARD": str(directory.card) if fetches.pushes(spec) else "",
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
         "PI0Q_SAVE_COST_S": str(record.save_seconds or ""),
     }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
-from pi0q.workers import preflight
 from pi0q.workers.run import cache, fetches
+from pi0q.workers.run.reach import Reach
 from pi0q.workers.run.stop import Stop
 
 
@@ -25,10 +25,12 @@ class Provided:
     pins: Mapping[str, str]
 
 
-def provide(
-    spec: Spec, record: Record, settings: Settings, *, box: str, resuming: bool, say: Callable[[str], None]
-) -> Provided:
-    """Fetches dataset, base and tokenizer at the commits of the first claim. Raises Stop."""
+def provide(spec: Spec, record: Record, settings: Settings, *, resuming: bool, say: Callable[[str], None]) -> Provided:
+    """Fetches dataset, base and tokenizer at the commits of the first claim. Raises Stop.
+
+    Whether WandB would take its run now is asked meanwhile.
+    """
+    wandb = Reach(spec, settings)
     # A resume fetches no base, and its pin must not be forgotten.
     hf_home, pins = settings.hf_home, dict(record.pins)
     if wanted := fetches.wanted(spec, resuming=resuming):
@@ -37,6 +39,5 @@ def provide(
         except cache.Refused as refused:
             raise Stop(refused.reason, refused.detail, refused.asked_seconds) from None
         spec = fetches.at_home(spec, wanted, hf_home=hf_home, pins=pins)
-    if preflight.offline(record, box):
-        spec = fetches.without_wandb(spec)
+    spec = wandb.decide(spec, say)
     return Provided(spec=spec, env=fetches.offline_env(spec, hf_home=hf_home), pins=pins)

@@ -152,7 +152,7 @@ class Runner:
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
         resuming = self.resume is not None
-        got = provide(self.spec, self.record, self.settings, box=self.box, resuming=resuming, say=self.say_fetching)
+        got = provide(self.spec, self.record, self.settings, resuming=resuming, say=self.say_fetching)
         self.spec, self.cache_env = got.spec, got.env
         self.progress.update(pins=got.pins, phase="")
 

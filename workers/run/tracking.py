@@ -8,22 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.pi0q_trainer.ends import LEFT
 
-#: Beside an online run's files: it ended before WandB had all of it.
-LEFT = "pi0q.left"
 _RUN = re.compile(r"(offline-)?run-(\d{8}_\d{6})-(.+)")
 
 
-def kept(directory: RunDirectory) -> Iterator[Path]:
-    """Directories of WandB runs that WandB may not have, oldest first."""
+def all_runs(directory: RunDirectory) -> Iterator[Path]:
+    """Directories of WandB runs, oldest first."""
     places = [directory.wandb, directory.path / "output.old" / "wandb", directory.output / "wandb"]
     found = [
         (match[2], path) for place in places for path in place.glob("*run-*") if (match := _RUN.fullmatch(path.name))
     ]
     for _, path in sorted(found):
-        offline = path.name.startswith("offline-") or (path / LEFT).exists()
-        if offline and not path.is_symlink() and any(path.glob("run-*.wandb")):
+        if not path.is_symlink() and any(path.glob("run-*.wandb")):
             yield path
+
+
+def kept(directory: RunDirectory) -> Iterator[Path]:
+    """Those that WandB may not have."""
+    return (path for path in all_runs(directory) if path.name.startswith("offline-") or (path / LEFT).exists())
 
 
 def unsynced(directory: RunDirectory, *, over: bool = False) -> list[Path]:
@@ -36,6 +39,12 @@ def unsynced(directory: RunDirectory, *, over: bool = False) -> list[Path]:
 def synced(path: Path) -> bool:
     """Whether WandB has all of this run directory, by the mark that `wandb sync` leaves."""
     return any(path.glob("run-*.wandb.synced"))
+
+
+def unmark(path: Path) -> None:
+    """Takes that mark away: WandB does not have it."""
+    for mark in path.glob("run-*.wandb.synced"):
+        mark.unlink()
 
 
 def run_id(path: Path) -> str:

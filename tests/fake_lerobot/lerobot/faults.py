@@ -85,3 +85,16 @@ def inside_save(step: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if kind == "killsave":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wandb_init(run_id: str, *, offline: bool) -> None:
+    """What WandB does with a run that is to be online."""
+    how = os.environ.get("FAKE_WANDB")
+    if offline or not how:
+        return
+    if how == "hang":
+        time.sleep(3600)
+    if how == "refused":
+        raise ConnectionError("503 Server Error")
+    if how == "deleted" and "." not in run_id:
+        raise RuntimeError(f"run {run_id} was previously created and deleted; try a new run name")

@@ -21,7 +21,7 @@ import pytest
 
 from pi0q.jobs import saving
 from pi0q.workers.run import launch
-from pi0q.workers.run.pi0q_trainer import ends, events, pi0
+from pi0q.workers.run.pi0q_trainer import ends, events, pi0, wandb_run
 from pi0q.workers.run.pi0q_trainer.cost import SHARE, Cost
 from pi0q.workers.run.pi0q_trainer.hook import Hook
 
@@ -576,6 +576,47 @@ def test_a_line_fits_the_pipe_whatever_is_in_it() -> None:
     told = json.loads(line)
     assert told["message"].startswith("内存不足\n")
     assert told["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("why", "tries", "flags"),
+    [
+        ("it did not answer in time", 1, ["--wandb.enable=true", "--wandb.run_id=pi0q-a1", "--wandb.mode=offline"]),
+        ("CommError: run pi0q-a1 was previously created and deleted; try a new run name", 1,
+         ["--wandb.enable=true", "--wandb.mode=online", "--wandb.run_id=pi0q-a1.2"]),
+        ("anything", 3, ["--wandb.enable=false"]),
+    ],
+)  # fmt: skip
+def test_with_which_flags_a_trainer_begins_anew_for_wandbs_sake(why: str, tries: int, flags: list[str]) -> None:
+    argv = ["pi0q_trainer", "--wandb.enable=true", "--steps=4", "--wandb.run_id=pi0q-a1", "--wandb.mode=online"]
+    assert wandb_run.changed(argv, why, "pi0q-a1", tries) == ["pi0q_trainer", "--steps=4", *flags]
+    assert wandb_run.following("pi0q-a1.2") == "pi0q-a1.3"
+
+
+@pytest.mark.parametrize("how", ["hang", "deleted", "refused"])
+def test_wandb_can_neither_stop_nor_delay_a_training(start: Starter, how: str) -> None:
+    """One that hangs holds its lock for good: an offline run can't begin beside it in the same process."""
+    wandb = ["--wandb.enable=true", "--wandb.mode=online", "--wandb.run_id=abc", "--wandb.project=p"]
+    run = start("--steps=2", *wandb, FAKE_WANDB=how, PI0Q_WANDB_BEGIN_S="0.5" if how == "hang" else "30")
+    assert run.finish() == 0
+    told = run.one("wandb")
+    assert (told["run_id"], told["offline"]) == (("abc.2", False) if how == "deleted" else ("abc", True))
+    assert run.one("end")["step"] == 2
+
+
+def test_an_end_without_a_network_leaves_its_wandb_run_to_be_synced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "files").mkdir()
+    run = SimpleNamespace(dir=str(tmp_path / "files"))
+    waits: Any = SimpleNamespace(run=run, finish=lambda exit_code: select.select([], [], [], PATIENCE))
+    for stub, left in ((waits, True), (SimpleNamespace(run=run, finish=lambda exit_code: None), False)):
+        (tmp_path / ends.LEFT).unlink(missing_ok=True)
+        monkeypatch.setitem(sys.modules, "wandb", stub)
+        monkeypatch.setattr(os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
+        with pytest.raises(SystemExit):
+            ends.leave(0, wandb_s=0.1 if left else PATIENCE)
+        assert (tmp_path / ends.LEFT).exists() is left
 
 
 def test_wandb_may_not_hold_up_an_exit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ Environment:
     PI0Q_SAVE_COST_S   seconds that a save took in earlier runs: saves by the clock take 2 % of the time at most
     PI0Q_REHEARSAL     1: pi0 and pi05 shrunk to 17 M parameters, no base weights
     PI0Q_FAST_INIT     1: weights that stay random are made on the GPU too, as those that are loaded always are
+    PI0Q_CARD          file for LeRobot's model card, written at the end; unset: none
+    PI0Q_WANDB_BEGIN_S seconds that WandB has to begin an online run (30), before the trainer begins anew without
+    PI0Q_WANDB_TRIES   how often it did so already
 Signals:
     SIGUSR1  save at the end of this step and go on
     SIGTERM  save at the end of this step, then exit 75; at once before the first step or after the last save

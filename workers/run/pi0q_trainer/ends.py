@@ -1,4 +1,4 @@
-"""The trainer's early ends and their exit codes."""
+"""The trainer's ends that wait for nobody, and their exit codes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import contextlib
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 INTERRUPTED, NONFINITE, LEASE_OVER = 75, 76, 77
-#: how long WandB may take to finish its run before an early exit, seconds
-WANDB_S = 20.0
+#: how long WandB may take to finish its run before an early exit, and behind the last step, seconds
+WANDB_S, WANDB_END_S = 20.0, 60.0
+#: beside an online run's files: WandB may not have all of it (workers/run/tracking.py)
+LEFT = "pi0q.left"
 
 
-def leave(code: int) -> NoReturn:
-    """Exit now: WandB gets WANDB_S to finish its run; threads, workers and atexit are not waited for."""
+def leave(code: int, *, wandb_s: float | None = None) -> NoReturn:
+    """Exit now: WandB gets a moment to finish its run; threads, workers and atexit are not waited for."""
     wandb: Any = sys.modules.get("wandb")
-    if getattr(wandb, "run", None) is not None:
+    run = getattr(wandb, "run", None)
+    if run is not None:
         end = threading.Thread(target=wandb.finish, kwargs={"exit_code": code}, daemon=True)
         end.start()
-        end.join(WANDB_S)
+        end.join(WANDB_S if wandb_s is None else wandb_s)
+        if end.is_alive():
+            with contextlib.suppress(Exception):
+                (Path(run.dir).parent / LEFT).touch()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import pi0, wandb_run
+from . import card, pi0, wandb_run
 from .cost import Cost
 from .ends import INTERRUPTED, NONFINITE, leave
 from .events import Events
@@ -39,6 +39,8 @@ class Hook:
         self.cost = Cost(float(os.environ.get("PI0Q_SAVE_COST_S") or 0))
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
+        self.policy: Any = None
+        self.ds_meta: Any = None
         self.save_freq: Any = None
         self.step: int | None = None
         self.params = self.vram_peak = 0
@@ -84,7 +86,8 @@ class Hook:
             if "--resume=true" not in sys.argv:
                 cfg.pretrained_path = None
         with pi0.fast_init(cfg):
-            policy = self.original["make_policy"](cfg, *args, **kwargs)
+            self.policy = policy = self.original["make_policy"](cfg, *args, **kwargs)
+        self.ds_meta = kwargs.get("ds_meta")
         if pi0.UNLOADED in said:
             raise RuntimeError(
                 f"LeRobot did not load the weights of {cfg.pretrained_path} and would train random ones "
@@ -98,9 +101,7 @@ class Hook:
         return self.original["make_optimizer_and_scheduler"](cfg, policy, *args, **kwargs)
 
     def WandBLogger(self, cfg: Any) -> Any:
-        if cfg.resume:
-            wandb_run.forgive_unknown_run()
-        logger = self.original["WandBLogger"](cfg)
+        logger = wandb_run.begin(self.original["WandBLogger"], cfg)
         run = getattr(getattr(logger, "_wandb", None), "run", None)
         if run is not None:
             offline = bool(getattr(run, "offline", not run.url))
@@ -191,6 +192,7 @@ class Hook:
     def hear(self, record: logging.LogRecord) -> bool:
         if record.msg == "End of training":
             self.lease.look()
+            card.write(self.cfg, self.policy, self.ds_meta)
             if getattr(self.cfg and self.cfg.policy, "push_to_hub", False):
                 self.events.send("pushing")
         if str(record.msg).startswith("Model pushed to "):

@@ -12,7 +12,7 @@ import signal
 import traceback
 from typing import Any
 
-from .ends import INTERRUPTED, leave
+from .ends import INTERRUPTED, WANDB_END_S, leave
 from .events import Events
 from .hook import Hook
 from .lease import Lease
@@ -62,3 +62,6 @@ def main() -> None:
         events.send("error", type=type(error).__name__, message=str(error)[:2000])
         leave(1)
     events.send("end", step=hook.cfg.steps if hook.cfg else None)
+    if hook.cfg and hook.cfg.wandb.enable:
+        # Its own end waits for a network that is away, with the GPU.
+        leave(0, wandb_s=WANDB_END_S)

@@ -8,6 +8,7 @@ Environment:
     FAKE_SAVE_SECONDS  a save's length (0)
     FAKE_MODEL_BYTES   size of model.safetensors' data (4096); the optimizer's is twice that
     FAKE_PUSH_SECONDS  the final push's length (0)
+    FAKE_WANDB         "hang", "refused" or "deleted": what comes of an online run, "deleted" of ids without a dot
     FAKE_FAULT, FAKE_FAULT_ONCE  see `lerobot.faults`
     FAKE_RECORD        file that gets a JSON line of each step, save and end: pid, step, CLOCK_MONOTONIC at both ends
     FAKE_LAYOUT        "0.4": no should_save_checkpoint; "other": update_policy is called one_step
@@ -113,6 +114,7 @@ class WandBLogger:
 
     def __init__(self, cfg: Any) -> None:
         offline = cfg.wandb.mode != "online"
+        faults.wandb_init(cfg.wandb.run_id, offline=offline)
         cfg.wandb.run_id = cfg.wandb.run_id or f"{random.getrandbits(40):08x}"[:8]
         prefix = "offline-run" if offline else "run"
         place = cfg.output_dir / "wandb" / f"{prefix}-20261122_120000-{cfg.wandb.run_id}"
