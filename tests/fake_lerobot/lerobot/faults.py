@@ -8,6 +8,7 @@ At the beginning of that step (counted from 1):
     exitN     exits with code N
     kill      SIGKILLs itself
     flood     prints 20,000 long lines
+    autotune  prints what torch prints as it compiles, and waits a little
     enospc    from that step on, a save raises OSError(ENOSPC) half-way
     killsave  from that step on, a save SIGKILLs the process half-way
 With FAKE_FAULT_ONCE=PATH a fault comes only while PATH does not exist, and makes it.
@@ -65,6 +66,10 @@ def before_step(step: int) -> None:
         time.sleep(3600)
     if kind == "flood":
         sys.stderr.write(("flood " * 40 + "\n") * 20_000)
+    if kind == "autotune":
+        sys.stderr.write("AUTOTUNE addmm(256x4096, 256x1024, 1024x4096)\n")
+        sys.stderr.flush()
+        time.sleep(0.5)
     if code := re.fullmatch(r"exit(\d+)", kind):
         raise SystemExit(int(code[1]))
 

@@ -280,6 +280,14 @@ def test_it_leaves_no_open_file_behind(life: Life) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_kernels_that_are_compiled_on_the_way_are_shown_as_that(life: Life) -> None:
+    training = life.start("--steps=6", FAKE_FAULT="autotune@4")
+    assert training.wait() == 0
+    phases = [fields["phase"] for fields in life.seen if "phase" in fields]
+    assert "compiling" in phases and phases[-1] == ""
+    assert training.watch.compiles, "and the hang watch knows that they may come again"
+
+
 def test_a_lerobot_without_a_hook_is_read_off_its_console(life: Life) -> None:
     training = life.start(
         "--steps=9", "--save_freq=3", "--log_freq=4", keep=2, FAKE_LAYOUT="other", FAKE_STEP_SECONDS="0.1"

@@ -20,6 +20,8 @@ from typing import Any
 
 #: In training_state/, where LeRobot draws the order of the data from it: the random state as the epoch began.
 EPOCH_RNG = "pi0q_epoch_rng.safetensors"
+#: In that file: how many samples of the epoch were trained on.
+SAMPLES = "pi0q_samples"
 
 
 class Numbered:
@@ -56,16 +58,26 @@ class Order:
     """Stands in for functions of LeRobot's train script, as `Hook` does."""
 
     NEEDED = ("cycle", "load_training_state")
-    WELCOME = ("make_dataset", "make_train_eval_datasets", "_dataloader_worker_kwargs", "save_checkpoint")
+    WELCOME = (
+        "compute_sampler_state",
+        "make_dataset",
+        "make_train_eval_datasets",
+        "_dataloader_worker_kwargs",
+        "save_checkpoint",
+    )
 
     def __init__(self) -> None:
         self.original: dict[str, Any] = {}
         #: Step and training_state/ of the checkpoint that this training goes on from.
         self.step, self.state = 0, Path()
         self.resumed = self.restored = False
-        self.finds_its_place = self.throws_dice = False
-        #: The random state as the present epoch began.
+        self.throws_dice = False
+        #: Where LeRobot found that the data go on; empty where it does not look.
+        self.found: dict[str, int] = {}
+        self.finds_its_place = False
+        #: The random state as the present epoch began, the step of its first batch, and the samples of a batch.
         self.epoch_rng: dict[str, Any] = {}
+        self.epoch_step = self.batch_size = 0
 
     def install(self, train: Any) -> None:
         if all(hasattr(train, name) for name in self.NEEDED):
@@ -122,19 +134,20 @@ class Order:
             return self.original["cycle"](loader)
         return self.batches(loader)
 
+    def compute_sampler_state(self, *args: Any, **kwargs: Any) -> Any:
+        self.found = self.original["compute_sampler_state"](*args, **kwargs)
+        return self.found
+
     def batches(self, loader: Any) -> Iterator[Any]:
         """Each batch from the checkpoint's step on; around the first one the random state becomes what it was."""
-        epoch, done = divmod(self.step, len(loader))
-        skip = 0
-        if self.resumed and self.finds_its_place:
-            loader.iteration = epoch
-        elif self.resumed and done and self.recall():
-            skip = done
         base = getattr(loader, "base_dataloader", loader)
+        self.batch_size = base.batch_sampler.batch_size
+        done = self.go_there(loader) if self.resumed else 0
+        skip = 0 if self.finds_its_place else done
         numbered = Numbered(base.batch_sampler, step=self.step, skip=skip, tell=self.throws_dice)
         # A DataLoader lets nobody set this: it is itself what tells its workers what to load.
         object.__setattr__(base, "batch_sampler", numbered)
-        batches = self.original["cycle"](Epochs(loader, self.note))
+        batches = self.original["cycle"](Epochs(loader, lambda: self.note(numbered)))
         if self.resumed:
             # What beginning an epoch draws came after this checkpoint, or before it; lasting workers draw nothing.
             after = done == 0 and not loader.persistent_workers
@@ -146,24 +159,36 @@ class Order:
             yield first
         yield from batches
 
-    def note(self) -> None:
+    def go_there(self, loader: Any) -> int:
+        """Sets the loader to the checkpoint's epoch; how many batches of it were trained on."""
+        if self.found:
+            loader.iteration = self.found["epoch"]
+            return self.found["start_index"] // self.batch_size
+        file = self.state / EPOCH_RNG
+        if not file.exists():
+            if self.step % len(loader):
+                print("pi0q: this checkpoint does not tell the order of its data: the epoch begins anew", flush=True)
+            return 0
+        kept = tensors().load_file(file)
+        # Another batch size than before: no sample twice, as far as whole batches go.
+        done = int(kept.pop(SAMPLES)) // self.batch_size
+        if done >= len(loader):
+            return 0
+        random_utils().deserialize_rng_state(kept)
+        return done
+
+    def note(self, numbered: Numbered) -> None:
+        self.epoch_step = numbered.step - numbered.skip
         if not self.finds_its_place:
             self.epoch_rng = random_utils().serialize_rng_state()
 
-    def save_checkpoint(self, checkpoint_dir: Path, *args: Any, **kwargs: Any) -> Any:
-        result = self.original["save_checkpoint"](checkpoint_dir, *args, **kwargs)
+    def save_checkpoint(self, checkpoint_dir: Path, step: int, *args: Any, **kwargs: Any) -> Any:
+        result = self.original["save_checkpoint"](checkpoint_dir, step, *args, **kwargs)
         if self.epoch_rng:
-            tensors().save_file(self.epoch_rng, checkpoint_dir / "training_state" / EPOCH_RNG)
+            samples = sys.modules["torch"].tensor((step - self.epoch_step) * self.batch_size)
+            kept = {**self.epoch_rng, SAMPLES: samples}
+            tensors().save_file(kept, checkpoint_dir / "training_state" / EPOCH_RNG)
         return result
-
-    def recall(self) -> bool:
-        """The random state as the epoch began, so that it is shuffled as it was."""
-        file = self.state / EPOCH_RNG
-        if not file.exists():
-            print("pi0q: this checkpoint does not tell the order of its data: the epoch begins anew", flush=True)
-            return False
-        random_utils().deserialize_rng_state(tensors().load_file(file))
-        return True
 
     def restore(self) -> None:
         random_utils().load_rng_state(self.state)
