@@ -33,10 +33,25 @@ class Reason(str, Enum):
     TRAINER_BROKEN = "trainer_broken"
     REHEARSAL_FAILED = "rehearsal_failed"
     CRASH_LOOP = "crash_loop"
+    WANDB_REFUSED = "wandb_refused"
+    DATASET_MISSING = "dataset_missing"
+    DATASET_FORMAT = "dataset_format"
+    DATASET_DAMAGED = "dataset_damaged"
+    WEIGHTS_DAMAGED = "weights_damaged"
+    COMPILE_FAILED = "compile_failed"
+    SHM_FULL = "shm_full"
     # May pass by themselves: tried again, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
     TRAINER_KILLED = "trainer_killed"
+    NOT_CACHED = "not_cached"
+    DISK_BROKEN = "disk_broken"
     HUNG = "hung"
+    MEMORY_LIMIT = "memory_limit"
+    PLATFORM_KILLED = "platform_killed"
+    TRAINER_CRASHED = "trainer_crashed"
+    CUDA_ERROR = "cuda_error"
+    NO_CUDA = "no_cuda"
+    NCCL = "nccl"
     # Will pass by itself: tried again after a rest, as often as it takes.
     NETWORK = "network"
     # The same, once there is room for all that it needs: `Record.disk_plan` says how much.
@@ -49,6 +64,8 @@ class Reason(str, Enum):
     STOPPED_BY_BOX = "stopped_by_box"
     #: It waits until its user releases it.
     HELD = "held"
+    GPU_LOST = "gpu_lost"
+    GPU_TAKEN = "gpu_taken"
 
     def __str__(self) -> str:
         return self.value
@@ -73,6 +90,8 @@ class Outcome:
     cure: str
     #: Seconds in the queue before the next try; twice that the next time, MAX_REST_SECONDS at most.
     rest_seconds: float = 0.0
+    #: It says something of the box: another one is let in first, where none of its steps are lost by that.
+    elsewhere: bool = False
     #: Attempts in a row without a new checkpoint before this reason, where it may pass by itself, ends a job.
     attempts: int = MAX_ATTEMPTS
 
@@ -114,12 +133,93 @@ OUTCOMES: dict[Reason, Outcome] = {
         next=Next.FAIL,
         cure=f"{MAX_FRUITLESS_RUNS} runs in a row died without a new checkpoint: see the log.",
     ),
+    Reason.WANDB_REFUSED: Outcome(
+        next=Next.FAIL,
+        cure="WandB refuses this box: run `wandb login` there, or set `wandb: {enable: false}` in the file, "
+        "then submit again.",
+    ),
+    Reason.DATASET_MISSING: Outcome(
+        next=Next.FAIL,
+        cure="The dataset is not where the file says: check dataset.repo_id and dataset.root (looked for below "
+        "PI0Q_DATASET_ROOTS on the box), then submit again.",
+    ),
+    Reason.DATASET_FORMAT: Outcome(
+        next=Next.FAIL,
+        cure="The dataset's format is not that of the box's LeRobot: convert the dataset, or use the LeRobot that "
+        "wrote it, then submit again.",
+    ),
+    Reason.DATASET_DAMAGED: Outcome(
+        next=Next.FAIL,
+        cure="A file of the dataset can't be read: if it came from the Hub, `pi0q cache rm REPOSITORY` on the box and "
+        "submit again; if it is wrong there too, it must be recorded or uploaded anew.",
+    ),
+    Reason.WEIGHTS_DAMAGED: Outcome(
+        next=Next.FAIL,
+        cure="The weights it starts from can't be read: `pi0q cache rm REPOSITORY` on the box, then submit again.",
+    ),
+    Reason.COMPILE_FAILED: Outcome(
+        next=Next.FAIL,
+        cure="This model can't be compiled on this GPU: set policy.compile_model: false and submit again.",
+    ),
+    Reason.SHM_FULL: Outcome(
+        next=Next.FAIL,
+        cure="The data loaders ran out of shared memory: set num_workers: 0 in the file, or start the container with "
+        "more of it (--shm-size=16g).",
+    ),
     Reason.TRAINER_FAILED: Outcome(
         next=Next.RETRY, cure="The trainer ended with an error: see the last lines of its log."
     ),
     Reason.TRAINER_KILLED: Outcome(
         next=Next.RETRY,
-        cure="Something on the box killed the trainer (memory limit, a person, the platform).",
+        cure="Something on the box killed the trainer (a person, the platform); it is tried again.",
+    ),
+    Reason.MEMORY_LIMIT: Outcome(
+        next=Next.RETRY,
+        cure="The box's memory (not the GPU's) did not suffice: lower num_workers or batch_size, or use a larger box.",
+        attempts=2,
+    ),
+    Reason.PLATFORM_KILLED: Outcome(
+        next=Next.RETRY,
+        cure="The platform killed the trainer while the box's memory was nearly full: lower num_workers or batch_size, "
+        "or use a larger box.",
+        attempts=2,
+    ),
+    Reason.TRAINER_CRASHED: Outcome(
+        next=Next.RETRY,
+        cure="A library under the trainer crashed; if it happens again, mend the box's trainer environment: "
+        "`pi0q doctor` on the box.",
+        attempts=2,
+        elsewhere=True,
+    ),
+    Reason.CUDA_ERROR: Outcome(
+        next=Next.RETRY,
+        cure="The GPU refused a computation; twice in the same place is the model's or the data's doing, elsewhere the "
+        "card's or the driver's.",
+        attempts=2,
+        elsewhere=True,
+    ),
+    Reason.NO_CUDA: Outcome(
+        next=Next.RETRY,
+        cure="The trainer can't use the box's GPU: `pi0q doctor` on the box says what driver and torch lack.",
+        attempts=2,
+        elsewhere=True,
+    ),
+    Reason.NCCL: Outcome(
+        next=Next.RETRY,
+        cure="The GPUs lost each other: look for the first rank that failed in the log, and at `nvidia-smi topo -m`.",
+    ),
+    Reason.NOT_CACHED: Outcome(
+        next=Next.RETRY,
+        cure="The trainer wanted something that is not in the box's cache, where alone it looks; it is fetched again "
+        "for the next try.",
+        attempts=2,
+    ),
+    Reason.DISK_BROKEN: Outcome(
+        next=Next.RETRY,
+        cure="The box's disk refuses to work (read-only, I/O error, a share that went away): look at it, or restart "
+        "the box.",
+        attempts=2,
+        elsewhere=True,
     ),
     Reason.NETWORK: Outcome(
         next=Next.REST,
@@ -148,38 +248,14 @@ OUTCOMES: dict[Reason, Outcome] = {
     ),
     Reason.STOPPED_BY_BOX: Outcome(next=Next.GO_ON, cure="The box stopped it after a save; it goes on from there."),
     Reason.HELD: Outcome(next=Next.GO_ON, cure="It is kept out of the queue: `pi0q release ID` lets it go on."),
+    Reason.GPU_LOST: Outcome(
+        next=Next.GO_ON,
+        cure="The box's GPU broke down; the box takes no new jobs until it is restarted and "
+        "`pi0q drain BOX --undo` was said. The job goes on as soon as a box has its checkpoint.",
+        elsewhere=True,
+    ),
+    Reason.GPU_TAKEN: Outcome(
+        next=Next.GO_ON,
+        cure="Another process took the GPU's memory; the job goes on where and when there is enough of it.",
+    ),
 }
-
-#: Exception names of the trainer, as the hook reports them, and what they mean. Checked in this order.
-ERRORS: tuple[tuple[str, Reason], ...] = (
-    ("OutOfMemoryError", Reason.CUDA_OUT_OF_MEMORY),
-    ("GatedRepoError", Reason.NEEDS_ACCESS),
-    ("RepositoryNotFoundError", Reason.NOT_ON_HUB),
-    ("RevisionNotFoundError", Reason.NOT_ON_HUB),
-    ("BackwardCompatibilityError", Reason.SPEC_REFUSED),
-    ("ModuleNotFoundError", Reason.TRAINER_BROKEN),
-    ("ImportError", Reason.TRAINER_BROKEN),
-    ("DecodingError", Reason.SPEC_REFUSED),
-    ("ParsingError", Reason.SPEC_REFUSED),
-)
-
-
-def classify(exit_code: int, error: str | None = None, message: str = "") -> Reason:
-    """The reason that a trainer ended for, from its exit code and the exception its hook reported.
-
-    `exit_code` is negative for a signal, as subprocess has it; 2 is argparse's for a refused flag.
-    """
-    if exit_code == 0:
-        return Reason.FINISHED
-    if exit_code in (EXIT_SAVED_AND_STOPPED, EXIT_LEASE_OVER):
-        return Reason.STOPPED_BY_BOX
-    if exit_code == EXIT_NON_FINITE:
-        return Reason.NON_FINITE_LOSS
-    if error is None and exit_code < 0:
-        return Reason.TRAINER_KILLED
-    if "No space left on device" in message:
-        return Reason.DISK_FULL
-    for name, reason in ERRORS:
-        if error and error.rpartition(".")[2] == name:
-            return reason
-    return Reason.SPEC_REFUSED if exit_code == 2 else Reason.TRAINER_FAILED

@@ -62,6 +62,8 @@ class Record:
     reason: Reason | None = None
     #: What happened in the words of whoever saw it.
     detail: str = ""
+    #: What was seen of its trainer's last end: reason, cure with the numbers of the case, seen (in words), same.
+    evidence: Mapping[str, Any] = field(default_factory=dict)
     #: Grows by one with each claim; only its holder may write.
     epoch: int = 0
     #: Tries that counted, the present one included.
@@ -138,7 +140,10 @@ class Record:
     @property
     def cure(self) -> str:
         """One sentence on the reason, empty where there is none."""
-        return OUTCOMES[self.reason].cure if self.reason else ""
+        if not self.reason:
+            return ""
+        told = self.evidence.get("cure") if self.evidence.get("reason") == self.reason.value else ""
+        return str(told or OUTCOMES[self.reason].cure)
 
     def to_json(self) -> dict[str, Any]:
         """What `pi0q show --json` prints."""
@@ -154,7 +159,7 @@ _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epo
          "save_step")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds", "save_seconds")
 _JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync",
-         "kept_steps")  # fmt: skip
+         "kept_steps", "evidence")  # fmt: skip
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "held", "continues", "continued", "run_dir", "boot", "lerobot",
           "save_detail", "save_able")  # fmt: skip

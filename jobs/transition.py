@@ -75,11 +75,19 @@ def refused(reason: Reason, detail: str) -> Transition:
     )
 
 
-def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seconds: float = 0.0) -> Transition:
+def ended(
+    record: Record,
+    epoch: int,
+    reason: Reason,
+    detail: str,
+    *,
+    asked_seconds: float = 0.0,
+    evidence: Mapping[str, Any] | None = None,
+) -> Transition:
     """The one decision after a run: done, failed, tried again, or simply to go on.
 
     `record` is read afresh: its runner sets `fruitless` to 0 with each new checkpoint. `asked_seconds` is how long
-    to stay away, if whoever refused us said so.
+    to stay away, if whoever refused us said so; `evidence` what was seen of the trainer's end, see diagnosis.py.
     """
     then, attempts = OUTCOMES[reason].next, OUTCOMES[reason].attempts
     # A claim whose runner never took the job in hand says something of the box, nothing of the job.
@@ -91,6 +99,8 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
     tried = 1 if got_on and then is Next.RETRY else record.attempt
     if then is Next.RETRY and tried >= attempts:
         then, detail = Next.FAIL, f"{detail} (attempt {tried} of {attempts})"
+    elif then is Next.RETRY and again(record, evidence or {}):
+        then, detail = Next.FAIL, f"{detail} (the same as the time before, so it is not tried again)"
     if then is Next.GO_ON and fruitless >= MAX_FRUITLESS_RUNS:
         then, detail, reason = (
             Next.FAIL,
@@ -113,8 +123,14 @@ def ended(record: Record, epoch: int, reason: Reason, detail: str, *, asked_seco
             "attempt": max(0, attempt),
             "fruitless": fruitless,
             "rest_seconds": rest,
+            "evidence": dict(evidence or {}),
         },
     )
+
+
+def again(record: Record, evidence: Mapping[str, Any]) -> bool:
+    """Whether the last run ended by the same exception at the same step: then the next one would as well."""
+    return bool(evidence.get("same")) and record.evidence.get("same") == evidence.get("same")
 
 
 def rest_seconds(record: Record, first: float, asked: float) -> float:

@@ -30,7 +30,7 @@ TOKEN = "hf_of_the_standin"
 #: Files from this size on are stored as LFS, in bytes.
 LFS_FROM = 4096
 
-_API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?")
+_API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree|refs)(?:/(.+))?)?")
 _AUTH = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/auth-check")
 _COMMIT = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/.+")
 _LFS = re.compile(r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch")
@@ -319,6 +319,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404 if self._known() else 401, "RepoNotFound")
         if sha is None:
             return self._refuse(404, "RevisionNotFound")
+        if verb == "refs":
+            named = [{"name": name, "ref": f"refs/{name}", "targetCommit": at} for name, at in repo.refs.items()]
+            tags = [one for one in named if one["name"] != "main"]
+            return self._json({"branches": [one for one in named if one not in tags], "converts": [], "tags": tags})
         entries = {name: _entry(body) for name, body in repo.commits[sha].items()}
         if verb == "tree":
             tree = [{"type": "file", "path": name, **entry} for name, entry in entries.items()]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pi0q.jobs.outcome import OUTCOMES, Next, Reason, classify
+from pi0q.jobs.outcome import OUTCOMES, Next, Reason
+from pi0q.jobs.symptoms import classify
 
 
 def test_every_reason_says_what_follows_and_what_to_do() -> None:

@@ -12,6 +12,7 @@ FULL: dict[str, Any] = {
     "id": "a1b2c3", "name": "抓盒子 №1", "state": State.FAILED, "priority": "high", "submitter": "ada@laptop",
     "spec": {"train": {"steps": 50000}}, "needs": {"gpus": 1, "vram_mib": 92160}, "created_ms": 1763815200123,
     "updated_ms": 1763815200456, "started_ms": 1763815200200, "ended_ms": 1763815200456, "queued_ms": 1763815200123,
+    "evidence": {"reason": "cuda_out_of_memory", "cure": "", "seen": ["exit code 1"]},
     "reason": Reason.CUDA_OUT_OF_MEMORY, "detail": "CUDA out of memory", "epoch": 3, "attempt": 1, "fruitless": 2,
     "rest_seconds": 90.0, "held": "held by ada@laptop", "continues": "b2c3d4", "continued": "c3d4e5",
     "box": "autodl-1", "boot": "99", "gpus": ("GPU-1",), "phase": "saving", "step": 0, "steps": 50000, "loss": 0.0,
@@ -64,3 +65,10 @@ def test_what_show_prints_is_plain_json() -> None:
     assert shown["state"] == "failed" and shown["reason"] == "cuda_out_of_memory"
     assert shown["checkpoint"] == vars(SAVED)
     assert shown["gpus"] == ["GPU-1"]
+
+
+def test_the_cure_of_its_last_end_is_told_only_with_that_ends_reason() -> None:
+    found = {"reason": "hung", "cure": "Look at the stacks."}
+    assert Record(**{**FULL, "reason": Reason.HUNG, "evidence": found}).cure == "Look at the stacks."
+    later = Record(**{**FULL, "reason": Reason.LEASE_EXPIRED, "evidence": found})
+    assert later.cure == OUTCOMES[Reason.LEASE_EXPIRED].cure

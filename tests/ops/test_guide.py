@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from pi0q.jobs import command
-from pi0q.jobs.outcome import Reason, classify
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.spec import Spec, parse
+from pi0q.jobs.symptoms import classify
 from pi0q.ops import boot, doctor, setup, steps
 from pi0q.ops.checks import disks, hub, trainer
 from pi0q.ops.checks.finding import Patient, Status, patient

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import redis
 
 from pi0q.jobs import transition
+from pi0q.jobs.diagnosis import Diagnosis
 from pi0q.jobs.errors import NotFound
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
@@ -30,6 +31,8 @@ class End:
     detail: str
     #: How long the job is to rest, if whoever refused it said so.
     asked_seconds: float = 0.0
+    #: What its trainer died of.
+    found: Diagnosis | None = None
 
     def last_move(self, record: Record, epoch: int) -> Transition:
         """The move that it makes; a wish to cancel wins over all but a success."""
@@ -37,7 +40,10 @@ class End:
             return transition.cancelled(epoch, text=self.detail)
         if record.wish == "cancel" and OUTCOMES[self.reason].next is not Next.DONE:
             return transition.cancelled(epoch, text=f"cancelled; {self.detail}")
-        return transition.ended(record, epoch, self.reason, self.detail, asked_seconds=self.asked_seconds)
+        evidence = self.found.to_json() if self.found else {}
+        return transition.ended(
+            record, epoch, self.reason, self.detail, asked_seconds=self.asked_seconds, evidence=evidence
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,9 @@ class Farewell:
             if not self.reporter.report():
                 return self.owner.lease.revoked
             if self.undead:
-                self._drain()
+                self._drain(f"process {self.undead[0]} of {self.owner.ledger.job_id} can't be killed")
+            if self.end.reason is Reason.GPU_LOST:
+                self._drain(self.end.detail)
             last = self._last(self.owner.store.get(self.owner.ledger.job_id))
             self.owner.ending(last)
             if self.owner.move(last) is None and self._catch_up():
@@ -85,9 +93,8 @@ class Farewell:
         lived = transition.running(self.owner.ledger.epoch, text="its trainer lived", started_ms=None)
         return [self.owner.move(began), self.owner.move(lived)] != [None, None]
 
-    def _drain(self) -> None:
-        """Keeps the box from new jobs: the GPU of an undead process is not free, whatever its driver says."""
-        ledger = self.owner.ledger
-        text = f"process {self.undead[0]} of {ledger.job_id} can't be killed: restart the machine"
+    def _drain(self, why: str) -> None:
+        """Keeps the box from new jobs: a GPU that broke or whose process is undead is not free, whatever its driver
+        says."""
         with contextlib.suppress(NotFound):
-            self.owner.store.drain(ledger.box, "drain", text=text)
+            self.owner.store.drain(self.owner.ledger.box, "drain", text=f"{why}: restart the machine")

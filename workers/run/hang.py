@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 #: Steps whose lengths are known; a trainer may be silent for this many of the median one.
@@ -16,6 +19,36 @@ START = 3
 COMPILE_SECONDS = 3600.0
 #: Seconds of silence that one look adds at most: while this process stood still, the trainer could not be heard.
 LOOK_SECONDS = 2.0
+
+
+#: Python's own library, in which everything waits.
+LIBRARY = re.compile(r"/lib/python3\.\d+/(?!site-packages)")
+#: As faulthandler prints a thread and a frame of it.
+THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+.*most recent call first")
+FRAME = re.compile(r'\s+File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
+
+
+def where(stacks: Sequence[str]) -> str:
+    """Where the trainer stood, as faulthandler has it: `_try_get_data (dataloader.py:1288)`; "" if it can't be told."""
+    threads = [index for index, line in enumerate(stacks) if THREAD.search(line)]
+    for index in reversed(threads):
+        frames = list(takewhile(bool, (FRAME.match(line) for line in stacks[index + 1 :])))
+        # Data loaders print theirs as well: the trainer's own has the train script in it.
+        if any(frame and "lerobot_train" in frame["file"] for frame in frames):
+            own = next((frame for frame in frames if frame and not LIBRARY.search(frame["file"])), frames[0])
+            return f"{own['name']} ({own['file'].rpartition('/')[2]}:{own['line']})" if own else ""
+    return ""
+
+
+def keep(stacks: Sequence[str], path: Path) -> Path | None:
+    """Puts the stacks into a file beside the log, which goes on and rotates; None if there are none, or no room."""
+    if not any(THREAD.search(line) for line in stacks):
+        return None
+    try:
+        path.write_text("\n".join([*stacks, ""]), encoding="utf-8")
+    except OSError:
+        return None
+    return path
 
 
 class Watch:

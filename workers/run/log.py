@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -15,6 +16,9 @@ FILE_BYTES, OLD_FILES = 32 * 1024 * 1024, 2
 LINE_BYTES = 8192
 #: Bytes that go into one report; a flood loses its middle there, not in the file.
 REPORT_BYTES = 8192
+
+#: Lines that are kept at hand to see what a trainer died of, and characters of each.
+RECENT, RECENT_CHARACTERS = 1000, 1000
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 #: A bar that the trainer's own log line came behind of: tqdm ends none of its lines.
@@ -38,6 +42,9 @@ class Log:
         self._pending_bytes = 0
         self._left_out = 0
         self._lock = threading.Lock()
+        #: The trainer's last lines, and how many it said in all.
+        self._recent: deque[str] = deque(maxlen=RECENT)
+        self.said = 0
 
     def write(self, chunk: bytes) -> list[str]:
         """Adds output; the lines that it completed, as a person may see them."""
@@ -48,6 +55,8 @@ class Log:
             self._partial = CUT_WORD.sub(b"", self._partial[-LINE_BYTES:])
         cleaned = [clean(line, self._secrets) for line in lines]
         self._add(cleaned)
+        self._recent.extend(line[:RECENT_CHARACTERS] for line in cleaned)
+        self.said += len(cleaned)
         return cleaned
 
     def say(self, text: str) -> None:
@@ -63,6 +72,11 @@ class Log:
         if self._partial:
             self.write(b"\n")
         self._file.close()
+
+    def recent(self, since: int = 0) -> list[str]:
+        """The trainer's last lines, or those of them after so many were said; one without an end is there as well."""
+        lines = [*self._recent, clean(self._partial, self._secrets)] if self._partial else [*self._recent]
+        return lines[max(0, since - self.said + len(self._recent)) :] if since else lines
 
     def take(self) -> str:
         """What came since the last call, cut to what one report may carry."""

@@ -71,6 +71,18 @@ def send(pid: int, signum: int) -> None:
         os.kill(pid, signum)
 
 
+def that_catch(signum: int, pids: Sequence[int]) -> list[int]:
+    """Those that have a handler for this signal; it would end the others."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            status = Path(f"/proc/{pid}/status").read_text().splitlines()
+            caught = int(next(line for line in status if line.startswith("SigCgt:")).split()[1], 16)
+            if caught >> (signum - 1) & 1:
+                found.append(pid)
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Every living process below this one, whatever session, group and environment it has."""
     children: dict[int, list[int]] = {}

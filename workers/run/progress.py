@@ -41,6 +41,8 @@ class Progress:
         self.saving: tuple[int, float] | None = None
         #: The exception that ended the trainer, as (type, message).
         self.error: tuple[str, str] | None = None
+        #: Those behind it, the nearest first, each `Name: text`.
+        self.causes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: Record, spec: Spec) -> Progress:
@@ -92,9 +94,12 @@ class Progress:
             if event.get("url"):
                 self.update(wandb_url=event["url"])
         elif kind == "nonfinite":
-            self.error = ("NonFiniteLoss", f"the loss was {event.get('loss')} at step {event.get('step')}")
+            what, value = event.get("what", "loss"), event.get("value", event.get("loss"))
+            self.error = ("NonFiniteLoss", f"the {what} became {value} at step {event.get('step')}")
         elif kind == "error":
             self.error = (str(event.get("type")), str(event.get("message")))
+            causes = event.get("causes")
+            self.causes = tuple(map(str, causes)) if isinstance(causes, list) else ()
         elif kind in PHASES:
             self.update(phase=PHASES[str(kind)])
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.jobs import duration
-from pi0q.jobs.outcome import Reason, classify
+from pi0q.jobs.diagnosis import Diagnosis
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
-from pi0q.workers.run import fetches, launch, saves, words
+from pi0q.workers.run import fetches, launch, saves
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
@@ -34,7 +35,10 @@ from pi0q.workers.run.training import Training
 #: 25 s each on two cores.
 LIMIT_SECONDS = 240.0
 #: Ends that say something of the box or the moment, nothing of the job: the run itself will meet them or not.
-_ASIDE = frozenset({Reason.TRAINER_KILLED, Reason.DISK_FULL, Reason.HUNG, Reason.CUDA_OUT_OF_MEMORY})
+_ASIDE = frozenset(
+    {Reason.TRAINER_KILLED, Reason.PLATFORM_KILLED, Reason.MEMORY_LIMIT, Reason.DISK_FULL, Reason.DISK_BROKEN,
+     Reason.HUNG, Reason.CUDA_OUT_OF_MEMORY, Reason.GPU_TAKEN}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,8 @@ class Rehearsal:
         """Both lives of its trainer; None where an end was wished from outside."""
         place, began = clean(self.directory), time.monotonic()
         self.small = RunDirectory(place)
-        self.late, self.steps = False, _Steps(self.show)
+        self.found: Diagnosis | None
+        self.late, self.steps, self.found = False, _Steps(self.show), None
         self.log.say("rehearsal: some steps of the shrunk model, a save and a resume, before the run itself")
         try:
             result = self._lives()
@@ -153,6 +158,7 @@ class Rehearsal:
         finally:
             timer.cancel()
         self.hooked = training.hooked
+        self.found = training.found(code, train=self.spec.train, lerobot=self.order.lerobot)
         return code
 
     def _too_long(self, training: Training) -> None:
@@ -182,7 +188,8 @@ class Rehearsal:
             return Result(
                 ok=False, seconds=0, detail=f"not over after {LIMIT_SECONDS:.0f} s; the run begins all the same"
             )
-        reason, told = classify(code, *(self.steps.error or (None, ""))), words.ending(code, self.steps.error)
+        assert self.found is not None
+        reason, told = self.found.reason, self.found.detail
         if reason is Reason.STOPPED_BY_BOX and first:
             return None
         if reason is Reason.FINISHED:

@@ -9,7 +9,6 @@ milliseconds. If it dies, its trainer dies with it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import threading
@@ -21,7 +20,8 @@ from typing import Any, NoReturn
 import redis
 
 from pi0q.jobs import transition
-from pi0q.jobs.outcome import Reason, classify
+from pi0q.jobs.diagnosis import Diagnosis
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
@@ -95,9 +95,7 @@ class Runner:
             stop = Stop(Reason.STOPPED_BY_BOX, "the lease was over before it could be renewed; nothing was changed")
         except Exception as error:
             traceback.print_exc()
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = Reason.DISK_FULL if full else Reason.RUNNER_LOST
-            stop = Stop(reason, f"the runner failed with {type(error).__name__}: {error}")
+            stop = Stop.by(error)
         self.finish(stop)
 
     def start(self) -> None:
@@ -189,24 +187,24 @@ class Runner:
         rehearse_resume = self.spec.rehearsal and self.resume is None
         while True:
             started = self.resume
-            code = self.train_once(stop_after_save=rehearse_resume and started is None)
-            reason = classify(code, *(self.progress.error or (None, "")))
+            found = self.train_once(stop_after_save=rehearse_resume and started is None)
+            reason = found.reason
             if reason is Reason.STOPPED_BY_BOX and self.lease.fenced():
                 # It stopped by itself, before anyone here looked at the clock.
                 self.on("fenced")
             if self.heard and (reason is not Reason.FINISHED or self.heard == "lost"):
-                self.answer(code)
+                self.answer(found)
             if reason is Reason.STOPPED_BY_BOX and rehearse_resume and started is None:
                 self.log.say("rehearsal: saved and stopped as planned; now the resume")
                 self.resume = self.newest()
                 continue
             if reason is not Reason.FINISHED:
-                raise Stop(reason, words.ending(code, self.progress.error))
+                raise Stop.of(found)
             unproven = " before its first save was sealed: the resume is not proven" * (rehearse_resume and not started)
             return f"reached step {self.progress.fields.get('step')}{unproven}"
 
-    def train_once(self, *, stop_after_save: bool) -> int:
-        """One life of the trainer's process; its exit code."""
+    def train_once(self, *, stop_after_save: bool) -> Diagnosis:
+        """One life of the trainer's process; why it ended."""
         if not self.lease.ours():
             raise saves.NotOurs
         if not self.resume:
@@ -219,7 +217,7 @@ class Runner:
         if training is None:
             self.answer(None)
         self.running()
-        return training.wait()
+        return training.found(training.wait(), train=self.spec.train, lerobot=self.order.lerobot)
 
     def spawn(self, argv: list[str], env: Mapping[str, str], stop_after_save: bool) -> Training:
         """Starts the trainer."""
@@ -278,11 +276,13 @@ class Runner:
         self._sigterm.set()
         self.on("stop")
 
-    def answer(self, code: int | None) -> NoReturn:
-        """What follows from what was heard; `code` is the trainer's, None before there is one."""
+    def answer(self, found: Diagnosis | None) -> NoReturn:
+        """What follows from what was heard; `found` is how its trainer ended, None before there is one."""
         if self.heard == "lost":
             raise Lost
-        raise Stop(*words.because(self.heard, code))
+        if self.heard == "hung" and found:
+            raise Stop.of(found)
+        raise Stop(*words.because(self.heard, found.exit_code if found else None))
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class Runner:
             self.progress.update(**bequest.leave(self, stop.reason))
             self.log.close()
             self.reporter.stop()
-            end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds)
+            end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds, found=stop.found)
             farewell = Farewell(owner=self.owner, reporter=self.reporter, end=end, undead=undead)
             farewell.write()
             while not farewell.tell() and not self._sigterm.wait(self.settings.timing.retry):

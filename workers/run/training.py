@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.checkpoint import step_of
+from pi0q.jobs.diagnosis import Diagnosis, with_stacks
 from pi0q.jobs.record import Saved
-from pi0q.workers.run import console, process
+from pi0q.workers.run import console, hang, process
 from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
@@ -23,6 +24,7 @@ from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.sealing import Sealing
+from pi0q.workers.run.witness import Witness, Words
 
 READ_BYTES = 65536
 #: Seconds that a trainer may take to save when it is told to stop: 22 GB took 29 s on a local SSD.
@@ -63,7 +65,10 @@ class Training:
         self._killed = False
         #: What the run directory held when it was claimed: that much was not promised.
         self.mib_before = mib_before
-        progress.error = None
+        progress.error, progress.causes = None, ()
+        #: How long it had been silent when it was taken to hang, seconds; lines of its log until then.
+        self._silent: float | None = None
+        self._said_before = 0
         #: Whether the trainer tells its steps and saves itself; else they are read off its console.
         self.hooked, self._seen_last = True, self._last()
         self._console = console.Console(progress.steps)
@@ -78,6 +83,8 @@ class Training:
             directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed,
             show=lambda text: progress.beside("sealing", text), demand=demand,
         )  # fmt: skip
+        gpus = [uuid for uuid in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if uuid]
+        self.witness = Witness(uuids=gpus, data=directory.path)
         self.trainer = process.spawn(argv, env=env, cwd=directory.path)
         self.pid = self.trainer.pid
         if demand:
@@ -131,7 +138,9 @@ class Training:
             self.undead = process.end(self.trainer, self.job_id, self.epoch)
         elif self._wish == "hung":
             # In this order: the stacks are printed before anything else runs in it.
-            process.send(self.pid, signal.SIGUSR2)
+            self._said_before = self.log.said
+            for pid in process.that_catch(signal.SIGUSR2, [self.pid, *process.descendants(self.pid)]):
+                process.send(pid, signal.SIGUSR2)
             process.send(self.pid, signal.SIGTERM)
             self._deadline = self.lease.clock() + process.POLITE_SECONDS
         else:
@@ -150,6 +159,7 @@ class Training:
 
     def _look_at_the_clocks(self) -> None:
         now = self.lease.clock()
+        self.witness.look()
         if self._killed:
             return
         if self.progress.saving:
@@ -163,6 +173,7 @@ class Training:
         elif self.lease.fenced():
             self.on("fenced")
         elif self.hooked and (silent := self.watch.look(time.monotonic())):
+            self._silent = silent
             self.log.say(
                 f"no step for {silent:.0f} s: the trainer hangs and is ended; this is where its threads stand:"
             )
@@ -173,6 +184,24 @@ class Training:
             self.log.say(f"{why}: the trainer is killed")
         self._killed = True
         self.undead = process.kill_all(self.job_id, self.epoch)
+
+    def found(self, code: int, *, train: Mapping[str, Any], lerobot: str) -> Diagnosis:
+        """Why it ended, to be asked once it did; the stacks of one that hung are in a file by then."""
+        hung = self._wish == "hung"
+        words = Words(
+            exit_code=code,
+            progress=self.progress,
+            log=self.log.recent(),
+            heard="hung" if hung else "",
+            silent_seconds=self._silent,
+        )
+        found = self.witness.judge(words, train=train, lerobot=lerobot)
+        self.witness.close()
+        if not hung:
+            return found
+        stacks = self.log.recent(self._said_before)
+        path = hang.keep(stacks, self.directory.path / f"stacks-{self.epoch}.txt")
+        return with_stacks(found, path=str(path) if path else "", where=hang.where(stacks))
 
     def _close(self, output: int) -> int:
         # Data loaders that the trainer left behind would keep the GPU and the pipe.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-
-from pi0q.jobs.outcome import EXIT_LEASE_OVER, EXIT_SAVED_AND_STOPPED, Reason
+from pi0q.jobs.outcome import EXIT_SAVED_AND_STOPPED, Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
 
@@ -45,17 +43,3 @@ def because(heard: str, code: int | None) -> tuple[Reason, str]:
     if code is None:
         return reason, f"{text}; stopped before its trainer began"
     return reason, f"{text}; " + ("saved and stopped" if code == EXIT_SAVED_AND_STOPPED else "stopped without a save")
-
-
-def ending(code: int, error: tuple[str, str] | None) -> str:
-    """What happened, in the trainer's own words where it had any."""
-    if error:
-        kind, text = error
-        return f"{kind.rpartition('.')[2]}: {text.strip().splitlines()[0] if text.strip() else ''}"[:500]
-    if code == EXIT_SAVED_AND_STOPPED:
-        return "the trainer was told to stop; it saved and stopped"
-    if code == EXIT_LEASE_OVER:
-        return "the trainer stood still until its lease was over; it stopped without a save"
-    if code < 0:
-        return f"the trainer was ended by {signal.Signals(-code).name}"
-    return f"the trainer ended with exit code {code}"

@@ -114,7 +114,7 @@ def test_an_error_is_remembered_and_an_unknown_event_passed_over() -> None:
 def test_a_loss_that_is_no_number_says_its_step() -> None:
     progress = Progress(Plan(steps=100))
     progress.event({"event": "nonfinite", "step": 7, "loss": "nan"})
-    assert progress.error == ("NonFiniteLoss", "the loss was nan at step 7")
+    assert progress.error == ("NonFiniteLoss", "the loss became nan at step 7")
 
 
 def test_the_peak_of_an_earlier_run_is_not_forgotten() -> None:

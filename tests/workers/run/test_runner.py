@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import redis
 
+from pi0q.jobs.diagnosis import judge
+from pi0q.jobs.evidence import Evidence
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import parse
@@ -25,7 +27,7 @@ from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
 from pi0q.queue.verbs.submit import put
 from pi0q.workers import identity
-from pi0q.workers.run import process, words
+from pi0q.workers.run import process
 from pi0q.workers.run.farewell import End
 from pi0q.workers.run.order import Order
 from pi0q.workers.run.runner import Runner
@@ -332,8 +334,9 @@ def test_a_run_without_a_good_checkpoint_starts_again_from_nothing(
 )
 def test_what_was_heard_ends_the_run(runner: Runner, heard: str, code: int | None, reason: Reason, detail: str) -> None:
     runner.heard = heard
+    found = None if code is None else judge(Evidence(exit_code=code, heard=heard))
     with pytest.raises(Stop) as stopped:
-        runner.answer(code)
+        runner.answer(found)
     assert (stopped.value.reason, stopped.value.detail) == (reason, detail)
 
 
@@ -345,20 +348,6 @@ def test_a_wish_to_cancel_wins_over_a_retry_and_not_over_a_success(runner: Runne
     assert End(reason=Reason.TRAINER_FAILED, detail="x").last_move(record, 1).to is State.CANCELLED
     assert End(reason=Reason.FINISHED, detail="x").last_move(record, 1).to is State.SUCCEEDED
     assert End(reason=Reason.CUDA_OUT_OF_MEMORY, detail="x").last_move(record, 1).to is State.CANCELLED
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [
-        (("torch.OutOfMemoryError", "CUDA out of memory.\nTried to"), 1, "OutOfMemoryError: CUDA out of memory."),
-        (("KeyError", ""), 1, "KeyError: "),
-        (None, -signal.SIGKILL, "the trainer was ended by SIGKILL"),
-        (None, 3, "the trainer ended with exit code 3"),
-        (None, 77, "the trainer stood still until its lease was over; it stopped without a save"),
-    ],
-)
-def test_the_end_is_told_in_the_trainers_words(error: tuple[str, str] | None, code: int, said: str) -> None:
-    assert words.ending(code, error) == said
 
 
 def test_its_predecessor_is_ended_before_it_begins(runner: Runner, settings: Settings) -> None:

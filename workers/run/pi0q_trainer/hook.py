@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from . import card, pi0, wandb_run
+from . import card, health, pi0, wandb_run
 from .cost import Cost
 from .ends import INTERRUPTED, NONFINITE, leave
 from .events import Events
@@ -44,6 +44,8 @@ class Hook:
         self.save_freq: Any = None
         self.step: int | None = None
         self.params = self.vram_peak = 0
+        self.policy: Any = None
+        self.gpu = health.GpuWatch()
         self.saved_at = self.saving_at = time.monotonic()
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
         self.stop = False
@@ -60,6 +62,7 @@ class Hook:
                 self.original[name] = getattr(train, name)
                 setattr(train, name, getattr(self, name))
         logging.getLogger().addFilter(self.hear)
+        self.gpu.listen()
         return True
 
     def on_usr1(self, *_: object) -> None:
@@ -77,6 +80,7 @@ class Hook:
     # Before the loop.
 
     def make_policy(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        self.gpu.check(cfg.device)
         model, said = pi0.module(cfg.type), [""]
         if model is not None:
             model.print = pi0.recorder(said)
@@ -96,7 +100,7 @@ class Hook:
         return policy
 
     def make_optimizer_and_scheduler(self, cfg: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
-        self.cfg, self.save_freq = cfg, cfg.save_freq
+        self.cfg, self.policy, self.save_freq = cfg, policy, cfg.save_freq
         self.params = sum(p.numel() for p in policy.parameters())
         return self.original["make_optimizer_and_scheduler"](cfg, policy, *args, **kwargs)
 
@@ -139,10 +143,14 @@ class Hook:
         now = {key: getattr(getattr(tracker, name, None), "val", None) for key, name in METERS.items()}
         self.events.send("step", step=self.step, steps=self.cfg.steps, **now, **self.vram())
         # A scaler skips the steps whose gradient overflowed; without one it is in the weights by now.
-        loss, norm = now["loss"], now["grad_norm"]
-        if not all(math.isfinite(x) for x in (loss, None if scaler else norm) if x is not None):
-            self.events.send("nonfinite", step=self.step, loss=repr(loss), grad_norm=repr(norm))
-            leave(NONFINITE)
+        for what, value in (("loss", now["loss"]), ("gradient", None if scaler else now["grad_norm"])):
+            if value is not None and not math.isfinite(value):
+                self.diverged(what, str(value), loss=repr(now["loss"]), grad_norm=repr(now["grad_norm"]))
+
+    def diverged(self, what: str, value: str, **numbers: str) -> NoReturn:
+        """Ends the run before its weights can be saved: the last checkpoint is finite."""
+        self.events.send("nonfinite", step=self.step, what=what, value=value, **numbers)
+        leave(NONFINITE)
 
     def vram(self) -> dict[str, int | None]:
         """What torch holds of the GPU now and held at most, MiB, without the CUDA context."""
@@ -169,6 +177,8 @@ class Hook:
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         self.settle()  # before LeRobot writes cfg.save_freq down
         self.lease.look()
+        if bad := health.not_finite(self.policy):
+            self.diverged("weights", f"not finite ({bad})")
         self.saving_at = time.monotonic()
         self.events.send("saving", step=self.step)
         return self.original["save_checkpoint"](*args, **kwargs)

@@ -12,6 +12,7 @@ import signal
 import traceback
 from typing import Any
 
+from . import health
 from .ends import INTERRUPTED, WANDB_END_S, leave
 from .events import Events
 from .hook import Hook
@@ -43,6 +44,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != int(parent):  # it died before that line
             os._exit(INTERRUPTED)
+    faulthandler.enable()  # a crash in a library says where it was
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     events = Events(os.environ.get("PI0Q_EVENTS"))
     hook = Hook(events, Lease(os.environ.get("PI0Q_LEASE")))
@@ -59,7 +61,7 @@ def main() -> None:
         raise
     except Exception as error:
         traceback.print_exc()
-        events.send("error", type=type(error).__name__, message=str(error)[:2000])
+        events.send("error", **health.told(error))
         leave(1)
     events.send("end", step=hook.cfg.steps if hook.cfg else None)
     if hook.cfg and hook.cfg.wandb.enable:
