@@ -84,18 +84,30 @@ class Kind:
     #: Whether it speaks only of what lies on this box (a mapping by box), also while the job goes on elsewhere;
     #: else it is of the whole job, after its end.
     own: bool = False
+    #: Where chores are found that no runner lived to write down, "module:function": (settings, box) -> those of each
+    #: run; "" where only the runner knows.
+    found: str = ""
 
     def load(self) -> Callable[[Desk], Did]:
-        module, _, name = self.work.partition(":")
-        work: Callable[[Desk], Did] = getattr(import_module(module), name)
+        work: Callable[[Desk], Did] = _named(self.work)
         return work
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 #: kind -> how it is done.
 KINDS: dict[str, Kind] = {
     "push": Kind(work="pi0q.workers.after.push:work", field="push"),
-    "wandb": Kind(work="pi0q.workers.after.sync:work", field="wandb_sync", own=True),
+    "wandb": Kind(
+        work="pi0q.workers.after.sync:work", field="wandb_sync", own=True, found="pi0q.workers.after.sync:found"
+    ),
 }
+
+#: Seconds between two looks for chores that nobody wrote down.
+FIND_SECONDS = 60.0
 
 
 class Aftercare(threading.Thread):
@@ -116,6 +128,8 @@ class Aftercare(threading.Thread):
         self.stopping = threading.Event()
         #: Now: the package may be upgraded in place below a worker that lives on.
         self._work = {name: kind.load() for name, kind in kinds.items()}
+        self._find = [_named(kind.found) for kind in kinds.values() if kind.found]
+        self._found_at = -FIND_SECONDS
         self._busy: dict[str, threading.Thread] = {}
 
     # -- the thread -----------------------------------------------------------------------------------
@@ -144,6 +158,11 @@ class Aftercare(threading.Thread):
 
     def round(self) -> None:
         """Begins what is due, and tells the queue what it has not heard yet."""
+        if time.monotonic() - self._found_at >= FIND_SECONDS:
+            self._found_at = time.monotonic()
+            for find in self._find:
+                for chores, chore in find(self.settings, self.box):
+                    chores.add(chore)
         for chores in everywhere(self.settings.runs):
             for chore in chores.read():
                 if chore.kind in self.kinds and not (chore.state == DONE and chore.told):

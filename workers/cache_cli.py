@@ -196,8 +196,9 @@ def _of_run(run: Run, *, whole: bool) -> Going:
             f"`pi0q cache rm {run.job_id} --whole` removes all of it."
         )
     rest = "WITH " if whole else "all but "
+    lost = f", and with it what is not sent yet ({', '.join(run.unsent)})" if whole and run.unsent else ""
     return Going(
-        what=f"the run {run.job_id} ({run.name or 'no name known'}, {state}), {rest}{_last(run)}",
+        what=f"the run {run.job_id} ({run.name or 'no name known'}, {state}), {rest}{_last(run)}{lost}",
         mib=sum(map(shelf.size_mib, paths)),
         act=partial(leftovers.remove, run, paths),
     )
@@ -239,6 +240,7 @@ def _run(run: Run, state: str | None) -> dict[str, Any]:
         "older_mib": sum(map(shelf.size_mib, run.older)),
         "replaced_mib": sum(map(shelf.size_mib, run.useless)),
         "last_verified_step": run.verified[-1][0] if run.verified else None,
+        "unsent": run.unsent,
         "path": run.directory.path,
     }
 
@@ -247,6 +249,7 @@ def _told(run: dict[str, Any]) -> str:
     step = run["last_verified_step"]
     parts = [run["name"] or "", run["state"] or "state unknown"]
     parts.append("no verified checkpoint" if step is None else f"verified: step {step}")
+    parts += [f"{one} not done yet" for one in run["unsent"]]
     if run["older_mib"] and run["state"] in OVER:
         parts.append(f"`pi0q cache rm` frees {render.mib(run['older_mib'])} of it")
     return " · ".join(filter(None, parts))

@@ -18,6 +18,7 @@ from pi0q.jobs.state import ENDED, State
 from pi0q.queue.settings import Settings
 from pi0q.workers import shelf
 from pi0q.workers.run import ledger
+from pi0q.workers.run.chores import Chores
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.shelf import IN_USE, Busy, Item
 
@@ -34,6 +35,14 @@ class Run:
     ended: State | None
     #: Whether its runner lives.
     live: bool
+
+    @property
+    def unsent(self) -> list[str]:
+        """What of it is still to be sent somewhere, as `push to you/it`."""
+        return [
+            f"push to {chore.result['repo']}" if "repo" in chore.result else f"{chore.kind} sync"
+            for chore in Chores(self.directory.path).open()
+        ]
 
     @property
     def verified(self) -> list[tuple[int, Path]]:

@@ -112,6 +112,12 @@ def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
         (replace(RUNNING, wandb_url=None, wandb_dir="/data/wandb", phase="saving"), "saving · WandB offline"),
         (replace(RUNNING, state=State.SUCCEEDED, reason=Reason.FINISHED), "https://wandb.ai/e/p/runs/pi0q-a1"),
         (replace(RUNNING, state=State.SUCCEEDED, wandb_url=None), ""),
+        (replace(RUNNING, state=State.SUCCEEDED, wandb_url=None, box="b", wandb_dir="/d", wandb_sync={
+            "b": {"state": "pending", "mb": 3.14, "detail": "WandB does not answer"}, "c": {"state": "done", "mb": 1}}),
+         "WandB offline, 3.1 MB to sync (WandB does not answer)"),
+        (replace(RUNNING, state=State.SUCCEEDED, push={"state": "failed", "repo": "you/it", "detail": "no"}),
+         "push failed: no · https://wandb.ai/e/p/runs/pi0q-a1"),
+        (replace(RUNNING, phase="saving", push={"state": "pending"}), "saving · https://wandb.ai/e/p/runs/pi0q-a1"),
     ],
 )  # fmt: skip
 def test_the_note(job: Record, note: str) -> None:

@@ -74,3 +74,38 @@ def test_what_has_not_failed_is_left_alone(call: Command, store: Store, hands: H
     said = call("retry", job)
     assert said.returncode == 2 and "has succeeded" in said.stderr
     assert call("retry", "nobody").returncode == 3
+
+
+def pushing(store: Store, hands: Hands, detail: str) -> str:
+    """A job that succeeded on box-a; what its push waits for."""
+    job = hands.submit(spec=SPEC)
+    epoch = hands.run(job)
+    store.move(job, transition.ended(store.get(job), epoch, Reason.FINISHED, "reached step 5"))
+    store.after(job, epoch, box="box-a", field="push", told={"state": "pending", "repo": "you/it", "detail": detail})
+    return job
+
+
+def test_what_is_left_of_one_that_succeeded_is_tried_now(call: Command, store: Store, hands: Hands) -> None:
+    job = pushing(store, hands, "the Hub could not be reached")
+    said = call("retry", job)
+    assert said.stdout == (
+        "push pending: the Hub could not be reached\n"
+        "What is to be sent lies on box-a: it is tried when a worker is up there again.\n"
+    )
+    assert store.get(job).history[-1].text.endswith("wants it tried now: push pending: the Hub could not be reached")
+    store.announce_box("box-a", "1", {"status": "ready"})
+    assert call("retry", job).stdout.endswith(f"It is tried now; `pi0q show {job}` says what came of it.\n")
+    told = json.loads(call("retry", job, "--json").stdout)
+    assert told == {"id": job, "left": ["push pending: the Hub could not be reached"], "waits_for": []}
+    assert "push pending: the Hub could not be reached" in call("ls").stdout
+    shown = call("show", job).stdout
+    assert "you/it  pending: the Hub could not be reached" in shown and f"`pi0q retry {job}` tries it now" in shown
+
+
+def test_one_that_is_pushed_is_left_alone(call: Command, store: Store, hands: Hands) -> None:
+    job = pushing(store, hands, "")
+    told = {"state": "done", "repo": "you/it", "url": "https://huggingface.co/you/it", "detail": "step 5"}
+    store.after(job, 1, box="box-a", field="push", told=told)
+    assert call("retry", job).returncode == 2
+    assert "https://huggingface.co/you/it  step 5" in call("show", job).stdout
+    assert "push" not in call("ls").stdout

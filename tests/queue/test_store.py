@@ -618,3 +618,17 @@ def test_a_rest_is_known_to_who_looks_for_jobs(hands: Hands, store: Store) -> No
     """Without it a box would claim a job that rests again at once, for as long as the network is away."""
     hands.submit(rest_seconds=60.0)
     assert [job.rest_seconds for job in store.waiting()] == [60.0]
+
+
+def test_a_wandb_run_that_gave_way_to_another_is_kept_in_the_history(hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    epoch = hands.run(job)
+    hands.report(job, epoch, wandb_run_id="pi0q-a")
+    hands.report(job, epoch, wandb_run_id="pi0q-a", wandb_url="https://wandb.ai/e/p/runs/pi0q-a")
+    before = len(store.get(job).history)
+    for _ in range(2):
+        hands.report(job, epoch, wandb_run_id="pi0q-a.2", wandb_url="https://wandb.ai/e/p/runs/pi0q-a.2")
+    known = store.get(job)
+    assert (known.wandb_run_id, len(known.history)) == ("pi0q-a.2", before + 1)
+    told = "https://wandb.ai/e/p/runs/pi0q-a was deleted at WandB: it goes on as pi0q-a.2"
+    assert known.history[-1].text == told

@@ -11,6 +11,7 @@ import pytest
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
 from pi0q.workers import clutter, uses
+from pi0q.workers.run.chores import Chore, Chores
 
 from ..conftest import Command, Hands
 from .caches import DAY, a_run, checkpoint, fill, repo
@@ -157,4 +158,17 @@ def test_a_job_that_an_emptied_queue_does_not_know_may_go(call: Command, chosen:
     checkpoint(directory, 10)
     assert listed(call)["runs"][0]["state"] == "unknown to the queue"
     assert call("cache", "rm", "a1b2c3d4e5f6", "--whole", "--yes").returncode == 0
+    assert not directory.path.exists()
+
+
+def test_what_a_run_has_not_sent_yet_is_said_before_it_goes(call: Command, chosen: Settings) -> None:
+    directory = a_run(chosen, "a1b2c3", ended="succeeded")
+    checkpoint(directory, 10)
+    Chores(directory.path).add(Chore(kind="push", epoch=1, box="box-a", result={"repo": "you/it"}))
+    assert listed(call)["runs"][0]["unsent"] == ["push to you/it"]
+    assert "push to you/it not done yet" in call("cache", "ls").stdout
+    # What it keeps without being told otherwise is what the push needs.
+    assert call("cache", "rm", "a1b2c3", "--yes").returncode == 2 and directory.checkpoints.exists()
+    gone = json.loads(call("cache", "rm", "a1b2c3", "--whole", "--yes", "--json").stdout)
+    assert gone["removed"][0]["what"].endswith("and with it what is not sent yet (push to you/it)")
     assert not directory.path.exists()

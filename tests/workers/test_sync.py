@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pi0q.jobs.record import Record, from_hash
+from pi0q.jobs.record import Record, from_hash, to_hash
 from pi0q.jobs.spec import parse
 from pi0q.queue.settings import Settings
 from pi0q.workers.after import sync
@@ -21,6 +21,7 @@ from pi0q.workers.aftercare import Desk, Later
 from pi0q.workers.run import tracking
 from pi0q.workers.run.chores import Chore
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.ledger import Ledger
 from pi0q.workers.run.pi0q_trainer.ends import LEFT
 from tests.workers.standin_wandb import StandInWandB
 
@@ -205,3 +206,15 @@ def test_only_what_its_user_wants_online_is_synced(directory: RunDirectory) -> N
     assert made and (made.kind, made.epoch, made.result) == ("wandb", 3, {"mb": 0.002})
     assert chore(enable=True, mode="online")
     assert not chore(enable=True, mode="offline") and not chore(enable=False)
+
+
+def test_what_a_killed_runner_could_not_write_down_is_found(settings: Settings, directory: RunDirectory) -> None:
+    stub(directory.output, "offline-run-20261122_120000-pi0q-a1")
+    assert list(sync.found(settings, "box-a")) == []
+    fields = to_hash({"spec": SPEC.to_json()})
+    Ledger(job_id="a1", epoch=4, box="box-a", boot="1", fields=fields).write(directory.ledger)
+    ((chores, chore),) = sync.found(settings, "box-a")
+    assert (chores.path, chore.kind, chore.epoch) == (directory.path, "wandb", 4)
+    assert list(sync.found(settings, "box-b")) == []
+    chores.add(chore)
+    assert list(sync.found(settings, "box-a")) == [], "once is enough"

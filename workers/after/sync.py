@@ -7,21 +7,23 @@ are appended: `wandb sync` without `--append` overwrites what the run has at Wan
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.workers import accounts, interpreter, network
 from pi0q.workers.aftercare import Desk, Did, Later
-from pi0q.workers.run import environment, tracking
-from pi0q.workers.run.chores import Chore
+from pi0q.workers.run import environment, ledger, tracking
+from pi0q.workers.run.chores import Chore, Chores
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.log import SECRET_NAMES, SECRETS, clean
 from pi0q.workers.run.pi0q_trainer.wandb_run import DELETED, following
@@ -58,14 +60,30 @@ def wanted(spec: Spec) -> bool:
     return bool(spec.train.get("wandb.enable")) and online and not spec.rehearsal
 
 
-def chore(spec: Spec, directory: RunDirectory, *, epoch: int, box: str, python: str = "") -> Chore | None:
-    """The sync of what the runs of a job kept here; None where there is nothing to sync."""
-    left = tracking.unsynced(directory, over=True) if wanted(spec) else []
+def chore(
+    spec: Spec, directory: RunDirectory, *, epoch: int, box: str, python: str = "", over: bool = True
+) -> Chore | None:
+    """The sync of what the runs of a job kept here; None where there is nothing to sync. `over`: no trainer lives."""
+    left = tracking.unsynced(directory, over=over) if wanted(spec) else []
     if not left:
         return None
     return Chore(
         kind="wandb", epoch=epoch, box=box, order={"python": python}, result={"mb": round(tracking.megabytes(left), 3)}
     )
+
+
+def found(settings: Settings, box: str) -> Iterator[tuple[Chores, Chore]]:
+    """The syncs of runs whose runner did not live to write them down, as this box's ledgers know them."""
+    for file in sorted(settings.runs.glob("*/ledger.json")):
+        directory, known = RunDirectory(file.parent), ledger.read(file)
+        chores = Chores(file.parent)
+        open_here = any(one.kind == "wandb" for one in chores.open())
+        if known is None or known.box != box or open_here or not tracking.unsynced(directory):
+            continue
+        with contextlib.suppress(Pi0qError, ValueError, KeyError, TypeError):
+            spec = Spec.from_json(json.loads(known.fields["spec"]))
+            if made := chore(spec, directory, epoch=known.epoch, box=box, over=False):
+                yield chores, made
 
 
 def work(desk: Desk) -> Did:

@@ -11,6 +11,8 @@ from pi0q.queue.settings import Settings
 DROPPED = ("PI0Q_REDIS_URL", "ACCELERATE_", "FSDP_", "CELERY_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
 #: Where `hf auth login` leaves the token when HF_HOME is not set.
 LOGIN_TOKEN = Path("~/.cache/huggingface/token")
+#: What a user told WandB for good.
+WANDB_SETTINGS = Path("~/.config/wandb/settings")
 
 
 def caches(settings: Settings) -> dict[str, str]:
@@ -21,11 +23,15 @@ def caches(settings: Settings) -> dict[str, str]:
         "HF_XET_CACHE": str(settings.hf_home / "xet"),
         "WANDB_CACHE_DIR": str(root / "wandb"),
         "WANDB_DATA_DIR": str(root / "wandb-data"),
+        "WANDB_ARTIFACT_DIR": str(root / "wandb-artifacts"),
         # Compiled kernels: a restart with compile_model costs ten minutes of GPU without them.
         "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor"),
         "TRITON_CACHE_DIR": str(root / "triton"),
         "TMPDIR": str(settings.home / "tmp"),
     }
+    if not WANDB_SETTINGS.expanduser().is_file():
+        # Where its user chose settings there, they hold.
+        env["WANDB_CONFIG_DIR"] = str(root / "wandb-config")
     token = LOGIN_TOKEN.expanduser()
     if token.is_file() and not (settings.hf_home / "token").exists():
         env["HF_TOKEN_PATH"] = str(token)

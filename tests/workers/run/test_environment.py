@@ -36,8 +36,19 @@ def test_every_cache_is_on_the_data_disk(settings: Settings) -> None:
     env = built(settings, {"TMPDIR": "/tmp", "HF_HOME": "/root/.cache"})
     for name in ("HF_HOME", "HF_XET_CACHE", "WANDB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"):
         assert settings.home.parent in Path(env[name]).parents
+    wandb = [name for name in env if name.startswith("WANDB_")]
+    assert len(wandb) == 4 and all(settings.home in Path(env[name]).parents for name in wandb)
     environment.make_directories(env)
     assert Path(env["TMPDIR"]).is_dir() and Path(env["HF_HOME"]).is_dir()
+
+
+def test_settings_that_its_user_chose_for_wandb_hold(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "WANDB_SETTINGS", tmp_path / "settings")
+    assert "WANDB_CONFIG_DIR" in built(settings)
+    (tmp_path / "settings").write_text("[default]")
+    assert "WANDB_CONFIG_DIR" not in built(settings)
 
 
 def test_it_sees_the_gpus_promised_to_it_and_no_other(settings: Settings) -> None:
