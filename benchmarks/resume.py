@@ -1,7 +1,7 @@
 """A training that is killed again and again, beside the one that never was: do they agree?
 
     PYTHON benchmarks/resume.py --out benchmarks/DATE-resume     writes …-resume.md, …-resume.svg and …-resume.json
-    … --only act --steps 60 --kills 5                            a quick look
+    … --only act --steps 60 --kills 4                            a quick look
 
 PYTHON is one with LeRobot; the trainers run on the CPU, one thread each, ACT with two data loaders and image transforms
 and (LeRobot >= 0.5) pi0 shrunk to 17 M parameters. Each kill is SIGKILL at a random moment; the resume is from the
@@ -44,9 +44,8 @@ def race(home: Nursery, name: str, flags: list[str], *, steps: int, kills: int, 
     lives, start = list[dict[str, Any]](), 0
     for number in range(kills + 1):
         again = nursery.resume(other, start) if start else [*flags, f"--output_dir={other}"]
-        reach = (steps - start) // (kills + 1 - number)
-        at = start + max(SAVE_FREQ + 1, dice.randint(reach, reach + SAVE_FREQ))
-        end = f"SIGKILL@{min(at, steps - 2)}+{dice.uniform(0, 0.5):.3f}" if number < kills else ""
+        at = start + SAVE_FREQ + dice.randint(1, 5)
+        end = f"SIGKILL@{at}+{dice.uniform(0, 0.5):.3f}" if number < kills else ""
         life = home.live(f"{name}-{number}", again, end=end, **env)
         assert life.code == (-9 if end else 0), life.log.read_text()[-3000:]
         lives.append({"from": start, "losses": life.losses()})
@@ -54,8 +53,14 @@ def race(home: Nursery, name: str, flags: list[str], *, steps: int, kills: int, 
     same = digests(other, steps) == digests(one, steps)
     return {
         "name": name, "lerobot": importlib.metadata.version("lerobot"), "torch": importlib.metadata.version("torch"),
-        "whole": whole.losses(), "lives": lives, "same_files": same, "seconds": round(time.monotonic() - begun),
+        "whole": whole.losses(), "lives": lives, "times": times(whole), "same_files": same, "seconds": round(time.monotonic() - begun),
     }  # fmt: skip
+
+
+def times(life: Life) -> list[tuple[str, int, float]]:
+    """When each step and each save was done, seconds from the first one on: what an estimate can be tried on."""
+    told = [event for event in life.events if event["event"] in ("step", "saved")]
+    return [(event["event"], event["step"], round(event["t"] - told[0]["t"], 3)) for event in told]
 
 
 def newest(output: Path, life: Life) -> int | None:
@@ -190,11 +195,13 @@ How to read it
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--only", choices=["act", "pi0"])
     parser.add_argument("--draw", type=Path, nargs="+")
     args = parser.parse_args()
+    if args.steps <= (args.kills + 2) * SAVE_FREQ:
+        parser.error(f"too few steps: each life needs {SAVE_FREQ} to get on")
     drawn = [result for file in args.draw or () for result in json.loads(file.read_text())]
     results = drawn or run(args)
     # Names of steps are text in JSON.
