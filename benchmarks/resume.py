@@ -53,7 +53,8 @@ def race(home: Nursery, name: str, flags: list[str], *, steps: int, kills: int, 
     same = digests(other, steps) == digests(one, steps)
     return {
         "name": name, "lerobot": importlib.metadata.version("lerobot"), "torch": importlib.metadata.version("torch"),
-        "whole": whole.losses(), "lives": lives, "times": times(whole), "same_files": same, "seconds": round(time.monotonic() - begun),
+        "whole": whole.losses(), "lives": lives, "times": times(whole),
+        "same_files": same, "seconds": round(time.monotonic() - begun),
     }  # fmt: skip
 
 

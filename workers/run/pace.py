@@ -35,7 +35,7 @@ class Plan:
         """Saves after `step`, the last one included, at `pace` seconds a step and `cost` seconds a save."""
         if step >= self.steps:
             return 0
-        every = max(self.every_seconds or math.inf, cost / SAVE_SHARE)
+        every = max(self.every_seconds or math.inf, cost * (1 - SAVE_SHARE) / SAVE_SHARE)
 
         def within(steps: int) -> int:
             return max(1, math.ceil(steps * pace / every)) if steps else 0

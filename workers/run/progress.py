@@ -50,7 +50,11 @@ class Progress:
         save_freq, every = spec.train.get("save_freq"), spec.checkpoints.every_seconds
         freq = save_freq if isinstance(save_freq, int) else SAVE_FREQ
         plan = Plan(steps=record.steps or 0, save_freq=freq, every_seconds=every or None)
-        return cls(plan, pace=Pace(seconds=record.step_seconds), vram_peak_mib=record.vram_peak_mib)
+        return cls(
+            plan,
+            pace=Pace(seconds=record.step_seconds, save_seconds=record.save_seconds),
+            vram_peak_mib=record.vram_peak_mib,
+        )
 
     def update(self, **fields: Any) -> None:
         """Sets fields of the record; those that change go out with the next report."""

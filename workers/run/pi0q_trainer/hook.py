@@ -44,7 +44,6 @@ class Hook:
         self.save_freq: Any = None
         self.step: int | None = None
         self.params = self.vram_peak = 0
-        self.policy: Any = None
         self.gpu = health.GpuWatch()
         self.saved_at = self.saving_at = time.monotonic()
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
