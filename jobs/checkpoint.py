@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MANIFEST = "pi0q.manifest.json"
+#: The trainer's word that LeRobot came to the end of this save; `last` may not point there yet (pi0q_trainer/hook.py).
+FINISHED = "pi0q.manifest.json.saved"
 #: LeRobot resumes from this file, not from its directory (lerobot#888).
 CONFIG = "pretrained_model/train_config.json"
 #: Without any of these a resume cannot start.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from pi0q.jobs.checkpoint import MANIFEST, File, Manifest, differences, missing, step_of, to_remove
+from pi0q.jobs.checkpoint import FINISHED, MANIFEST, File, Manifest, differences, missing, step_of, to_remove
 from pi0q.jobs.record import Saved
 
 CHUNK = 8 * 1024 * 1024
@@ -72,6 +72,8 @@ def newest(
             if late is not None and _was_finished(directory):
                 saved = seal(directory, step=step, epoch=late, ours=ours)
                 say(f"checkpoint {step} was whole when its runner died: verified now, {saved.bytes / 1e6:.0f} MB")
+                _must(ours)
+                point_last_at(directory)
                 return saved
             say(f"checkpoint {step} was never finished; it is moved aside")
             _aside(directory, ours)
@@ -80,6 +82,7 @@ def newest(
             text = (directory / MANIFEST).read_text()
             manifest = Manifest.from_json(json.loads(text))
             faults = differences(manifest, _each(_file, directory))
+            faults += [f"its manifest is of step {manifest.step}"] if manifest.step != step else []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             faults = [f"its manifest can't be read: {error}"]
         if not faults:
@@ -92,9 +95,10 @@ def newest(
 
 
 def _was_finished(directory: Path) -> bool:
-    """Whether LeRobot came to the end of this save: `last` points to it, and it has the files that others have."""
+    """Whether LeRobot came to the end of this save: hook or `last` says so, and it has the files that others have."""
     link = directory.parent / "last"
-    if not link.is_symlink() or link.readlink().name != directory.name:
+    pointed_to = link.is_symlink() and link.readlink().name == directory.name
+    if not pointed_to and not (directory / FINISHED).exists():
         return False
     files = set(_files(directory))
     others = [directory.parent / name for name in _steps(directory.parent).values() if name != directory.name]

@@ -225,7 +225,11 @@ def test_cut_off_for_longer_than_its_lease_it_saves_and_stops_and_hands_back_lat
     assert (life.record().state, life.last_reason()) == (State.QUEUED, Reason.STOPPED_BY_BOX)
     (step,) = life.saved()
     saved = life.record().checkpoint
-    assert saved is not None and saved.step == int(step)
+    assert saved is not None and saved.step == int(step) == last_step(life), "not one step is lost"
+
+
+def last_step(life: Life) -> int:
+    return int(life.events("step")[-1]["step"])
 
 
 def test_a_save_that_would_outlast_the_lease_is_ended_with_it(life: Life) -> None:
@@ -289,6 +293,7 @@ def test_sigterm_saves_and_hands_back(life: Life) -> None:
     assert (record.state, record.attempt, life.last_reason()) == (State.QUEUED, 0, Reason.STOPPED_BY_BOX)
     assert record.history[-1].text == "told to hand it back; saved and stopped"
     assert record.checkpoint is not None and life.saved() == [f"{record.checkpoint.step:06}"]
+    assert record.checkpoint.step == last_step(life), "not one step is lost"
 
 
 def test_a_drain_now_saves_and_hands_back(life: Life) -> None:
@@ -299,7 +304,7 @@ def test_a_drain_now_saves_and_hands_back(life: Life) -> None:
     assert life.ended() == 0
     record = life.record()
     assert (record.state, record.wish, life.last_reason()) == (State.QUEUED, "", Reason.STOPPED_BY_BOX)
-    assert record.checkpoint is not None
+    assert record.checkpoint is not None and record.checkpoint.step == last_step(life), "not one step is lost"
 
 
 def test_a_cancel_is_not_kept_waiting_by_the_save_of_a_stop(life: Life) -> None:

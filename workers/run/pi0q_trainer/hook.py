@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -18,6 +19,8 @@ from .events import Events
 from .lease import Lease
 from .order import Order
 
+#: the word that a save came to its end; jobs/checkpoint.py has the same
+FINISHED = "pi0q.manifest.json.saved"
 #: our name of a number -> LeRobot's meter
 METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
 
@@ -180,7 +183,10 @@ class Hook:
             self.diverged("weights", f"not finite ({bad})")
         self.saving_at = time.monotonic()
         self.events.send("saving", step=self.step)
-        return self.original["save_checkpoint"](*args, **kwargs)
+        result = self.original["save_checkpoint"](*args, **kwargs)
+        with contextlib.suppress(OSError):  # so that a kill before `last` points there loses nothing
+            (Path(kwargs.get("checkpoint_dir") or args[0]) / FINISHED).write_bytes(b"")
+        return result
 
     def update_last_checkpoint(self, checkpoint_dir: Path) -> Any:
         self.lease.look()
