@@ -78,13 +78,14 @@ class Plan:
     @property
     def lacks_mib(self) -> int:
         """What a box with all that is here must still have free."""
-        reckoned = sum(item.lacks_mib for item in self.items)
+        # However much is here, the next save must fit.
+        least = max(self.at_least_mib, with_margin(self.checkpoint_mib) if self.measured else 0)
         if self.stated_mib is None:
-            return max(reckoned, self.at_least_mib)
-        least = with_margin(self.checkpoint_mib) if self.measured else 0
-        left = max(least, self.stated_mib - sum(min(item.mib, item.here_mib) for item in self.items))
-        # It filled a disk: what its file says was too little.
-        return max(left, reckoned if self.measured else 0, self.at_least_mib) if self.at_least_mib else left
+            return max(least, sum(item.lacks_mib for item in self.items))
+        if self.at_least_mib and self.measured:
+            # It filled a disk: what its file says was too little, all but the allowance for logs.
+            least = max(least, sum(item.lacks_mib for item in self.items if item.kind != "spare"))
+        return max(least, self.stated_mib - self.here_mib)
 
     @property
     def here_mib(self) -> int:
@@ -156,6 +157,17 @@ def _rehearsal(spec: Spec, known: Mapping[str, int], here: Mapping[str, int], at
         stated_mib=min(stated, total) if stated is not None else None,
         at_least_mib=at_least_mib,
     )
+
+
+def told(preflight: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Bytes of a job's repositories, by pin, as any box heard them of the Hub; a record may hold anything."""
+    sizes = {}
+    for found in preflight.values():
+        heard = found.get("sizes")
+        for pin, size in heard.items() if isinstance(heard, Mapping) else ():
+            if isinstance(size, int) and size >= 0:
+                sizes[str(pin)] = size
+    return sizes
 
 
 def _base(spec: Spec, sizes: Mapping[str, int]) -> list[Item]:

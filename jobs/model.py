@@ -35,7 +35,7 @@ class Model:
     tokens: tuple[int, int]
     #: GB of weights that `pretrained_path` brings.
     base: float
-    #: GB that the policy fetches by itself, whatever the file says.
+    #: GB that the policy fetches by itself from the Hub, whatever the file says.
     backbone: float = 0.0
     #: Parameters that stay in 32 bits where the rest is in 16, in billions; all but the norms are the vision encoder's.
     wide: float = 0.0
@@ -88,7 +88,6 @@ _MODELS: dict[str, Model] = {
         sample=(0.15, 0.15),
         tokens=(1, 0),
         base=0.25,
-        backbone=0.1,
     ),
     "diffusion": Model(
         params=0.28,
@@ -98,7 +97,6 @@ _MODELS: dict[str, Model] = {
         sample=(0.15, 0.15),
         tokens=(1, 0),
         base=1.2,
-        backbone=0.1,
     ),
 }
 

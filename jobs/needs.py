@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pi0q.jobs import disk, model
+from pi0q.jobs import disk, flags, model
 from pi0q.jobs.disk import Plan
 from pi0q.jobs.kinds import Value
 from pi0q.jobs.spec import Spec
@@ -46,6 +46,27 @@ def estimate(spec: Spec, *, cameras: int | None = None, sizes: Mapping[str, int]
     vram, vram_why = _vram(spec, cameras or CAMERAS) if gpus else (0, "vram 0: no GPU asked for")
     plan = disk.plan(spec, sizes=sizes)
     return Needs(gpus=gpus, vram_mib=vram, disk_mib=plan.mib, disk=plan, why=(gpus_why, vram_why, _disk(plan)))
+
+
+def lighter(spec: Spec, vram_mib: int) -> list[str]:
+    """Changes to the job's file, one of which is enough, after which it takes no more than this of each GPU."""
+    batch = _int(spec.train, "batch_size", 8)
+    found = list[tuple[str, dict[str, Value]]]()
+    changes: tuple[tuple[str, Value], ...] = (("policy.dtype", "bfloat16"), ("policy.gradient_checkpointing", True))
+    for name, value in changes:
+        told = str(value).lower()
+        known = flags.misfit(name, str(spec.train.get("policy.type")), flags.FLAGS[name].known) is None
+        if spec.train.get(name) != value and known:
+            found.append((f"{name}: {told}", {name: value}))
+    halves = [batch >> shift for shift in range(1, batch.bit_length())]
+    fitting = next((size for size in halves if _takes(spec, {"batch_size": size}) <= vram_mib), None)
+    enough = [told for told, change in found if _takes(spec, change) <= vram_mib]
+    return [*enough, *([f"batch_size: {fitting}"] if fitting else [])]
+
+
+def _takes(spec: Spec, change: Mapping[str, Value]) -> int:
+    free = replace(spec.resources, vram_mib=None)
+    return estimate(replace(spec, resources=free, train={**spec.train, **change})).vram_mib
 
 
 def _disk(plan: Plan) -> str:

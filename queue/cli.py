@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "import": ("pi0q.queue.verbs.import_:import_", "", "Make a job file of a lerobot-train command line."),
     "ls": ("pi0q.queue.verbs.ls:ls", "", "One line for each job."),
     "show": ("pi0q.queue.verbs.show:show", "", "All that is known of one job."),
+    "why": ("pi0q.queue.verbs.why:command", "", "Why a job is where it is, what it needs, what would help."),
     "logs": ("pi0q.queue.verbs.logs:logs", "", "The last lines of a job's training log."),
     "watch": ("pi0q.queue.verbs.watch:watch", "", "Watch one job, or all, live."),
     "checkpoint": ("pi0q.queue.verbs.checkpoint:checkpoint", "", "Save a running job now; it goes on."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Stock:
         """What the job takes, with what of it is here."""
         own = RunDirectory(self.settings.runs / job.id)
         saved = verified(takeover.left(own, job.continues) or own)
-        sizes, here = dict(told(job)), {"checkpoints": sum(map(shelf.size_mib, saved))}
+        sizes, here = disk.told(job.preflight), {"checkpoints": sum(map(shelf.size_mib, saved))}
         for fetch in fetches.wanted(spec, resuming=False):
             if found := self._laid(fetch, job.pins.get(fetch.pin)):
                 sizes[fetch.pin] = found
@@ -99,15 +99,6 @@ class Stock:
             at, found = time.monotonic(), look()
             self._seen[what] = at, found
         return found
-
-
-def told(job: Record) -> Iterator[tuple[str, int]]:
-    """Bytes of the job's repositories, by pin, as any box heard them from the Hub."""
-    for found in job.preflight.values():
-        sizes = found.get("sizes")
-        for pin, size in sizes.items() if isinstance(sizes, Mapping) else ():
-            if isinstance(size, int) and size >= 0:
-                yield str(pin), size
 
 
 def verified(directory: RunDirectory) -> list[Path]:

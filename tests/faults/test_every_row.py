@@ -23,6 +23,8 @@ ROWS = {
     15: "message delivered twice",
     16: "message lost",
     17: "poison job",
+    18: "disk full at checkpoint",
+    31: "GPU taken by another process",
     34: "hung trainer",
     35: "cancel with setsid grandchildren",
     46: "submitter dies mid-submit / double Enter",

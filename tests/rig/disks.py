@@ -7,7 +7,9 @@ that a write too many fails as on a full disk. Only /root/autodl-tmp is elsewher
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -109,6 +111,57 @@ class TwoDisks:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+class SmallDisk:
+    """A file system of a few MiB at a directory, as a box's data disk; needs root."""
+
+    def __init__(self, place: Path, *, mib: int, inodes: int = 40_000) -> None:
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+        options = f"size={mib}m,nr_inodes={inodes}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "pi0q-test", str(place)], check=True)
+
+    @property
+    def filler(self) -> Path:
+        """What another tenant of the disk wrote there."""
+        return self.place / "filler"
+
+    def leave(self, mib: int) -> None:
+        """Fills it up to this many MiB."""
+        self.filler.unlink(missing_ok=True)
+        free = os.statvfs(self.place)
+        with self.filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - mib * MIB)
+
+    def leave_files(self, count: int) -> None:
+        """Uses up inodes until this many are left."""
+        folder = self.place / "files"
+        folder.mkdir(exist_ok=True)
+        for number in range(os.statvfs(self.place).f_favail - count):
+            (folder / str(number)).symlink_to("x")
+
+    def empty(self) -> None:
+        """The other tenant goes."""
+        self.filler.unlink(missing_ok=True)
+        shutil.rmtree(self.place / "files", ignore_errors=True)
+
+    def close(self) -> None:
+        """Unmounts it, whoever still has files open there."""
+        subprocess.run(["umount", "-l", str(self.place)], check=True)
+
+
+@cache
+def no_mounts() -> str:
+    """Why this machine can't mount a small disk; empty where it can."""
+    place = Path(tempfile.mkdtemp())
+    try:
+        SmallDisk(place, mib=1).close()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"no file system can be mounted here: {error}"
+    finally:
+        place.rmdir()
+    return ""
 
 
 def _device(path: Path) -> int:

@@ -333,6 +333,7 @@ class House:
         linked: bool = False,
         contained: bool | Container = False,
         clock: str = "",
+        cards: Path | None = None,
         **env: str,
     ) -> Box:
         """Starts a box.
@@ -343,12 +344,13 @@ class House:
             contained: In this container, or in a new one where this machine allows one; else `box.container` stays
                 None and `machine.refusal()` says why.
             clock: How wrong its clock is, "+2h".
+            cards: File of its cards as NVML shows them, see tests/rig/cards.
             env: More of its environment.
         """
         home = self.place / name
         (home / "datasets" / "grab_box" / "meta").mkdir(parents=True, exist_ok=True)
         (home / "datasets" / "grab_box" / "meta" / "info.json").write_text("{}")
-        cards = json.dumps([{"name": "simulated", "total_gib": gib} for gib in gpus or []])
+        simulated = json.dumps([{"name": "simulated", "total_gib": gib} for gib in gpus or []])
         argv = ["--name", name, "--slots", str(slots)]
         link = Link(self.server.url) if linked else None
         url = {"PI0Q_REDIS_URL": link.url} if link else {}
@@ -356,11 +358,15 @@ class House:
         box = Box(
             name=name,
             home=home,
-            env=self.env(home, PI0Q_FAKE_GPUS=cards, **url, **env),
+            env=self.env(home, PI0Q_FAKE_GPUS=simulated, **url, **env),
             argv=argv,
             link=link,
             container=contained if isinstance(contained, Container) else made,
         )
+        if cards:
+            del box.env["PI0Q_FAKE_GPUS"]
+            box.env["PI0Q_TEST_CARDS"] = str(cards)
+            box.env["PYTHONPATH"] = os.pathsep.join([str(TESTS / "rig" / "cards"), box.env["PYTHONPATH"]])
         box.set_clock(clock)
         self.boxes.append(box)
         return box.start()

@@ -147,4 +147,4 @@ def test_what_was_fetched_for_a_run_is_no_longer_to_come(stock: Stock, chosen: S
 
 def test_a_job_of_its_own_dataset_asks_the_cache_for_nothing(stock: Stock) -> None:
     own: Spec = parse("name: x\ntrain: {dataset: {repo_id: a/b, root: d}, policy: {type: act}}\n", filename="x")
-    assert {item.kind for item in stock.plan(job(), own).items} == {"backbone", "checkpoints", "spare"}
+    assert {item.kind for item in stock.plan(job(), own).items} == {"checkpoints", "spare"}

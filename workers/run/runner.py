@@ -39,6 +39,7 @@ from pi0q.workers.run.pins import Pins
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.provide import provide
 from pi0q.workers.run.report import Reporter
+from pi0q.workers.run.room import Room
 from pi0q.workers.run.stop import WEIGHT, Lost, Stop
 from pi0q.workers.run.training import Training
 
@@ -66,7 +67,7 @@ class Runner:
         #: The checkpoint that the trainer goes on from.
         self.resume: Saved | None = None
         self.cache_env: Mapping[str, str] = {}
-        self.mib_before = 0
+        self.room: Room
         #: Whether what an earlier runner wrote is on the disk or in the host's memory for certain.
         self.same_host_boot = False
         #: What the history will say of the trainer's start, until the queue was told.
@@ -114,12 +115,12 @@ class Runner:
             process.send(predecessor, signal.SIGKILL)
         self.same_host_boot = self.directory.same_host_boot()
         self.directory.sign(self.order.job_id, epoch)
-        self.mib_before = self.directory.size_mib()
         self.log = Log(self.directory.log, os.environ)
         self.log.say(f"attempt {self.record.attempt + 1}, epoch {epoch} on {self.box}")
         self.lease = Lease(self.directory.lease, seconds=timing.lease, fence=timing.fence, since=since)
         self.owner = Owner(self.store, ledger, self.directory.ledger, self.lease, say=self.log.say)
         self.owner.write()
+        self.room = Room(self.settings, self.record, self.spec, self.directory, self.owner)
         pins = Pins(self.directory.checkpoints, self.record.kept_steps, self.log.say)
         self.demand = Demand(self.record, self.progress, pins, self.log.say)
         self.reporter = Reporter(
@@ -132,7 +133,7 @@ class Runner:
         if undead := process.kill_all(self.order.job_id, self.order.epoch):
             raise Stop(Reason.STOPPED_BY_BOX, f"process {undead[0]} of an earlier run of it can't be killed")
         if takeover.take_over(self.directory, self.record.continues, say=self.log.say, ours=self.lease.ours):
-            self.mib_before = self.directory.size_mib()
+            self.room.mib_before = self.directory.size_mib()
         if self.directory.checkpoints.is_dir():
             self.progress.update(phase="verifying the checkpoint")
         self.resume = self.newest()
@@ -150,9 +151,10 @@ class Runner:
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
         resuming = self.resume is not None
+        self.room.before(resuming=resuming)
         got = provide(self.spec, self.record, self.settings, resuming=resuming, say=self.say_fetching)
         self.spec, self.cache_env = got.spec, got.env
-        self.progress.update(pins=got.pins, phase="")
+        self.progress.update(pins=got.pins, phase="", disk_now_mib=self.room.fetched(got.pins))
 
     def say_fetching(self, text: str) -> None:
         """Where the download is goes into the phase; all else a person should find again."""
@@ -187,7 +189,7 @@ class Runner:
         rehearse_resume = self.spec.rehearsal and self.resume is None
         while True:
             started = self.resume
-            found = self.train_once(stop_after_save=rehearse_resume and started is None)
+            found = self.room.blame(self.train_once(stop_after_save=rehearse_resume and started is None))
             reason = found.reason
             if reason is Reason.STOPPED_BY_BOX and self.lease.fenced():
                 # It stopped by itself, before anyone here looked at the clock.
@@ -207,6 +209,7 @@ class Runner:
         """One life of the trainer's process; why it ended."""
         if not self.lease.ours():
             raise saves.NotOurs
+        self.room.resumes(self.resume)
         if not self.resume:
             self.directory.set_output_aside()
         argv, env = launch.trainer(
@@ -224,8 +227,9 @@ class Runner:
         compiles = bool(self.spec.train.get("policy.compile_model")) and not self.spec.rehearsal
         return Training(
             argv=argv, env=env, directory=self.directory, job_id=self.order.job_id, epoch=self.order.epoch,
-            keep=self.spec.checkpoints.keep, mib_before=self.mib_before, log=self.log, progress=self.progress,
+            keep=self.spec.checkpoints.keep, mib_before=self.room.mib_before, log=self.log, progress=self.progress,
             lease=self.lease, on=self.on, stop_after_save=stop_after_save, demand=self.demand,
+            room=self.room,
             watch=Watch(self.settings.hang_seconds, compiles=compiles, now=time.monotonic()),
         )  # fmt: skip
 
@@ -282,7 +286,7 @@ class Runner:
             raise Lost
         if self.heard == "hung" and found:
             raise Stop.of(found)
-        raise Stop(*words.because(self.heard, found.exit_code if found else None))
+        raise Stop(*self.room.told(*words.because(self.heard, found.exit_code if found else None)))
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -296,11 +300,9 @@ class Runner:
             undead = process.kill_all(self.order.job_id, self.order.epoch, patience=0.0 if known else None)
             if undead:
                 self.log.say(f"process {undead[0]} can't be killed: {self.box} takes no new jobs until it is restarted")
-            full = stop.reason is Reason.DISK_FULL and self.lease.ours()
-            if full and (gone := saves.make_room(self.directory.checkpoints)):
-                self.log.say(f"removed the unfinished save of step {', '.join(map(str, gone))}")
+            room = self.room.held(stop.reason, self.lease, self.progress.fields.get("checkpoint"))
             self.log.say(str(stop))
-            self.progress.update(**bequest.leave(self, stop.reason))
+            self.progress.update(**room, **bequest.leave(self, stop.reason))
             self.log.close()
             self.reporter.stop()
             end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds, found=stop.found)

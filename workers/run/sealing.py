@@ -27,13 +27,16 @@ class Sealing:
         sealed: Callable[[Saved], None],
         show: Callable[[str], None],
         demand: Demand | None,
+        over: Callable[[Saved | None], None] = lambda _: None,
     ) -> None:
         """`sealed` is called with each that is vouched for, `show` with what is done now.
 
-        `demand` knows what its user wished; None for nothing.
+        `demand` knows what its user wished; None for nothing. `over` is called with each that was looked at, None if
+        it can't be vouched for, once older ones are removed.
         """
         self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
         self.lease, self.log, self.sealed, self.show, self.demand = lease, log, sealed, show, demand
+        self.over = over
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
 
     def add(self, step: int, path: Path) -> None:
@@ -46,37 +49,46 @@ class Sealing:
 
     def _seal(self, step: int, path: Path) -> None:
         self.show(f"verifying step {step}")
+        saved = None
         try:
-            self._vouch(step, path)
+            saved = self._vouch(step, path)
         finally:
             self.show("")
+            self.over(saved)
 
-    def _vouch(self, step: int, path: Path) -> None:
+    def make_room(self, free: Callable[[Callable[[], list[int]], Lease], None]) -> None:
+        """Frees what it may, in turn with the seals; `free` gets what removes all checkpoints but the newest."""
+        self._pool.submit(free, lambda: self._prune(1), self.lease)
+
+    def _vouch(self, step: int, path: Path) -> Saved | None:
         try:
             saved = saves.seal(path, step=step, epoch=self.epoch, ours=self.lease.ours)
         except saves.NotOurs:
             self.log.say(
                 f"the lease ended before the checkpoint of step {step} was vouched for; nothing more is written"
             )
-            return
+            return None
         except (OSError, ValueError) as error:
             self.log.say(f"the checkpoint of step {step} could not be vouched for: {error}")
             if self.demand:
                 self.demand.unsealed(step, str(error))
-            return
+            return None
         gone = self._prune()
         self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
         self.sealed(saved)
         if self.demand:
             self.demand.sealed(saved)
+        return saved
 
-    def _prune(self) -> list[int]:
-        """Removes what this one replaced; a disk that refuses that is no fault of the new one."""
+    def _prune(self, keep: int | None = None) -> list[int]:
+        """Removes what newer ones replaced; a disk that refuses that is no fault of the new one."""
         pins = self.demand.pins if self.demand else None
         if pins:
             pins.write()
         try:
-            return saves.prune(self.checkpoints, self.keep, pinned=pins.steps if pins else (), ours=self.lease.ours)
+            return saves.prune(
+                self.checkpoints, keep or self.keep, pinned=pins.steps if pins else (), ours=self.lease.ours
+            )
         except saves.NotOurs:
             self.log.say("the lease ended before older checkpoints were removed; they stay")
         except OSError as error:

@@ -8,7 +8,7 @@ from pi0q.jobs.diagnosis import Diagnosis
 from pi0q.jobs.outcome import Reason
 
 #: What weighs more of what comes from outside.
-WEIGHT = {"": 0, "stop": 1, "fenced": 1, "hung": 1, "cancel": 2, "lost": 3}
+WEIGHT = {"": 0, "stop": 1, "fenced": 1, "hung": 1, "disk": 1, "full": 1, "cancel": 2, "lost": 3}
 
 
 class Stop(Exception):

@@ -23,6 +23,7 @@ from pi0q.workers.run.hang import Watch
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
+from pi0q.workers.run.room import Act, Room
 from pi0q.workers.run.sealing import Sealing
 from pi0q.workers.run.witness import Witness, Words
 
@@ -53,11 +54,14 @@ class Training:
         on: Callable[[str], None],
         stop_after_save: bool,
         demand: Demand | None = None,
+        room: Room | None = None,
     ) -> None:
-        """`on` hears what is seen here first, `fenced` or `hung`, and calls `stop`; `demand` what its user wishes."""
+        """`on` hears what is seen here first, `fenced`, `hung`, `disk` or `full`, and calls `stop`; `demand` what its
+        user wishes."""
         self.directory, self.job_id, self.epoch = directory, job_id, epoch
         self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
         self.lease, self.watch, self.on, self.demand = lease, watch, on, demand
+        self.room = room
         #: Processes of the run that SIGKILL did not end.
         self.undead: list[int] = []
         #: By the lease's clock: when a trainer that was told to stop is killed.
@@ -81,7 +85,7 @@ class Training:
         self._open, self._open_lock = True, threading.Lock()
         self._sealing = Sealing(
             directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed,
-            show=lambda text: progress.beside("sealing", text), demand=demand,
+            show=lambda text: progress.beside("sealing", text), demand=demand, over=self._looked_at,
         )  # fmt: skip
         gpus = [uuid for uuid in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if uuid]
         self.witness = Witness(uuids=gpus, data=directory.path)
@@ -93,7 +97,7 @@ class Training:
         threading.Thread(target=self._await_exit, daemon=True).start()
 
     def stop(self, why: str) -> None:
-        """From any thread: `cancel` and `lost` end it at once, anything else after a save."""
+        """From any thread: `cancel`, `lost` and `full` end it at once, anything else after a save."""
         with self._open_lock:
             if why == "rehearsed" and self._wish:
                 return
@@ -134,7 +138,7 @@ class Training:
         if self._wish == "lost":
             # Not a word into the log: it may be its next owner's.
             self._kill()
-        elif self._wish == "cancel":
+        elif self._wish in ("cancel", "full"):
             self.undead = process.end(self.trainer, self.job_id, self.epoch)
         elif self._wish == "hung":
             # In this order: the stacks are printed before anything else runs in it.
@@ -178,6 +182,17 @@ class Training:
                 f"no step for {silent:.0f} s: the trainer hangs and is ended; this is where its threads stand:"
             )
             self.on("hung")
+        else:
+            self._look_at_the_room()
+
+    def _look_at_the_room(self) -> None:
+        """A disk that runs low: what may go goes, beside the training; else the run stops while it still can save."""
+        act = self.room.look() if self.room else Act.NOTHING
+        if self.room and act is Act.FREE:
+            self._sealing.make_room(self.room.free)
+        elif self.room and act is not Act.NOTHING and self.hooked:
+            self.log.say(f"the data disk runs low: {self.room.why}; nothing more can go, so the training stops")
+            self.on("disk" if act is Act.SAVE else "full")
 
     def _kill(self, why: str = "") -> None:
         if why:
@@ -271,11 +286,17 @@ class Training:
         self.watch.event(event, time.monotonic())
         if self.demand:
             self.demand.event(event)
+        if self.room:
+            self.room.event(event)
         if event.get("event") == "start" and not event.get("hooked", True):
             self.hooked = False
             self.log.say("this LeRobot can't be hooked: progress comes from its log, and it saves only when it would")
         if event.get("event") == "saved":
             self._sealing.add(int(event["step"]), Path(str(event["path"])))
+
+    def _looked_at(self, saved: Saved | None) -> None:
+        if self.room:
+            self.room.sealed(saved)
 
     def _sealed(self, saved: Saved) -> None:
         taken = self.directory.size_mib() - self.mib_before

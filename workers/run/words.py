@@ -32,13 +32,17 @@ HEARD: dict[str, tuple[Reason, str]] = {
     "stop": (Reason.STOPPED_BY_BOX, "told to hand it back"),
     "fenced": (Reason.STOPPED_BY_BOX, "the queue could not be reached for too long"),
     "hung": (Reason.HUNG, "no step for too long"),
+    "disk": (Reason.DISK_LOW, "the data disk ran low"),
+    "full": (Reason.DISK_FULL, "the data disk is full"),
 }
+#: Of these what became of the steps since the last save is worth a word.
+_SAVED = frozenset({Reason.STOPPED_BY_BOX, Reason.DISK_LOW, Reason.DISK_FULL})
 
 
 def because(heard: str, code: int | None) -> tuple[Reason, str]:
     """Why a run ended that was told to; `code` is its trainer's, None if it had none yet."""
     reason, text = HEARD[heard]
-    if reason is not Reason.STOPPED_BY_BOX:
+    if reason not in _SAVED:
         return reason, text
     if code is None:
         return reason, f"{text}; stopped before its trainer began"

@@ -1,7 +1,15 @@
-"""FAKE: stands in for PyTorch where a fake LeRobot is looked at; no tensors, no GPU."""
+"""FAKE: stands in for PyTorch where a fake LeRobot is looked at; no tensors, no GPU but those of tests/rig/cards."""
 
+import os
 from types import SimpleNamespace
 
 __version__ = "2.11.0+fake"
-version = SimpleNamespace(cuda=None)
-cuda = SimpleNamespace(is_available=lambda: False, init=lambda: None, device_count=lambda: 0)
+_cards = bool(os.environ.get("PI0Q_TEST_CARDS"))
+version = SimpleNamespace(cuda="13.0" if _cards else None)
+cuda = SimpleNamespace(
+    is_available=lambda: _cards,
+    init=lambda: None,
+    device_count=lambda: 0,
+    memory_reserved=lambda: 0,
+    max_memory_reserved=lambda: 0,
+)

@@ -333,6 +333,8 @@ def test_a_run_without_a_good_checkpoint_starts_again_from_nothing(
     ],
 )
 def test_what_was_heard_ends_the_run(runner: Runner, heard: str, code: int | None, reason: Reason, detail: str) -> None:
+    runner.heard = "lost"  # by its reporter too, which would end this very process
+    runner.start()
     runner.heard = heard
     found = None if code is None else judge(Evidence(exit_code=code, heard=heard))
     with pytest.raises(Stop) as stopped:
