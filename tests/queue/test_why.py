@@ -94,8 +94,8 @@ def test_what_is_stated_is_the_first_thing_to_doubt(call: Command, store: Store)
 
 
 def test_the_jobs_before_it_are_named(call: Command, store: Store) -> None:
-    first, other = submit(store), submit(store, parse("name: b\ntrain: {dataset: {repo_id: a/b}, policy: {type: act}}\n",
-                                                      filename="b"))  # fmt: skip
+    act = parse("name: b\ntrain: {dataset: {repo_id: a/b}, policy: {type: act}}\n", filename="b")
+    first, other = submit(store), submit(store, act)
     assert f"before it in the queue\n  grab_box {first} (normal)" in call("why", other).stdout
     assert "before it" not in call("why", first).stdout
 
