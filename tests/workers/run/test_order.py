@@ -148,6 +148,15 @@ def test_from_every_checkpoint_on_it_is_the_same(
         assert rest == {step: seen for step, seen in whole.items() if step > start}, f"resumed at {start}"
 
 
+@pytest.mark.parametrize("new", [True, False], ids=["0.6", "0.4"])
+def test_resumed_again_and_again_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bool) -> None:
+    whole = Training(tmp_path / "whole", new=new).live(monkeypatch, start=0, steps=14, batch=4)
+    pieces, seen = Training(tmp_path / "pieces", new=new), dict[int, Any]()
+    for start, stop in ((0, 2), (2, 3), (3, 5), (5, 9), (9, 11), (11, 14)):
+        seen |= pieces.live(monkeypatch, start=start, steps=stop, batch=4)
+    assert seen == whole
+
+
 def test_a_smaller_batch_after_a_resume_repeats_nothing_of_the_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
