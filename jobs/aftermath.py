@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pi0q.jobs.record import Record
-from pi0q.jobs.state import State
+from pi0q.jobs.state import ENDED, State
 
 #: Seconds before the next try after a first one that failed; twice that the next time.
 FIRST_REST_SECONDS = 60.0
@@ -30,6 +30,12 @@ def push_left(job: Record) -> Iterator[str]:
         yield f"push {job.push['state']}: {job.push.get('detail') or 'it begins soon'}"
 
 
+def copy_left(job: Record) -> Iterator[str]:
+    """`copy pending: …`, where the copy of its last checkpoint is not made."""
+    if job.state in ENDED and job.copy.get("state") in ("pending", "failed"):
+        yield f"copy {job.copy['state']}: {job.copy.get('detail') or 'it begins soon'}"
+
+
 def wandb_left(job: Record) -> Iterator[str]:
     """`WandB offline, 3.1 MB to sync`, for each box that keeps some of its run."""
     for box, told in sorted(job.wandb_sync.items()):
@@ -41,4 +47,4 @@ def wandb_left(job: Record) -> Iterator[str]:
 
 def left(job: Record) -> list[str]:
     """What still waits to be done for a job, each in a few words."""
-    return [*push_left(job), *wandb_left(job)]
+    return [*push_left(job), *copy_left(job), *wandb_left(job)]

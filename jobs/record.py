@@ -13,7 +13,7 @@ from pi0q.jobs.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A checkpoint on a box whose manifest is written."""
+    """A checkpoint whose manifest is written."""
 
     step: int
     #: Directory on the box, `…/checkpoints/000010`.
@@ -93,6 +93,10 @@ class Record:
     #: Data-disk space that it already took.
     disk_now_mib: int = 0
     checkpoint: Saved | None = None
+    #: Its newest copy elsewhere that was verified there: `path` is …/JOB/000010 in a directory or hf://owner/name.
+    copied: Saved | None = None
+    #: Why no newer checkpoint is copied, or how far that is; "" when nothing is behind.
+    copy_detail: str = ""
     #: Seconds by which a save holds its training up: the mean of the last ones.
     save_seconds: float | None = None
     #: The newest wish for a save, and the newest one that was answered: milliseconds on the server's clock, 0 for none.
@@ -113,6 +117,8 @@ class Record:
     wandb_dir: str | None = None
     #: The push of the trained policy once it succeeded: state (pending, done, failed), repo, url, detail, tries.
     push: Mapping[str, Any] = field(default_factory=dict)
+    #: The copy of its last checkpoint, where it was still to be made at the job's end: state, detail, tries.
+    copy: Mapping[str, Any] = field(default_factory=dict)
     #: WandB runs that were kept on boxes, by box: state (pending, done, failed), mb, detail, tries.
     wandb_sync: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Hub repositories and the commits they were pinned to at the first claim.
@@ -148,7 +154,8 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """What `pi0q show --json` prints."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        shown["checkpoint"] = vars(self.checkpoint) if self.checkpoint else None
+        for name in _SAVED:
+            shown[name] = vars(saved) if (saved := getattr(self, name)) else None
         shown["gpus"], shown["kept_steps"] = list(self.gpus), list(self.kept_steps)
         shown["history"] = [vars(event) for event in self.history]
         return shown
@@ -158,11 +165,12 @@ _INTS = ("created_ms", "updated_ms", "started_ms", "ended_ms", "queued_ms", "epo
          "step", "steps", "vram_peak_mib", "vram_now_mib", "disk_now_mib", "save_wish", "save_served", "save_at",
          "save_step")  # fmt: skip
 _FLOATS = ("loss", "lr", "step_seconds", "eta_seconds", "rest_seconds", "save_seconds")
-_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync",
+_JSON = ("spec", "needs", "pins", "gpus", "preflight", "rehearsal", "disk_plan", "push", "wandb_sync", "copy",
          "kept_steps", "evidence")  # fmt: skip
+_SAVED = ("checkpoint", "copied")
 _TEXTS = ("id", "name", "priority", "submitter", "detail", "box", "phase", "wandb_run_id", "wandb_url",
           "wandb_dir", "wish", "held", "continues", "continued", "run_dir", "boot", "lerobot",
-          "save_detail", "save_able")  # fmt: skip
+          "save_detail", "save_able", "copy_detail")  # fmt: skip
 
 
 def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Record:
@@ -175,8 +183,7 @@ def from_hash(fields: Mapping[str, str], history: list[str] | None = None) -> Re
     values["gpus"] = tuple(values.get("gpus", ()))
     values["reason"] = reason_of(fields.get("reason"))
     values["kept_steps"] = tuple(int(step) for step in values.get("kept_steps", ()))
-    if fields.get("checkpoint"):
-        values["checkpoint"] = Saved(**json.loads(fields["checkpoint"]))
+    values |= {name: Saved(**json.loads(fields[name])) for name in _SAVED if fields.get(name)}
     values["history"] = tuple(event_from(line) for line in history or ())
     return Record(**{"submitter": "", "spec": {}, "needs": {}, "priority": "normal", "updated_ms": 0, **values})
 

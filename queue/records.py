@@ -25,8 +25,8 @@ SUBSCRIBE_SECONDS = 5.0
 #: Fields that `ls` needs; a spec can be long and is left out.
 LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms",
           "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds",
-          "eta_seconds", "checkpoint", "wandb_url", "wandb_dir", "wish", "held", "needs", "push",
-          "wandb_sync")  # fmt: skip
+          "eta_seconds", "checkpoint", "copied", "copy_detail", "wandb_url", "wandb_dir", "wish", "held", "needs",
+          "push", "wandb_sync", "copy")  # fmt: skip
 #: The times of the default lease.
 DEFAULT = timing(600.0, 0.8)
 

@@ -83,7 +83,9 @@ def note(job: Record) -> str:
         return " · ".join(filter(None, [_wished(job) or job.phase, *wandb(job)]))
     # A trainer's message may have many lines.
     reason = f"{job.reason}: {' '.join(job.detail.split())}" if job.reason and job.state is not State.SUCCEEDED else ""
-    return " · ".join(filter(None, [reason, *aftermath.push_left(job), *([] if reason else wandb(job))]))
+    return " · ".join(
+        filter(None, [reason, *aftermath.push_left(job), *aftermath.copy_left(job), *([] if reason else wandb(job))])
+    )
 
 
 def wandb(job: Record) -> list[str]:
@@ -117,6 +119,21 @@ def wanted(needs: Any) -> str:
     return f"needs {vram}disk {mib(needs.get('disk_mib', 0))}"
 
 
+def kept(job: Record) -> str:
+    """The step of the newest checkpoint and, where copies are made, that of its copy."""
+    if not job.checkpoint:
+        return ""
+    copy = f" (copy {job.copied.step})" if job.copied else " (no copy)" if job.copy_detail else ""
+    return f"{job.checkpoint.step}{copy}"
+
+
+def copied(job: Record) -> str:
+    """Where its newest copy lies, and why no newer one is there."""
+    copy = job.copied
+    lies = f"step {copy.step}, {copy.bytes / 1e6:.0f} MB, verified\n{copy.path}" if copy else ""
+    return "\n".join(filter(None, [lies, "".join(aftermath.copy_left(job)) or job.copy_detail]))
+
+
 def when(job: Record, now_ms: int) -> str:
     """How much longer it takes, or how long ago it ended or came."""
     if job.state is State.RUNNING and job.eta_seconds is not None:
@@ -135,7 +152,7 @@ def cells(job: Record, now_ms: int) -> tuple[Text, ...]:
         "" if job.step_seconds is None else f"{job.step_seconds:.2f}",
         when(job, now_ms),
         job.box or "",
-        f"{job.checkpoint.step}" if job.checkpoint else "",
+        kept(job),
         note(job),
     )
     return tuple(cell if isinstance(cell, Text) else Text(cell.replace("\n", " ")) for cell in found)
@@ -195,6 +212,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("rehearsal", rehearsed(job)),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
+        ("copy", copied(job)),
         ("saves", "\n".join(saving.shown(job))),
         ("WandB", "\n".join([*wandb(job), job.wandb_dir if job.wandb_dir and not job.wandb_url else ""]).strip()),
         ("push", pushed(job)),

@@ -48,6 +48,8 @@ class Settings:
     fence: float = 0.8
     #: Seconds that a job waits for the box that has its checkpoint before another may take it.
     wait_for_box: float = 600.0
+    #: Seconds that a run which ends waits for the copy of its last checkpoint (`checkpoints.copy_to`).
+    copy_seconds: float = 600.0
     #: Seconds without a step after which a trainer hangs; longer where its steps are (20 of them), or it compiles.
     hang_seconds: float = 600.0
     #: Python that has LeRobot; else conda's env `lerobot`, else the worker's own.
@@ -156,6 +158,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "lease_seconds": _lease,
     "fence": _part,
     "wait_for_box": lambda text: float(text) if text == "0" else _positive(text),
+    "copy_seconds": _positive,
     "hang_seconds": _positive,
     "trainer_python": str,
     "dataset_roots": _paths,

@@ -32,7 +32,8 @@ LFS_FROM = 4096
 
 _API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree|refs)(?:/(.+))?)?")
 _AUTH = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/auth-check")
-_COMMIT = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/.+")
+_COMMIT = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit|lfs-files/batch)(?:/.+)?")
+_STORED = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/lfs-files")
 _LFS = re.compile(r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch")
 _RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
@@ -80,6 +81,9 @@ class _Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     gated: bool = False
+    private: bool = False
+    #: Large files that count as the account's storage.
+    stored: set[str] = field(default_factory=set)
 
 
 class StandInHub:
@@ -146,10 +150,13 @@ class StandInHub:
         *,
         refs: Iterable[str] = ("main",),
         gated: bool = False,
+        private: bool | None = None,
     ) -> str:
         """A new commit with exactly these files; the refs name it from now on. Gives its SHA."""
         repo = self._repos.setdefault((repo_type, repo_id), _Repo())
         repo.gated = gated
+        repo.private = repo.private if private is None else private
+        repo.stored |= {hashlib.sha256(body).hexdigest() for body in files.values() if len(body) >= LFS_FROM}
         told = json.dumps([repo_type, repo_id, {name: _oid(body) for name, body in files.items()}])
         sha = hashlib.sha1(told.encode()).hexdigest()
         repo.commits[sha] = dict(files)
@@ -170,6 +177,13 @@ class StandInHub:
             elif line["key"] == "deletedFile":
                 files.pop(value["path"], None)
         return self.commit(repo_type, repo_id, files)
+
+    def stored(self, repo_type: str, repo_id: str) -> set[str]:
+        """SHA-256 of the large files that count as storage, whether a commit shows them or not."""
+        return self._repos[(repo_type, repo_id)].stored
+
+    def is_private(self, repo_type: str, repo_id: str) -> bool:
+        return self._repos[(repo_type, repo_id)].private
 
     def files(self, repo_type: str, repo_id: str) -> dict[str, bytes]:
         """What main holds."""
@@ -253,6 +267,10 @@ def _oid(body: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
 
 
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
 def _entry(body: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"size": len(body), "oid": _oid(body)}
     if len(body) >= LFS_FROM:
@@ -303,6 +321,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._whoami()
         elif match := _AUTH.fullmatch(path):
             self._check(match)
+        elif match := _STORED.fullmatch(path):
+            self._list(match)
         elif match := _API.fullmatch(path):
             self._tell(match, parse_qs(address.query))
         elif match := _RESOLVE.fullmatch(path):
@@ -334,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
             "id": repo_id,
             "sha": sha,
             "siblings": siblings,
-            "private": False,
+            "private": repo.private,
             "gated": "manual" if repo.gated else False,
             "disabled": False,
             "downloads": 0,
@@ -407,10 +427,24 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404 if match is None else 403, "")
         if match[3] == "preupload":
             return self._json({"files": [_mode(one) for one in json.loads(self._sent)["files"]]})
+        if match[3] == "lfs-files/batch":
+            self.standin.stored(match[1], match[2]).difference_update(json.loads(self._sent)["deletions"]["sha"])
+            return self._json({})
         lines = [json.loads(line) for line in self._sent.splitlines() if line]
+        based = next((line["value"].get("parentCommit") for line in lines if line["key"] == "header"), None)
+        if based and based != self.standin.find(match[1], match[2], "main")[1]:
+            return self._refuse(412, "", message="A commit has happened since. Please refresh and try again.")
         sha = self.standin.append(match[1], match[2], lines)
         url = f"{self.standin.url}/{match[2]}/commit/{sha}"
         return self._json({"success": True, "commitOid": sha, "commitUrl": url})
+
+    def _list(self, match: re.Match[str]) -> None:
+        """The large files that count as storage; each under a name of some commit that had it."""
+        repo, _ = self.standin.find(match[1], match[2], "main")
+        assert repo is not None
+        names = {_digest(body): name for files in repo.commits.values() for name, body in files.items()}
+        told = {"pushedAt": "2026-01-01T00:00:00.000Z", "size": 1}
+        self._json([{"fileOid": sha, "oid": sha, "filename": names[sha], **told} for sha in sorted(repo.stored)])
 
     def _create(self, asked: dict[str, Any]) -> None:
         repo_id = f"{asked.get('organization') or self.standin.account}/{asked['name']}"
@@ -419,7 +453,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "", message="You don't have the rights to create a model under this namespace")
         if self.standin.find(repo_type, repo_id, "main")[0]:
             return self._json({"error": "it is there", "url": f"{self.standin.url}/{repo_id}"}, status=409)
-        self.standin.commit(repo_type, repo_id, {})
+        self.standin.commit(
+            repo_type, repo_id, {}, private=asked.get("visibility") == "private" or bool(asked.get("private"))
+        )
         return self._json({"name": repo_id, "url": f"{self.standin.url}/{repo_id}"})
 
     def _slot(self, asked: dict[str, Any]) -> dict[str, Any]:

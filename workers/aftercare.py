@@ -101,6 +101,7 @@ def _named(path: str) -> Any:
 #: kind -> how it is done.
 KINDS: dict[str, Kind] = {
     "push": Kind(work="pi0q.workers.after.push:work", field="push"),
+    "copy": Kind(work="pi0q.workers.after.last_copy:work", field="copy"),
     "wandb": Kind(
         work="pi0q.workers.after.sync:work", field="wandb_sync", own=True, found="pi0q.workers.after.sync:found"
     ),

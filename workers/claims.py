@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pi0q.jobs.outcome import OUTCOMES, Next
+from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 
@@ -77,7 +77,7 @@ def judge(
     if (pause := pause_seconds(job)) > waited_seconds:
         shortfalls.append(f"{job.reason}: tried again in {pause - waited_seconds:.0f} s")
     using = {record.id: record for record in owned}
-    if job.box and job.box != box and job.checkpoint and waited_seconds < wait_for_box:
+    if job.box and job.box != box and job.checkpoint and waited_seconds < wait_for_box and not handed_over(job):
         shortfalls.append(
             f"its checkpoint is on {job.box}, which may still take it for {wait_for_box - waited_seconds:.0f} s"
         )
@@ -132,6 +132,12 @@ def words(items: Sequence[Item]) -> str:
     more = len(items) - len(shown)
     *most, last = [*shown, f"{more} more"] if more else shown
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def handed_over(job: Record) -> bool:
+    """Its box gave it back with all it had copied: nobody need wait for that box."""
+    whole = bool(job.checkpoint and job.copied and job.copied.step >= job.checkpoint.step)
+    return whole and job.reason is Reason.STOPPED_BY_BOX
 
 
 def pause_seconds(job: Record) -> float:

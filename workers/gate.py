@@ -17,6 +17,7 @@ from pi0q.queue.store import Store
 from pi0q.workers import datasets, preflight
 from pi0q.workers.identity import Identity
 from pi0q.workers.interpreter import NoTrainer, Trainer
+from pi0q.workers.places import Places
 from pi0q.workers.preflight import Preflight
 from pi0q.workers.probe import Host, nvml_gpus
 from pi0q.workers.soundness import Soundness
@@ -32,6 +33,7 @@ class Gate:
         self.settings, self.store, self.box = settings, store, identity.name
         self.preflight = Preflight(settings=settings, store=store, box=identity.name)
         self.soundness = Soundness(settings, identity.boot, cards=self._cards, done=self._wake)
+        self.places = Places(settings.runs)
         self._specs: dict[str, Spec | str] = {}
 
     def begin(self, trainer: Trainer | NoTrainer) -> None:
@@ -61,6 +63,7 @@ class Gate:
                 clock=time.time() - now_ms / 1000,
                 waits=not self.preflight.trained_here(job),
             ),
+            *self.places.problems(job, spec),
         ]
 
     def held(self, job: Record) -> str:

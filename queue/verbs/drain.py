@@ -87,14 +87,27 @@ def drained(box: dict[str, str], mode: str, jobs: Sequence[Record]) -> list[str]
         said.append(now if mode == "now" else f"{count} there {does[2]} on to the end:")
         said += [f"  {line(job)}" for job in jobs]
         if mode == "now":
-            patience = render.span(chosen.wait_for_box)
-            said.append(
-                f"Their checkpoints stay on {name}: for {patience} they wait for it, then any box may take them "
-                "and begins at step 0."
-            )
+            said += stays(name, jobs, chosen)
         else:
             said.append(f"To have them saved and handed back instead: pi0q drain {name} --now")
     return [*said, f"To let it take jobs again: pi0q drain {name} --undo"]
+
+
+def stays(name: str, jobs: Sequence[Record], chosen: settings.Settings) -> list[str]:
+    """What becomes of the checkpoints of jobs that go back into the queue."""
+    said, bare = [], [job for job in jobs if not (job.copied or job.copy_detail)]
+    if len(bare) < len(jobs):
+        said.append(
+            f"Where checkpoints are copied, the last one is copied first (up to {render.span(chosen.copy_seconds)}): "
+            "then any box goes on from it at once."
+        )
+    if bare:
+        rest = "The checkpoints of the others" if said else "Their checkpoints"
+        said.append(
+            f"{rest} stay on {name}: for {render.span(chosen.wait_for_box)} they wait for it, then any box may take "
+            "them and begins at step 0."
+        )
+    return said
 
 
 def undone(name: str, before: str, jobs: Sequence[Record]) -> list[str]:

@@ -29,7 +29,7 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     """Go on with a job that failed or was cancelled, from its newest checkpoint and in the same WandB run.
 
     What has ended stays ended: the job that goes on has an id of its own. Of a job that succeeded, what is left to
-    do is tried now: its push, a WandB run that was kept on its box. Both are tried again by themselves as well.
+    do is tried now: its push, its last copy, a WandB run that was kept on its box. All are tried by themselves too.
 
     \b
       pi0q retry grab_box                       as it was
@@ -72,7 +72,7 @@ def _try_now(store: Store, job: Record, left: list[str], *, as_json: bool) -> No
 def _senders(job: Record) -> set[str]:
     """The boxes that have something of it to send."""
     waits = {box for box, told in job.wandb_sync.items() if told.get("state") != "done"}
-    return waits | ({job.box} if job.box and any(aftermath.push_left(job)) else set())
+    return waits | ({job.box} if job.box and any([*aftermath.push_left(job), *aftermath.copy_left(job)]) else set())
 
 
 def _spec(before: Record, file: str | None) -> Spec:

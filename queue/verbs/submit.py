@@ -102,8 +102,6 @@ def load(file: str, *, rehearsal: bool = False) -> Spec:
 def notes(spec: Spec) -> list[str]:
     """What the file asks for and this version of pi0q does not do."""
     found = []
-    if spec.checkpoints.copy_to:
-        found.append("checkpoints.copy_to is not carried out yet: checkpoints stay on the box that trains.")
     if (spec.resources.gpus or 0) > 1:
         found.append(f"{spec.resources.gpus} GPUs are reserved, but LeRobot is started as one process and uses one.")
     room = disk.plan(spec)

@@ -20,6 +20,7 @@ FULL: dict[str, Any] = {
     "disk_now_mib": 7, "save_seconds": 28.6, "save_wish": 1763815200111, "save_served": 1763815200100, "save_at": 19,
     "save_step": 20, "save_detail": "was not vouched for", "save_able": "yes", "kept_steps": (10, 20),
     "checkpoint": SAVED, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",
+    "copied": SAVED, "copy_detail": "copying step 9", "copy": {"state": "pending"},
     "lerobot": "0.6.1", "wandb_dir": "/data/wandb",
     "pins": {"lerobot/pi0": "c0ffee"}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
@@ -63,7 +64,7 @@ def test_a_reason_brings_its_cure() -> None:
 def test_what_show_prints_is_plain_json() -> None:
     shown = json.loads(json.dumps(from_hash(to_hash(FULL)).to_json()))
     assert shown["state"] == "failed" and shown["reason"] == "cuda_out_of_memory"
-    assert shown["checkpoint"] == vars(SAVED)
+    assert shown["checkpoint"] == shown["copied"] == vars(SAVED)
     assert shown["gpus"] == ["GPU-1"]
 
 

@@ -222,3 +222,16 @@ def test_what_was_used_longest_ago_goes_and_nothing_in_vain(sizes: tuple[int, ..
 def test_a_full_system_disk_comes_with_what_would_free_it() -> None:
     full = judged(job(), host(80, system=1), system_cure="`pip cache purge` frees up to 3.1 GiB")
     assert words(full) == ("system disk: 1.0 GiB free, 2.0 GiB must stay free: `pip cache purge` frees up to 3.1 GiB",)
+
+
+@pytest.mark.parametrize(
+    ("copied", "reason", "waits"),
+    [(10, Reason.STOPPED_BY_BOX, False), (5, Reason.STOPPED_BY_BOX, True), (None, Reason.STOPPED_BY_BOX, True),
+     (10, Reason.LEASE_EXPIRED, True)],
+)  # fmt: skip
+def test_nobody_waits_for_a_box_that_gave_the_job_back_with_all_of_it_copied(
+    copied: int | None, reason: Reason, waits: bool
+) -> None:
+    copy = replace(SAVED, step=copied) if copied else None
+    verdict = judged(job(box="box-b", checkpoint=SAVED, copied=copy, reason=reason), host(80))
+    assert isinstance(verdict, Misfit) == waits

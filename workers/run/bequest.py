@@ -1,4 +1,4 @@
-"""What a run leaves to the aftercare of its box: the push of its policy, WandB runs that were kept here."""
+"""What a run leaves to the aftercare of its box: the push of its policy, its last copy, WandB runs kept here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
-from pi0q.workers.after import push, sync
+from pi0q.workers.after import last_copy, push, sync
 from pi0q.workers.run.chores import Chores
+from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
@@ -24,6 +25,7 @@ class Run(Protocol):
     box: str
     lease: Lease
     log: Log
+    copies: Copies
 
 
 def leave(run: Run, reason: Reason) -> dict[str, Any]:
@@ -39,6 +41,11 @@ def leave(run: Run, reason: Reason) -> dict[str, Any]:
         if reason is Reason.FINISHED and (chore := push.chore(spec, epoch=epoch, box=run.box)):
             chores.add(chore)
             told["push"] = chore.to_record()
+        if reason is not Reason.STOPPED_BY_BOX and (
+            chore := last_copy.chore(spec, run.copies.behind(), epoch=epoch, box=run.box)
+        ):
+            chores.add(chore)
+            told["copy"] = chore.to_record()
         # Of this box alone, so that it is told under its name: see after.lua.
         if chore := sync.chore(spec, run.directory, epoch=epoch, box=run.box, python=run.order.python):
             chores.add(chore)

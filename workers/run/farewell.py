@@ -18,8 +18,8 @@ from pi0q.workers.run.owner import Owner
 from pi0q.workers.run.report import Reporter
 
 #: How far the run came: fields of the record that belong to its end.
-FAR = ("step", "loss", "lr", "checkpoint", "vram_peak_mib", "wandb_run_id", "wandb_url", "wandb_dir",
-       "save_seconds", "save_served", "save_step", "save_detail")  # fmt: skip
+FAR = ("step", "loss", "lr", "checkpoint", "copied", "copy_detail", "vram_peak_mib", "wandb_run_id", "wandb_url",
+       "wandb_dir", "save_seconds", "save_served", "save_step", "save_detail")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from pi0q.jobs.state import OWNED, State, sources
 from pi0q.jobs.transition import Transition
 
 #: Fields of the record that are worth a write to the disk; a step is not.
-KEPT = frozenset({"state", "checkpoint", "fruitless", "pins", "wandb_run_id", "wandb_url", "wandb_dir", "save_served"})
+KEPT = frozenset({"state", "checkpoint", "copied", "fruitless", "pins", "wandb_run_id", "wandb_url", "wandb_dir",
+                  "save_served"})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

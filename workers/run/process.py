@@ -22,6 +22,8 @@ LOOK_SECONDS = (0.01, 0.5)
 PR_SET_CHILD_SUBREAPER = 36
 
 _adopting = False
+#: Children that serve no trainer, and are ended by whoever started them.
+_spared: set[int] = set()
 
 
 def adopt() -> None:
@@ -31,6 +33,11 @@ def adopt() -> None:
     """
     global _adopting
     _adopting = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def spare(pid: int, *, no_more: bool = False) -> None:
+    """`kill_all` leaves this child and what is below it alone from now on, or `no_more`."""
+    (_spared.discard if no_more else _spared.add)(pid)
 
 
 def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
@@ -84,7 +91,7 @@ def that_catch(signum: int, pids: Sequence[int]) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every living process below this one, whatever session, group and environment it has."""
+    """Every living process below this one, whatever session, group and environment it has, but those spared."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -92,7 +99,7 @@ def descendants(pid: int) -> list[int]:
             children.setdefault(parent, []).append(int(entry.name))
     found, below = list[int](), [pid]
     while below:
-        below = [child for parent in below for child in children.get(parent, [])]
+        below = [child for parent in below for child in children.get(parent, []) if child not in _spared]
         found += below
     return [pid for pid in found if not _dead(pid)]
 

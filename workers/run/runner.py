@@ -27,6 +27,7 @@ from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, Store
 from pi0q.workers.run import bequest, launch, process, rehearsal, saves, standby, takeover, words
+from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.farewell import End, Farewell
@@ -63,6 +64,7 @@ class Runner:
         self.owner: Owner
         self.demand: Demand
         self.reporter: Reporter
+        self.copies: Copies
         self.training: Training | None = None
         #: The checkpoint that the trainer goes on from.
         self.resume: Saved | None = None
@@ -97,6 +99,7 @@ class Runner:
         except Exception as error:
             traceback.print_exc()
             stop = Stop.by(error)
+        self.copies.last(stop.reason, until=lambda: self.heard in ("cancel", "lost"))
         self.finish(stop)
 
     def start(self) -> None:
@@ -123,6 +126,8 @@ class Runner:
         self.room = Room(self.settings, self.record, self.spec, self.directory, self.owner)
         pins = Pins(self.directory.checkpoints, self.record.kept_steps, self.log.say)
         self.demand = Demand(self.record, self.progress, pins, self.log.say)
+        self.copies = Copies(self.order, self.record, self.spec, self.settings, directory=self.directory,
+                             lease=self.lease, log=self.log, progress=self.progress, pins=pins)  # fmt: skip
         self.reporter = Reporter(
             self.owner, timing, collect=self.news, again=self.progress.again, on=self.on, hear=self.demand.hear
         )
@@ -144,9 +149,10 @@ class Runner:
         self.fetch()
 
     def newest(self) -> Saved | None:
-        """The newest good checkpoint here."""
+        """The newest good checkpoint, of this box or brought back from its copy."""
         late = self.order.epoch if self.same_host_boot else None
-        return saves.newest(self.directory.checkpoints, self.log.say, late=late, ours=self.lease.ours)
+        here = saves.newest(self.directory.checkpoints, self.log.say, late=late, ours=self.lease.ours)
+        return self.copies.newest(here)
 
     def fetch(self) -> None:
         """Dataset, base and tokenizer into the cache, at the commits of the first claim."""
@@ -229,14 +235,14 @@ class Runner:
             argv=argv, env=env, directory=self.directory, job_id=self.order.job_id, epoch=self.order.epoch,
             keep=self.spec.checkpoints.keep, mib_before=self.room.mib_before, log=self.log, progress=self.progress,
             lease=self.lease, on=self.on, stop_after_save=stop_after_save, demand=self.demand,
-            room=self.room,
+            room=self.room, copies=self.copies,
             watch=Watch(self.settings.hang_seconds, compiles=compiles, now=time.monotonic()),
         )  # fmt: skip
 
     def running(self) -> None:
         """Tells the queue that the trainer lives."""
         assert self.training is not None
-        how = words.beginning(self.record, self.resume, box=self.box)
+        how = words.beginning(self.record, self.resume, box=self.box, back=self.copies.back)
         self.unsaid = f"trainer {self.training.pid}, LeRobot {self.order.lerobot}, {how}"
         self.log.say(self.unsaid)
         with contextlib.suppress(redis.RedisError, NotOwner):
@@ -296,6 +302,7 @@ class Runner:
             if self._ended:
                 return
             self._ended = True
+            self.copies.close()
             known = bool(self.training and self.training.undead)
             undead = process.kill_all(self.order.job_id, self.order.epoch, patience=0.0 if known else None)
             if undead:

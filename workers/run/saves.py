@@ -106,6 +106,12 @@ def _was_finished(directory: Path) -> bool:
     return not missing(files) and all(files >= known for known in usual)
 
 
+def sealed(directory: Path) -> Saved:
+    """A checkpoint that was verified a moment ago."""
+    text = (directory / MANIFEST).read_text()
+    return _saved(directory, Manifest.from_json(json.loads(text)), text)
+
+
 def make_room(checkpoints: Path) -> list[int]:
     """On a full disk: removes what was moved aside and saves that were never finished; the steps of those."""
     unfinished = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pi0q.jobs.record import Saved
 from pi0q.workers.run import saves
+from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
@@ -24,6 +25,7 @@ class Sealing:
         keep: int,
         lease: Lease,
         log: Log,
+        copies: Copies | None,
         sealed: Callable[[Saved], None],
         show: Callable[[str], None],
         demand: Demand | None,
@@ -31,12 +33,12 @@ class Sealing:
     ) -> None:
         """`sealed` is called with each that is vouched for, `show` with what is done now.
 
-        `demand` knows what its user wished; None for nothing. `over` is called with each that was looked at, None if
-        it can't be vouched for, once older ones are removed.
+        `demand` knows what its user wished, `copies` gets each; None for nothing. `over` is called with each that was
+        looked at, None if it can't be vouched for, once older ones are removed.
         """
         self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
         self.lease, self.log, self.sealed, self.show, self.demand = lease, log, sealed, show, demand
-        self.over = over
+        self.over, self.copies = over, copies
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
 
     def add(self, step: int, path: Path) -> None:
@@ -73,6 +75,9 @@ class Sealing:
             if self.demand:
                 self.demand.unsealed(step, str(error))
             return None
+        if self.copies:
+            # First: then the one that waits to be copied is never one that goes.
+            self.copies.offer(saved)
         gone = self._prune()
         self.log.say(f"checkpoint {step} verified, {saved.bytes / 1e6:.0f} MB" + (f"; removed {gone}" if gone else ""))
         self.sealed(saved)
@@ -86,9 +91,8 @@ class Sealing:
         if pins:
             pins.write()
         try:
-            return saves.prune(
-                self.checkpoints, keep or self.keep, pinned=pins.steps if pins else (), ours=self.lease.ours
-            )
+            stay = {*(pins.steps if pins else ()), *(self.copies.copying() if self.copies else ())}
+            return saves.prune(self.checkpoints, keep or self.keep, pinned=stay, ours=self.lease.ours)
         except saves.NotOurs:
             self.log.say("the lease ended before older checkpoints were removed; they stay")
         except OSError as error:

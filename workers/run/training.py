@@ -17,6 +17,7 @@ from pi0q.jobs.checkpoint import step_of
 from pi0q.jobs.diagnosis import Diagnosis, with_stacks
 from pi0q.jobs.record import Saved
 from pi0q.workers.run import console, hang, process
+from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
@@ -55,9 +56,10 @@ class Training:
         stop_after_save: bool,
         demand: Demand | None = None,
         room: Room | None = None,
+        copies: Copies | None = None,
     ) -> None:
         """`on` hears what is seen here first, `fenced`, `hung`, `disk` or `full`, and calls `stop`; `demand` what its
-        user wishes."""
+        user wishes; `copies` gets each checkpoint."""
         self.directory, self.job_id, self.epoch = directory, job_id, epoch
         self.log, self.progress, self.stop_after_save = log, progress, stop_after_save
         self.lease, self.watch, self.on, self.demand = lease, watch, on, demand
@@ -86,6 +88,7 @@ class Training:
         self._sealing = Sealing(
             directory.checkpoints, epoch=epoch, keep=keep, lease=lease, log=log, sealed=self._sealed,
             show=lambda text: progress.beside("sealing", text), demand=demand, over=self._looked_at,
+            copies=copies,
         )  # fmt: skip
         gpus = [uuid for uuid in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if uuid]
         self.witness = Witness(uuids=gpus, data=directory.path)

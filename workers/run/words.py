@@ -7,10 +7,16 @@ from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
 
 
-def beginning(record: Record, resume: Saved | None, *, box: str) -> str:
-    """Where the training starts, and why not at the checkpoint that the queue knows of."""
+def beginning(record: Record, resume: Saved | None, *, box: str, back: str = "") -> str:
+    """Where the training starts, and why not at the checkpoint that the queue knows of.
+
+    `back`: the place whose copy it was brought back from.
+    """
     if resume:
-        return f"resumed from step {resume.step}"
+        newer = record.checkpoint if record.checkpoint and record.checkpoint.step > resume.step else None
+        elsewhere = last_box(record) not in (None, box)
+        lost = f"; its checkpoint of step {newer.step} is on {last_box(record)}" if newer and elsewhere else ""
+        return f"resumed from step {resume.step}" + (f", brought back from its copy in {back}" if back else "") + lost
     if record.checkpoint is None:
         return "from step 0"
     where = last_box(record)

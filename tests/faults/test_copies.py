@@ -1,0 +1,118 @@
+"""Row 5 where checkpoints are copied: two boxes that share nothing but the queue and the copies."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.state import State
+from tests.faults.tale import FREQ, begun, reasons, send, went_on
+from tests.rig.house import paused
+from tests.standin_hub import TOKEN, StandInHub
+
+if TYPE_CHECKING:
+    from tests.rig.house import Box, House
+
+TIMES: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "1"}
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> str:
+    (tmp_path / "share").mkdir()
+    return str(tmp_path / "share")
+
+
+def gone_for_good(house: House, box: Box) -> None:
+    box.crash()
+    shutil.rmtree(box.home)
+    house.boxes.remove(box)
+
+
+def copied_step(record: Record) -> int:
+    return record.copied.step if record.copied else -1
+
+
+def began(record: Record, epoch: int) -> str:
+    """What the history says of how the trainer of this epoch began."""
+    return str(next(one.text for one in record.history if one.epoch == epoch and one.state is State.RUNNING))
+
+
+def test_row_05_another_box_goes_on_from_the_copy_in_a_directory(house: House, share: str) -> None:
+    first = house.box("box-a", **TIMES)
+    job = begun(house, first, steps=200, checkpoints={"every": None, "copy_to": share})
+    send(signal.SIGSTOP, first.trainer(job))
+    copied = house.until(job, lambda record: record.checkpoint and copied_step(record) == record.checkpoint.step).copied
+    assert copied and copied.path == f"{share}/{job}/{copied.step:06d}"
+    second = house.box("box-b", contained=True, **TIMES)
+    second.says("Box box-b takes jobs")
+    gone_for_good(house, first)
+    waits = house.until(job, lambda record: record.state is State.QUEUED)
+    assert reasons(waits) == ["lease_expired"]
+    assert "which may still take it" in house.refused(job, "box-b")
+    done = went_on(house, second, job, lives=1, steps=200, resumed_at=copied.step)
+    assert (done.box, done.epoch, done.attempt) == ("box-b", 2, 1)
+    assert began(done, 2).endswith(f"resumed from step {copied.step}, brought back from its copy in {share}")
+    # And its own went there as well.
+    done = house.until(job, lambda record: copied_step(record) == 200)
+    assert done.copy_detail == ""
+    assert len(list(Path(share, job).iterdir())) == 2
+    shown = house.pi0q("show", job).stdout.replace("\n", "").replace(" ", "")
+    assert f"step200,0MB,verified{share}/{job}/000200" in shown
+
+
+def test_row_05_another_box_goes_on_from_the_copy_on_the_hub(house: House) -> None:
+    with StandInHub() as hub:
+        own = {
+            **TIMES,
+            "PI0Q_HF_ENDPOINT": hub.url,
+            "PI0Q_HF_MIRROR": "off",
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        first = house.box("box-a", **own)
+        job = house.submit(steps=400, save_freq=FREQ, checkpoints={"every": None, "copy_to": "hf://you/checkpoints"})
+        copied = house.until(job, lambda record: record.copied).copied
+        assert copied and copied.path == f"hf://you/checkpoints/{job}/{copied.step:06d}"
+        gone_for_good(house, first)
+        kept = max(int(path.split("/")[1]) for path in hub.files("model", "you/checkpoints"))
+        second = house.box("box-b", contained=True, **own)
+        done = went_on(house, second, job, lives=1, steps=400, resumed_at=kept)
+        assert "brought back from its copy in hf://you/checkpoints" in began(done, 2)
+        house.until(job, lambda record: copied_step(record) == 400)
+        kept_there = {path.split("/")[1] for path in hub.files("model", "you/checkpoints")}
+        assert len(kept_there) == 2 and "000400" in kept_there
+
+
+def test_row_05_a_damaged_copy_is_passed_over_for_the_one_before(house: House, share: str) -> None:
+    first = house.box("box-a", **TIMES)
+    job = house.submit(steps=200, save_freq=FREQ, checkpoints={"every": None, "copy_to": share})
+    house.until(job, lambda record: copied_step(record) > FREQ)
+    gone_for_good(house, first)
+    # A save may have been passed over while the one before it was copied.
+    *_, before, newest = sorted(Path(share, job).glob("[0-9]" * 6))
+    model = newest / "pretrained_model" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-8] + b"damaged!")
+    second = house.box("box-b", contained=True, **TIMES)
+    went_on(house, second, job, lives=1, resumed_at=int(before.name), steps=200)
+    assert f"the copy of checkpoint {int(newest.name)} is damaged (pretrained_model/model.safetensors has" in (
+        second.trainer_log(job)
+    )
+    house.until(job, lambda record: copied_step(record) == 200)
+
+
+def test_row_05_a_drained_box_copies_its_last_save_before_it_hands_the_job_back(house: House, share: str) -> None:
+    """Nobody waits for it: with the usual ten minutes the other box takes the job at once, and no step is lost."""
+    first = house.box("box-a", PI0Q_WAIT_FOR_BOX="600")
+    job = begun(house, first, steps=300, checkpoints={"every": None, "copy_to": share})
+    with paused(first.trainer(job)):
+        second = house.box("box-b", contained=True, PI0Q_WAIT_FOR_BOX="600")
+        second.says("Box box-b takes jobs")
+        drained = house.pi0q("drain", "box-a", "--now").stdout
+    assert "the last one is copied first (up to 10m)" in drained
+    done = went_on(house, second, job, lives=1, steps=300, resumed_at=first.events(job, "step")[-1]["step"])
+    assert done.box == "box-b" and reasons(done) == ["stopped_by_box", "finished"]
