@@ -48,7 +48,7 @@ class Settings:
     fence: float = 0.8
     #: Seconds that a job waits for the box that has its checkpoint before another may take it.
     wait_for_box: float = 600.0
-    #: Seconds that a run which ends waits for the copy of its last checkpoint (`checkpoints.copy_to`).
+    #: Seconds that a run which hands its job back waits for the copy of its last save (`checkpoints.copy_to`).
     copy_seconds: float = 600.0
     #: Seconds without a step after which a trainer hangs; longer where its steps are (20 of them), or it compiles.
     hang_seconds: float = 600.0

@@ -66,7 +66,7 @@ def test_all_faults_are_told_at_once(bare: dict[str, str], config: Path) -> None
         load(bare | {"PI0Q_REDIS_URL": "localhost:6379", "PI0Q_FAKE_GPUS": "[1]", "PI0Q_WAIT_FOR_BOX": "nan"})
     text = str(told.value)
     assert text.startswith("pi0q's settings have faults; nothing was done.")
-    assert f"{config}: unknown setting redis_ulr; known are box, dataset_roots" in text
+    assert f"{config}: unknown setting redis_ulr; known are box, copy_seconds, dataset_roots" in text
     for name in ("lease_seconds", "fence", "box"):
         assert f"{config}: can't read {name}: " in text
     for name in ("REDIS_URL", "FAKE_GPUS", "WAIT_FOR_BOX"):

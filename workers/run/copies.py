@@ -9,6 +9,7 @@ nothing; it is tried again after a minute, then two, and so on to thirty.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -66,6 +67,7 @@ class Copies:
         }
         #: The place, once a checkpoint was brought back from there.
         self.back = ""
+        self._part = directory.path / "fetched"
         self._known = max((saved.step for saved in (record.checkpoint, record.copied) if saved), default=0)
         #: The newest copy that has verified.
         self.copied = record.copied if record.copied and copies.place_in(record.copied) == self.place else None
@@ -219,13 +221,15 @@ class Copies:
         return self._going_on_from(found or here)
 
     def _going_on_from(self, saved: Saved | None) -> Saved | None:
+        # What a fetch that was killed left, 23 GB of it maybe.
+        shutil.rmtree(self._part, ignore_errors=True)
         if saved and (self.copied is None or saved.step > self.copied.step):
             self.offer(saved)
         return saved
 
     def _fetch(self, here: Saved | None) -> Saved | None:
         """Brings the newest good copy back if it is newer than what is here."""
-        began, end, part = time.monotonic(), dict[str, Any](), self.directory.path / "fetched"
+        began, end, part = time.monotonic(), dict[str, Any](), self._part
         into, newer_than = self.directory.checkpoints, here.step if here else -1
         self.progress.update(phase=f"looking for copies in {self.place}")
         order = {
