@@ -17,7 +17,7 @@ from pi0q.jobs.checkpoint import MANIFEST, step_of
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue.settings import Settings
 from pi0q.workers import shelf
-from pi0q.workers.run import ledger
+from pi0q.workers.run import ledger, pins
 from pi0q.workers.run.chores import Chores
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.shelf import IN_USE, Busy, Item
@@ -66,9 +66,10 @@ class Run:
 
     @property
     def older(self) -> list[Path]:
-        """All but its last verified checkpoint and what may be later than that."""
-        old = self.directory.path / "output.old"
-        known = [*([old] if old.is_dir() else []), *self.useless, *(path for _, path in self.verified[:-1])]
+        """All but its last verified checkpoint, what may be later than that, and what its user keeps."""
+        old, kept = self.directory.path / "output.old", pins.read(self.directory.checkpoints)
+        replaced = [path for step, path in self.verified[:-1] if step not in kept]
+        known = [*([old] if old.is_dir() else []), *self.useless, *replaced]
         return list(dict.fromkeys(known)) if self.verified else []
 
 

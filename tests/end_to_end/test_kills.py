@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pi0q.jobs.state import State
 from tests.faults.tale import FREQ, STEPS, begun, went_on
-from tests.rig.house import paused
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
@@ -30,42 +27,6 @@ def test_a_trainer_killed_before_its_first_checkpoint_starts_again_from_nothing(
     os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
     done = went_on(street, box, job, resumed_at=0)
     assert done.attempt == 2
-
-
-def truncated(checkpoint: Path) -> None:
-    optimizer = checkpoint / "training_state" / "optimizer_state.safetensors"
-    os.truncate(optimizer, optimizer.stat().st_size // 2)
-
-
-def bit_flipped(checkpoint: Path) -> None:
-    model = checkpoint / "pretrained_model" / "model.safetensors"
-    data = bytearray(model.read_bytes())
-    data[-1] ^= 1
-    model.write_bytes(data)
-
-
-def unfinished(checkpoint: Path) -> None:
-    (checkpoint / "pi0q.manifest.json").unlink()
-    (checkpoint / "training_state" / "scheduler_state.json").unlink()
-
-
-def without_last(checkpoint: Path) -> None:
-    bit_flipped(checkpoint)
-    (checkpoint.parent / "last").unlink()
-
-
-@pytest.mark.parametrize("harm", [truncated, bit_flipped, unfinished, without_last])
-def test_a_harmed_checkpoint_is_moved_aside_and_the_one_before_it_is_used(
-    street: House, box: Box, harm: Callable[[Path], None]
-) -> None:
-    job = street.submit(steps=STEPS, save_freq=FREQ)
-    newest = box.sealed(job, 2 * FREQ)
-    with paused(box.runner(job)):
-        os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
-        harm(newest)
-    went_on(street, box, job, resumed_at=FREQ)
-    assert "it is moved aside" in box.trainer_log(job)
-    assert not list(newest.parent.glob("*.bad")), "a newer good one made room"
 
 
 def test_a_kill_during_a_save_leaves_the_checkpoint_before_it(street: House, box: Box) -> None:

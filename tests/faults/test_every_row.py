@@ -24,6 +24,8 @@ ROWS = {
     16: "message lost",
     17: "poison job",
     18: "disk full at checkpoint",
+    19: "torn checkpoint",
+    20: "silent corruption",
     31: "GPU taken by another process",
     34: "hung trainer",
     35: "cancel with setsid grandchildren",

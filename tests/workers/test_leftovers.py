@@ -8,6 +8,7 @@ from pi0q.queue.settings import Settings
 from pi0q.workers import leftovers
 from pi0q.workers.leftovers import Run
 from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.pins import Pins
 from pi0q.workers.shelf import Busy
 
 from .caches import a_run, checkpoint, fill
@@ -56,6 +57,11 @@ def test_a_user_who_says_so_keeps_just_the_last_verified_checkpoint(chosen: Sett
     run = the_run(chosen)
     assert leftovers.remove(run, run.older) == 4
     assert sorted(path.name for path in directory.checkpoints.iterdir()) == ["000030", "last"]
+
+
+def test_what_its_user_keeps_stays(chosen: Settings, directory: RunDirectory) -> None:
+    Pins(directory.checkpoints, [10], print)
+    assert names(chosen, "older") == USELESS
 
 
 def test_what_may_be_later_than_the_last_verified_one_stays(chosen: Settings, directory: RunDirectory) -> None:

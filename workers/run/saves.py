@@ -20,7 +20,7 @@ from pi0q.jobs.record import Saved
 CHUNK = 8 * 1024 * 1024
 HASHING_THREADS = 4
 #: How far a thread beside a training stands back: behind it for the CPU, and for the disk where its scheduler heeds it.
-NICE = 15
+NICE = 19
 
 
 class NotOurs(Exception):

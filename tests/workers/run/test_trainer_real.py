@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pi0q.ops import standins
-from pi0q.workers.run import launch
+from pi0q.workers.run import launch, saves
 
 pytestmark = [
     pytest.mark.real,
@@ -111,30 +111,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def stop_at_a_step(run: Run, step: int) -> None:
-    """SIGTERM as soon as the events file tells of that step."""
+def signal_after(run: Run, kind: str, step: int, signum: int) -> None:
+    """Sends it as soon as the events file tells of that step."""
     ended = os.pidfd_open(run.process.pid)
     try:
-        while not any(event["step"] >= step for event in run.events("step")):
+        while not any(event["step"] >= step for event in run.events(kind)):
             if select.select([ended], [], [], 0.02)[0]:
                 raise AssertionError(f"exit code {run.finish()} before step {step}")
     finally:
         os.close(ended)
-    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signum)
 
 
 def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
-    """Loss for loss, whatever loads the data; longer runs than one epoch are in test_resume_real.py."""
+    """Loss for loss, whatever loads the data, with a save on demand on the way; longer runs: test_resume_real.py."""
     flags = [*common(place, 20), *ACT, "--save_freq=1000", "--dataset.image_transforms.enable=true"]
     whole = Run(place, "whole", [*flags, f"--output_dir={place / 'whole'}"])
     stopped = Run(place, "stopped", [*flags, f"--output_dir={place / 'stopped'}"])
     try:
-        stop_at_a_step(stopped, 3)
+        signal_after(stopped, "step", 2, signal.SIGUSR1)
+        signal_after(stopped, "saved", 3, signal.SIGTERM)
     except AssertionError:
         whole.kill()
         raise
     assert (stopped.finish(), whole.finish()) == (75, 0)
-    (saved,) = stopped.events("saved")
+    asked, saved = stopped.events("saved")
+    assert (asked["wanted"], saved["wanted"]) == (True, False) and asked["step"] < saved["step"]
     before = stopped.losses()
     assert list(before) == list(range(1, saved["step"] + 1))
     assert before.items() <= whole.losses().items()
@@ -142,8 +144,11 @@ def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
 
     checkpoint = Path(saved["path"])
     assert (place / "stopped/checkpoints/last").resolve() == checkpoint
-    config = json.loads((checkpoint / "pretrained_model/train_config.json").read_text())
-    assert config["save_freq"] == 1000
+    for each in (asked, saved):
+        # 0.4 saves on demand by a save_freq of 1 for a moment: no resume may inherit that.
+        config = json.loads((Path(each["path"]) / "pretrained_model/train_config.json").read_text())
+        assert config["save_freq"] == 1000
+    harm_each_file(place / "stopped/checkpoints", asked["step"], saved["step"])
 
     # A data worker more than before; 0.6 starts it as a fresh interpreter.
     resumed = Run(place, "resumed", [*resume(place / "stopped", checkpoint.name), "--num_workers=1"])
@@ -152,6 +157,28 @@ def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
     assert list(resumed.losses()) == list(range(saved["step"] + 1, 21))
     assert before | resumed.losses() == whole.losses()
     assert resumed.events("wandb")[0]["run_id"] == stopped.events("wandb")[0]["run_id"]
+
+
+def harm_each_file(checkpoints: Path, older: int, newer: int) -> None:
+    """LeRobot's own files: torn, zero-tailed, a bit flipped, gone; each is seen, and the older checkpoint used."""
+    for step in (older, newer):
+        saves.seal(checkpoints / f"{step:06}", step=step, epoch=1)
+    assert saves.newest(checkpoints, print) is not None
+    place, aside = checkpoints / f"{newer:06}", checkpoints / f"{newer:06}.bad"
+    for file in [path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.endswith(".saved")]:
+        good = file.read_bytes()
+        flipped = good[:-1] + bytes([good[-1] ^ 1])
+        harms = [good[:-1], good[: len(good) // 2], b"", flipped, good[: len(good) // 2] + bytes(len(good) // 2), None]
+        for harm in harms:
+            file.unlink() if harm is None else file.write_bytes(harm)
+            (checkpoints / "last").unlink()
+            found = saves.newest(checkpoints, print)
+            assert found is not None and found.step == older, f"{file.name}: {harm[-20:] if harm else harm!r}"
+            assert (checkpoints / "last").readlink().name == f"{older:06}"
+            aside.rename(place)
+            file.write_bytes(good)
+    found = saves.newest(checkpoints, print)
+    assert found is not None and found.step == newer
 
 
 def check_wandb(told: list[dict[str, Any]]) -> None:
