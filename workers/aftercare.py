@@ -193,7 +193,7 @@ class Aftercare(threading.Thread):
     def _mine(self, chores: Chores, chore: Chore, record: Record) -> bool:
         """Whether the chore may be done now; one that became another's is dropped."""
         if self.kinds[chore.kind].own:
-            return chore.epoch <= record.epoch
+            return chore.epoch < record.epoch or (chore.epoch == record.epoch and record.state not in OWNED)
         if chore.epoch > record.epoch or (chore.epoch == record.epoch and record.state in OWNED):
             return False
         if (record.epoch, record.box) != (chore.epoch, self.box) or record.ended_ms is None:

@@ -26,9 +26,12 @@ ROWS = {
     18: "disk full at checkpoint",
     19: "torn checkpoint",
     20: "silent corruption",
+    27: "wandb down / key bad",
+    28: "wandb run deleted, then resume",
     31: "GPU taken by another process",
     34: "hung trainer",
     35: "cancel with setsid grandchildren",
+    45: "push at the end fails",
     46: "submitter dies mid-submit / double Enter",
     47: "worker upgrade during a run",
 }

@@ -192,6 +192,9 @@ def test_what_a_trainer_may_be_writing_is_left_alone(directory: RunDirectory) ->
     stub(directory.output, "offline-run-20261122_130000-pi0q-a1")
     assert tracking.unsynced(directory) == [before]
     assert len(tracking.unsynced(directory, over=True)) == 2
+    # Its runner has written its chores: it lives, and is through with its trainer.
+    assert len(tracking.unsynced(directory, ended=2)) == 2
+    assert tracking.unsynced(directory, ended=1) == [before]
 
 
 def test_only_what_its_user_wants_online_is_synced(directory: RunDirectory) -> None:

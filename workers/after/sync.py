@@ -88,7 +88,7 @@ def found(settings: Settings, box: str) -> Iterator[tuple[Chores, Chore]]:
 
 def work(desk: Desk) -> Did:
     """Syncs them, the oldest first. Raises Later."""
-    left = tracking.unsynced(desk.directory)
+    left = tracking.unsynced(desk.directory, ended=desk.chore.epoch)
     if not left:
         return Did(detail="nothing of it is left here")
     told = accounts.wandb(desk.settings, os.environ, user_home=Path.home())
@@ -99,7 +99,7 @@ def work(desk: Desk) -> Did:
     for path in left:
         desk.say(f"syncing {path.name}")
         url = _sync(desk, path, python, append=_has_begun(desk)) or url
-    if tracking.unsynced(desk.directory):
+    if tracking.unsynced(desk.directory, ended=desk.chore.epoch):
         raise Later("more of it came meanwhile")
     many = f"{len(left)} runs" if len(left) != 1 else "1 run"
     return Did(detail=f"synced {many}", result={"mb": round(size, 3)}, fields={"wandb_url": url} if url else {})

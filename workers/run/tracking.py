@@ -29,9 +29,13 @@ def kept(directory: RunDirectory) -> Iterator[Path]:
     return (path for path in all_runs(directory) if path.name.startswith("offline-") or (path / LEFT).exists())
 
 
-def unsynced(directory: RunDirectory, *, over: bool = False) -> list[Path]:
-    """Those that are to be synced yet; none that a trainer may still be writing, unless the run is `over`."""
-    live = not over and directory.other_runner(sys.maxsize) is not None
+def unsynced(directory: RunDirectory, *, over: bool = False, ended: int | None = None) -> list[Path]:
+    """Those that are to be synced yet; none that a trainer may still be writing.
+
+    `over`: no trainer lives. `ended`: the epoch of a runner that lives but is through with its trainer.
+    """
+    through = ended is not None and directory.live_runner(ended) is not None
+    live = not over and not through and directory.other_runner(sys.maxsize) is not None
     begun = directory.tag_file.stat().st_mtime if live else None
     return [path for path in kept(directory) if not synced(path) and (begun is None or _written(path) < begun)]
 

@@ -42,7 +42,6 @@ class Hook:
         self.cost = Cost(float(os.environ.get("PI0Q_SAVE_COST_S") or 0))
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
-        self.policy: Any = None
         self.ds_meta: Any = None
         self.save_freq: Any = None
         self.step: int | None = None

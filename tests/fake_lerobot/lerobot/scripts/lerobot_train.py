@@ -8,7 +8,8 @@ Environment:
     FAKE_SAVE_SECONDS  a save's length (0)
     FAKE_MODEL_BYTES   size of model.safetensors' data (4096); the optimizer's is twice that
     FAKE_PUSH_SECONDS  the final push's length (0)
-    FAKE_WANDB         "hang", "refused" or "deleted": what comes of an online run, "deleted" of ids without a dot
+    FAKE_WANDB         "hang", "refused" or "deleted" (ids without a dot): what comes of an online run; "…@PATH": only
+                       once PATH exists
     FAKE_FAULT, FAKE_FAULT_ONCE  see `lerobot.faults`
     FAKE_RECORD        file that gets a JSON line of each step, save and end: pid, step, CLOCK_MONOTONIC at both ends
     FAKE_LAYOUT        "0.4": no should_save_checkpoint; "other": update_policy is called one_step
@@ -113,7 +114,7 @@ class WandBLogger:
     """As the real one: an id of its own unless given, a run directory, a URL only when online."""
 
     def __init__(self, cfg: Any) -> None:
-        offline = cfg.wandb.mode != "online"
+        offline = cfg.wandb.mode not in (None, "online")
         faults.wandb_init(cfg.wandb.run_id, offline=offline)
         cfg.wandb.run_id = cfg.wandb.run_id or f"{random.getrandbits(40):08x}"[:8]
         prefix = "offline-run" if offline else "run"
