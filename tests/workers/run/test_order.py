@@ -183,3 +183,26 @@ def test_batches_tell_their_step_to_who_draws_by_it() -> None:
     assert list(numbered) == [[40, 7, 8], [41, 9]]
     assert list(numbered) == [[42, 5, 6], [43, 7, 8], [44, 9]]
     assert len(numbered) == 3
+
+
+class Scaler:
+    """What torch's GradScaler tells and takes."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_gradients_are_scaled_as_before(tmp_path: Path) -> None:
+    first, again = Order(), Order()
+    first.original = {"save_checkpoint": save}
+    first.settle(SimpleNamespace(resume=False), Scaler(2.0**-13))
+    first.save_checkpoint(tmp_path / "5", 5, Process())
+    found, again.restored = Scaler(2.0**16), True
+    again.settle(SimpleNamespace(resume=True, checkpoint_path=tmp_path / "5"), found)
+    assert found.scale == 2.0**-13

@@ -114,19 +114,20 @@ class Hook:
             self.events.send("wandb", run_id=run.id, url=run.url or None, dir=place, offline=offline)
         return logger
 
-    def ready(self, step: int) -> None:
+    def ready(self, step: int, scaler: Any) -> None:
         """The last moment before the first step."""
         self.step, self.saved_at = step, time.monotonic()
         self.events.send("ready", step=step, steps=self.cfg.steps, params=self.params)
         if getattr(self.cfg.policy, "compile_model", False):
             self.events.send("compiling")
-        self.order.settle(self.cfg)
+        self.order.settle(self.cfg, scaler)
 
     # Each step.
 
     def update_policy(self, tracker: Any, *args: Any, **kwargs: Any) -> Any:
+        scaler = getattr(kwargs.get("accelerator"), "scaler", None)
         if self.step is None:
-            self.ready(tracker.steps)
+            self.ready(tracker.steps, scaler)
         if self.asked:  # LeRobot was asked and did not save: save_checkpoint is false
             self.settle()
             if self.stop:
@@ -135,7 +136,7 @@ class Hook:
         result = self.original["update_policy"](tracker, *args, **kwargs)
         self.lease.look()
         self.step, self.unsaved = tracker.steps + 1, True
-        self.report(result[0], getattr(kwargs.get("accelerator"), "scaler", None))
+        self.report(result[0], scaler)
         if "should_save_checkpoint" not in self.original and self.due():
             self.cfg.save_freq = 1
         return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any
 EPOCH_RNG = "pi0q_epoch_rng.safetensors"
 #: In that file: how many samples of the epoch were trained on.
 SAMPLES = "pi0q_samples"
+#: In training_state/: by how much gradients are scaled. LeRobot forgets it, and would skip steps to find it again.
+SCALER = "pi0q_scaler.json"
 
 
 class Numbered:
@@ -78,6 +81,8 @@ class Order:
         #: The random state as the present epoch began, the step of its first batch, and the samples of a batch.
         self.epoch_rng: dict[str, Any] = {}
         self.epoch_step = self.batch_size = 0
+        #: Of accelerate, where gradients of half precision are scaled.
+        self.scaler: Any = None
 
     def install(self, train: Any) -> None:
         if all(hasattr(train, name) for name in self.NEEDED):
@@ -87,11 +92,17 @@ class Order:
                     self.original[name] = getattr(train, name)
                     setattr(train, name, getattr(self, name))
 
-    def settle(self, cfg: Any) -> None:
-        """The last moment before the first step: restores the random state if nothing else did."""
-        if cfg.resume and not self.restored:
+    def settle(self, cfg: Any, scaler: Any) -> None:
+        """The last moment before the first step: restores the random state if nothing else did, and the scaler."""
+        self.scaler = scaler
+        if not cfg.resume:
+            return
+        state = Path(cfg.checkpoint_path) / "training_state"
+        if not self.restored:
             self.restored = True
-            random_utils().load_rng_state(Path(cfg.checkpoint_path) / "training_state")
+            random_utils().load_rng_state(state)
+        if scaler is not None and (file := state / SCALER).exists():
+            scaler.load_state_dict(json.loads(file.read_text()))
 
     # What LeRobot calls, in this order.
 
@@ -184,6 +195,8 @@ class Order:
 
     def save_checkpoint(self, checkpoint_dir: Path, step: int, *args: Any, **kwargs: Any) -> Any:
         result = self.original["save_checkpoint"](checkpoint_dir, step, *args, **kwargs)
+        if self.scaler is not None:
+            (checkpoint_dir / "training_state" / SCALER).write_text(json.dumps(self.scaler.state_dict()))
         if self.epoch_rng:
             samples = sys.modules["torch"].tensor((step - self.epoch_step) * self.batch_size)
             kept = {**self.epoch_rng, SAMPLES: samples}
