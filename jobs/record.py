@@ -151,6 +151,16 @@ class Record:
         told = self.evidence.get("cure") if self.evidence.get("reason") == self.reason.value else ""
         return str(told or OUTCOMES[self.reason].cure)
 
+    @property
+    def advice(self) -> str:
+        """What its user can do now: the cure, and how an ended job goes on from what it saved; "" where nothing is."""
+        shown = self.cure if self.state in (State.FAILED, State.QUEUED, State.WAITING) else ""
+        if self.state not in (State.FAILED, State.CANCELLED) or self.continued:
+            return shown
+        start = f"from step {self.checkpoint.step}" if self.checkpoint else "from step 0: nothing was saved"
+        mended = " --file FILE" if self.reason is Reason.SPEC_REFUSED else ""
+        return f"{shown} `pi0q retry {self.id}{mended}` goes on {start}.".strip()
+
     def to_json(self) -> dict[str, Any]:
         """What `pi0q show --json` prints."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -138,7 +138,7 @@ class Records:
     def waits(self, job: Record) -> list[str]:
         """Why a queued job is not taken, box by box; empty for any other job."""
         if job.state is State.WAITING:
-            return [f"{job.held or 'held'}; `pi0q release {job.id}` lets it go on"]
+            return [f"held {job.held}; `pi0q release {job.id}` lets it go on"]
         if job.state is not State.QUEUED:
             return []
         if (pause := self.regroup_seconds()) > 0:

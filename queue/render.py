@@ -202,7 +202,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("state", Text.assemble((job.state.value, COLOURS[job.state]), f"  {job.phase}" if job.phase else "",
                                 f"  {wished}" if (wished := _wished(job)) else "")),
         ("reason", f"{job.reason}: {job.detail}" if job.reason else ""),
-        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED, State.WAITING) else ""),
+        ("what to do", job.advice),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
         ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),
@@ -216,8 +216,8 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("saves", "\n".join(saving.shown(job))),
         ("WandB", "\n".join([*wandb(job), job.wandb_dir if job.wandb_dir and not job.wandb_url else ""]).strip()),
         ("push", pushed(job)),
-        ("history", " · ".join(part for part in (f"continues {job.continues}" if job.continues else "",
-                                                f"went on as {job.continued}" if job.continued else "") if part)),
+        ("goes on from", job.continues),
+        ("went on as", job.continued),
         ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),
     ]  # fmt: skip
 

@@ -161,8 +161,7 @@ def _too_small(box: Mapping[str, str], job: Record) -> list[str]:
 
 def _cures(job: Record, spec: Spec | None, places: Sequence[Place], boxes: Sequence[Mapping[str, str]]) -> list[str]:
     if job.state in ENDED or job.state is State.WAITING:
-        quiet = (State.SUCCEEDED, State.CANCELLED)
-        return [job.cure] if job.cure and job.state not in quiet else []
+        return [job.advice] if job.advice else []
     if job.state is not State.QUEUED:
         return []
     found = [] if places else ["make a machine with a GPU a box: `pi0q worker` on it"]

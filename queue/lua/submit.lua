@@ -13,7 +13,7 @@ if before ~= '' then
   local continued = get(before, 'continued')
   if redis.call('ZSCORE', P .. 'live', continued) then return continued end
   set(before, { continued = id })
-  note(before, at, get(before, 'reason'), 'continued as ' .. id)
+  note(before, at, '', 'continued as ' .. id)
   announce(before)
 end
 set(id, fields)

@@ -21,7 +21,7 @@ def hold(jobs: tuple[str, ...], as_json: bool) -> None:
 
     A running one saves, stops and gives its GPU back; later it goes on from there. It keeps its place and its attempts.
     """
-    _each(jobs, lambda store, job: store.hold(job, text=f"held by {user()}"), _held, as_json=as_json)
+    _each(jobs, lambda store, job: store.hold(job, text=f"by {user()}"), _held, as_json=as_json)
 
 
 @click.command()
@@ -56,7 +56,7 @@ def _held(before: Record, job: Record) -> str:
     if why := _left_alone(before):
         return why
     if before.held:
-        return f"{job.name} is held already ({before.held}); nothing was changed."
+        return f"{job.name} is held already, {before.held}; nothing was changed."
     if job.state in OWNED:
         return f"{job.name} saves, gives its GPU back and waits; `pi0q watch {job.id}` shows it."
     return f"{job.name} waits. To let it go on: pi0q release {job.id}"

@@ -13,29 +13,7 @@ import yaml
 from pi0q.jobs import spec
 from pi0q.jobs.command import Command, fresh, misfit, resumed
 from pi0q.jobs.spec import Spec
-
-#: Section 5.2 of the training guide that pi0q grew out of, word for word.
-GUIDE = [
-    "--dataset.repo_id=puheliang/lerobot_fmc3_grab_box_v2",
-    "--dataset.streaming=false",
-    "--policy.type=pi0",
-    "--output_dir=/root/output_lerobot_train/grab_box/pi0_fmc3",
-    "--job_name=grab_box_pi0_fmc3",
-    "--policy.pretrained_path=lerobot/pi0",
-    "--policy.compile_model=true",
-    "--policy.gradient_checkpointing=false",
-    "--policy.dtype=bfloat16",
-    "--policy.freeze_vision_encoder=false",
-    "--policy.train_expert_only=false",
-    "--steps=50000",
-    "--policy.device=cuda",
-    "--policy.push_to_hub=false",
-    "--policy.repo_id=puheliang/pi0_fmc3_grab_box_v2",
-    "--batch_size=32",
-    "--save_freq=20000",
-    "--wandb.enable=true",
-    "--wandb.project=Lerobot_Fmc_Project",
-]
+from tests import guide
 
 HERE: dict[str, Any] = {"lerobot": "0.6.1", "output_dir": "/d/runs/1/output", "run_id": "pi0q1"}
 
@@ -58,10 +36,8 @@ def flags(command: Command) -> dict[str, str]:
 
 
 def test_grab_box_is_the_guides_command() -> None:
-    argv = fresh(example("grab_box"), **HERE | {"output_dir": "/root/output_lerobot_train/grab_box/pi0_fmc3"}).argv
-
-    assert len(GUIDE) == 19
-    assert set(GUIDE) <= set(argv)
+    argv = fresh(example("grab_box"), **HERE).argv
+    assert guide.as_pi0q_runs_it("/d/runs/1/output") <= set(argv)
 
 
 def test_what_pi0q_adds_comes_last_and_is_little() -> None:

@@ -15,30 +15,10 @@ from pi0q.jobs import flags
 from pi0q.jobs.flag import ALL, POLICIES, VERSIONS
 from pi0q.jobs.flags import DENIED, FLAGS, problems
 from pi0q.jobs.kinds import Value
-
-GUIDE = [
-    "dataset.repo_id",
-    "dataset.streaming",
-    "policy.type",
-    "job_name",
-    "policy.pretrained_path",
-    "policy.compile_model",
-    "policy.gradient_checkpointing",
-    "policy.dtype",
-    "policy.freeze_vision_encoder",
-    "policy.train_expert_only",
-    "steps",
-    "policy.device",
-    "policy.push_to_hub",
-    "policy.repo_id",
-    "batch_size",
-    "save_freq",
-    "wandb.enable",
-    "wandb.project",
-]
+from tests import guide
 
 
-@pytest.mark.parametrize("name", GUIDE)
+@pytest.mark.parametrize("name", [name for name in guide.FLAGS if name != "output_dir"])
 @pytest.mark.parametrize("version", VERSIONS.values())
 def test_every_lerobot_takes_the_guides_flags(name: str, version: str) -> None:
     assert problems({"policy.type": "pi0", name: "x"} if name != "policy.type" else {name: "pi0"}, version) == []

@@ -26,7 +26,7 @@ def test_a_held_job_leaves_the_queue_and_comes_back_to_its_place(call: Command, 
     assert waiting(store) == [second] and hands.try_claim(first) == "gone"
     assert store.sweep(every_seconds=0.0) == [] and waiting(store) == [second]
     shown = call("show", "first").stdout
-    assert "held by " in shown and f"pi0q release {first}" in shown
+    assert "held: by " in shown and f"pi0q release {first}" in shown
     assert call("release", "first").stdout == "first is in the queue again, before those that came later.\n"
     assert waiting(store) == [first, second] and store.get(first).reason is None
 
@@ -40,7 +40,7 @@ def test_a_running_one_is_saved_and_then_waits(call: Command, store: Store, hand
     store.move(job, transition.ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved and stopped"))
     held = store.get(job)
     assert (held.state, held.reason, held.attempt) == (State.WAITING, Reason.HELD, 0)
-    assert held.detail.startswith("held by ") and held.detail.endswith(": saved and stopped")
+    assert held.detail.startswith("by ") and held.detail.endswith(": saved and stopped")
     assert waiting(store) == [] and store.owned("box-a") == []
     call("release", job)
     assert hands.claim(job) == epoch + 1
@@ -49,7 +49,7 @@ def test_a_running_one_is_saved_and_then_waits(call: Command, store: Store, hand
 def test_one_whose_box_dies_before_it_could_save_waits_all_the_same(store: Store, hands: Hands) -> None:
     job = hands.submit()
     hands.run(job)
-    store.hold(job, text="held by ada@laptop")
+    store.hold(job, text="by ada@laptop")
     hands.let_lease_run_out(job)
     store.sweep(every_seconds=0.0)
     assert store.get(job).state is State.WAITING and waiting(store) == []
@@ -91,7 +91,7 @@ def test_a_cancel_weighs_more_than_a_hold(call: Command, store: Store, hands: Ha
 def test_as_json(call: Command, hands: Hands) -> None:
     job = hands.submit()
     told = json.loads(call("hold", job, "--json").stdout)
-    assert told["state"] == "waiting" and told["held"].startswith("held by ")
+    assert told["state"] == "waiting" and told["held"].startswith("by ")
     assert json.loads(call("release", job, "--json").stdout) == {"id": job, "state": "queued", "held": ""}
     bumped = json.loads(call("bump", job, "--priority", "high", "--json").stdout)
     assert bumped == {"id": job, "state": "queued", "priority": "high"}
@@ -114,7 +114,7 @@ def test_a_running_one_comes_back_with_its_new_priority(call: Command, store: St
     epoch = hands.run(job)
     assert "whenever it waits" in call("bump", job, "--priority", "low").stdout
     if held:
-        store.hold(job, text="held by ada@laptop")
+        store.hold(job, text="by ada@laptop")
     store.move(job, transition.ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved and stopped"))
     store.release(job)
     assert waiting(store) == [other, job]

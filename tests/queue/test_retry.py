@@ -40,7 +40,9 @@ def test_it_goes_on_from_its_checkpoint_in_the_same_wandb_run(call: Command, sto
     assert (new.epoch, new.attempt, new.reason, new.steps) == (0, 0, None, 50000)
     assert (old.state, old.reason) == (State.FAILED, Reason.CUDA_OUT_OF_MEMORY)
     assert old.history[-1].text == f"continued as {new.id}"
-    assert f"continues {failed}" in call("show", new.id).stdout and new.id in call("show", failed).stdout
+    assert f"goes on from  {failed}" in call("show", new.id).stdout
+    shown = " ".join(call("show", failed).stdout.split())
+    assert f"went on as {new.id}" in shown and "pi0q retry" not in shown
 
 
 def test_said_twice_it_is_one_job_and_the_last_of_a_row_is_named(
@@ -52,6 +54,14 @@ def test_said_twice_it_is_one_job_and_the_last_of_a_row_is_named(
     again = call("retry", failed)
     assert again.returncode == 2 and f"pi0q retry {first['id']}" in again.stderr
     assert json.loads(call("retry", first["id"], "--json").stdout)["continues"] == first["id"]
+
+
+def test_whoever_looks_at_it_is_told_how_it_goes_on(call: Command, store: Store, hands: Hands, failed: str) -> None:
+    assert f"`pi0q retry {failed}` goes on from step 20000." in " ".join(call("show", failed).stdout.split())
+    assert f"`pi0q retry {failed}` goes on from step 20000." in " ".join(call("why", failed).stdout.split())
+    job = hands.submit("early")
+    call("cancel", job)
+    assert f"`pi0q retry {job}` goes on from step 0: nothing was saved." in " ".join(call("show", job).stdout.split())
 
 
 def test_with_its_file_mended(call: Command, store: Store, failed: str, tmp_path: Path) -> None:

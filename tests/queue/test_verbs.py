@@ -20,32 +20,11 @@ from pi0q.ops import server as servers
 from pi0q.queue import message
 from pi0q.queue.store import Store
 from pi0q.queue.verbs import submit as submits
+from tests import guide
 
 from ..conftest import Command, Hands
 
 GRAB_BOX = files("pi0q.jobs.examples").joinpath("grab_box.yaml").read_text(encoding="utf-8")
-#: The 19 flags of the training guide; the directory is the one that pi0q chooses itself.
-GUIDE = {
-    "--dataset.repo_id=puheliang/lerobot_fmc3_grab_box_v2",
-    "--dataset.streaming=false",
-    "--policy.type=pi0",
-    "--output_dir=PI0Q_HOME/runs/JOB/output",
-    "--job_name=grab_box_pi0_fmc3",
-    "--policy.pretrained_path=lerobot/pi0",
-    "--policy.compile_model=true",
-    "--policy.gradient_checkpointing=false",
-    "--policy.dtype=bfloat16",
-    "--policy.freeze_vision_encoder=false",
-    "--policy.train_expert_only=false",
-    "--steps=50000",
-    "--policy.device=cuda",
-    "--policy.push_to_hub=true",
-    "--policy.repo_id=puheliang/pi0_fmc3_grab_box_v2",
-    "--batch_size=32",
-    "--save_freq=20000",
-    "--wandb.enable=true",
-    "--wandb.project=Lerobot_Fmc_Project",
-}
 BAD = "train:\n  dataset: {repo_id: a/b}\n  policy: {type: pi0}\n  stepps: 5\n  batch_size: -1\n"
 
 
@@ -168,7 +147,7 @@ def test_a_dry_run_shows_the_guides_command_and_queues_nothing(call: Command, gr
     assert answer.returncode == 0
     assert {"argv", "env", "needs"} <= set(plan)
     assert plan["argv"][0] == "lerobot-train"
-    assert len(GUIDE) == 19 and set(plan["argv"]) >= GUIDE
+    assert set(plan["argv"]) >= guide.as_pi0q_runs_it("PI0Q_HOME/runs/JOB/output")
     assert plan["env"]["OMP_NUM_THREADS"] == "1"
     assert plan["needs"] == {"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}
     assert everything(store) == []
