@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pi0q.jobs.checkpoint import MANIFEST, step_of
+from pi0q.jobs.checkpoint import FINISHED, MANIFEST, step_of
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue.settings import Settings
 from pi0q.workers import shelf
@@ -129,8 +129,9 @@ def remove(run: Run, paths: list[Path]) -> int:
     freed = 0
     for path in paths:
         size = shelf.size_mib(path)
-        # Without its manifest a half-removed checkpoint counts as unfinished, never as good.
-        (path / MANIFEST).unlink(missing_ok=True)
+        # Without these two a half-removed checkpoint counts as unfinished, never as good.
+        for word in (FINISHED, MANIFEST):
+            (path / word).unlink(missing_ok=True)
         shutil.rmtree(path)
         freed += size
     return freed

@@ -131,8 +131,9 @@ def prune(checkpoints: Path, keep: int, *, pinned: Collection[int] = (), ours: C
     gone = to_remove(named, keep, pinned)
     for step in gone:
         _must(ours)
-        # Without its manifest a half-removed checkpoint counts as unfinished, never as good.
-        (checkpoints / named[step] / MANIFEST).unlink()
+        # Without these two a half-removed checkpoint counts as unfinished, never as good.
+        for word in (FINISHED, MANIFEST):
+            (checkpoints / named[step] / word).unlink(missing_ok=True)
         shutil.rmtree(checkpoints / named[step])
     for aside in checkpoints.glob("*.bad"):
         _must(ours)
