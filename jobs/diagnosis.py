@@ -77,6 +77,6 @@ def _seen(evidence: Evidence) -> list[str]:
 def _same(evidence: Evidence) -> str:
     """Names a failure by its exception, its text without numbers, and its step."""
     kind, text = unwrapped(*evidence.spoken())
-    if not kind or evidence.signal:
+    if not kind or evidence.signal or kind == "SystemExit":
         return ""
     return f"{kind}: {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', first_line(text))[:120]} @ {evidence.step}"

@@ -139,7 +139,7 @@ class Evidence:
         found, below = list[tuple[str, str]](), list[str]()
         for line in reversed(self.lines):
             if raised := RAISED.match(line.strip()):
-                text = " ".join([raised["text"] or "", *reversed(below[-MESSAGE_LINES:])]).strip()
+                text = "\n".join([raised["text"] or "", *reversed(below[-MESSAGE_LINES:])]).strip()
                 found.append((raised["kind"].rpartition(".")[2], text))
             below = (
                 [] if line.startswith((" ", "Traceback", "During", "The above")) or raised else [*below, line.strip()]

@@ -18,7 +18,7 @@ def plain(evidence: Evidence) -> str:
         return f"the trainer refused its flags: {short(text)}"
     if kind and kind != "SystemExit":
         behind = telling(evidence.behind()) if not text or "occurred" in text else ""
-        return f"{kind}{when(evidence)}: {first_line(text) or behind}{f' ({behind})' * bool(text and behind)}"
+        return f"{kind}: {first_line(text) or behind}{f' ({behind})' * bool(text and behind)}{at(evidence)}"
     if evidence.signal:
         return f"the trainer was ended by {signal_name(evidence.signal)}{when(evidence)}"
     last = next((line.strip() for line in reversed(evidence.lines) if line.strip()), "")
@@ -40,6 +40,11 @@ def first_line(text: str) -> str:
 
 def short(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def at(evidence: Evidence) -> str:
+    """The same behind someone's own words."""
+    return f" ({when(evidence).strip()})" if evidence.step is not None else ""
 
 
 def when(evidence: Evidence) -> str:

@@ -90,7 +90,7 @@ def events(job: Record, told: Told | None) -> list[Event]:
     if job.state is State.SUCCEEDED:
         add("task-succeeded", job.ended_ms, runtime=_runtime(job))
     elif job.state is State.FAILED:
-        add("task-failed", job.ended_ms, exception=_why(job), traceback=job.cure)
+        add("task-failed", job.ended_ms, exception=_why(job), traceback="\n".join([job.cure, *render.seen(job)]))
     elif job.state is State.CANCELLED:
         add("task-revoked", job.ended_ms, exception=_why(job), terminated=True, signum=None, expired=False)
     return said

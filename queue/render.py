@@ -203,6 +203,8 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
                                 f"  {wished}" if (wished := _wished(job)) else "")),
         ("reason", f"{job.reason}: {job.detail}" if job.reason else ""),
         ("what to do", job.advice),
+        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED, State.WAITING) else ""),
+        ("seen", "\n".join(seen(job))),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
         ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),
@@ -220,6 +222,14 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
         ("went on as", job.continued),
         ("submitted", f"{span((now_ms - job.created_ms) / 1000)} ago by {job.submitter}, priority {job.priority}"),
     ]  # fmt: skip
+
+
+def seen(job: Record) -> list[str]:
+    """What was seen of its trainer's end, if that is why it is where it is."""
+    if not job.reason or job.evidence.get("reason") != job.reason.value or job.state in (*OWNED, State.SUCCEEDED):
+        return []
+    stacks = job.evidence.get("stacks")
+    return [*map(str, job.evidence.get("seen") or ()), *([f"stacks of all its threads: {stacks}"] if stacks else [])]
 
 
 def before(job: Record) -> str:

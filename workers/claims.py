@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Files that a run may make: caches, checkpoints and logs of a job with a few dozen saves.
 INODES_NEEDED = 20_000
 
+#: Seconds that other boxes have to take a job whose last failure says something of its box.
+ELSEWHERE_SECONDS = 60.0
+
 #: Caches that a line names, at the most.
 SHOWN = 3
 
@@ -76,6 +79,8 @@ def judge(
     shortfalls = list(problems)
     if (pause := pause_seconds(job)) > waited_seconds:
         shortfalls.append(f"{job.reason}: tried again in {pause - waited_seconds:.0f} s")
+    if (left := elsewhere_seconds(job, box) - waited_seconds) > 0:
+        shortfalls.append(f"{job.reason} happened here: another box may take it first, for {left:.0f} s")
     using = {record.id: record for record in owned}
     if job.box and job.box != box and job.checkpoint and waited_seconds < wait_for_box and not handed_over(job):
         shortfalls.append(
@@ -143,6 +148,13 @@ def handed_over(job: Record) -> bool:
 def pause_seconds(job: Record) -> float:
     """How long the job must have been back in the queue before it is tried again."""
     return job.rest_seconds if job.reason and OUTCOMES[job.reason].next is Next.REST else 0.0
+
+
+def elsewhere_seconds(job: Record, box: str) -> float:
+    """How long a job is left to others that failed for this box's sake; a checkpoint that lies here keeps it here."""
+    if not job.reason or job.box != box or job.checkpoint:
+        return 0.0
+    return ELSEWHERE_SECONDS if OUTCOMES[job.reason].elsewhere else 0.0
 
 
 def choose(count: int, vram_mib: int, host: Host, available: Mapping[str, int]) -> tuple[tuple[Gpu, ...], list[str]]:

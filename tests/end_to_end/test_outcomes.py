@@ -30,17 +30,21 @@ def failed(house: House, box: Box, name: str) -> Record:
     return record
 
 
-def test_an_error_is_tried_three_times(street: House, box: Box) -> None:
+def test_an_end_without_a_reason_is_tried_three_times(street: House, box: Box) -> None:
     record = failed(street, box, "exit3@12")
     assert (str(record.reason), record.attempt, record.epoch) == ("trainer_failed", 3, 3)
-    assert "(attempt 3 of 3)" in record.detail
+    assert record.detail.startswith("the trainer ended with exit code 3 and said last: ")
+    assert "(attempt 3 of 3)" in record.detail and "pi0q logs" in record.cure
     # Each try goes on from the last checkpoint.
     assert [event["step"] for event in box.events(record.id, "ready")] == [0, 10, 10]
 
 
 def test_an_exception_is_told_in_its_own_words(street: House, box: Box) -> None:
     record = failed(street, box, "error@2")
-    assert record.detail == "RuntimeError: a fault on demand (attempt 3 of 3)"
+    # At the same step twice it is no chance.
+    again = "the same as the time before, so it is not tried again"
+    assert record.detail == f"RuntimeError: a fault on demand (after step 1) ({again})"
+    assert (str(record.reason), record.attempt) == ("trainer_failed", 2)
     shown = street.pi0q("show", record.id).stdout
     assert "trainer_failed: RuntimeError: a fault on demand" in shown and record.cure in shown
 

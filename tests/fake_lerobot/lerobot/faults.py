@@ -7,6 +7,7 @@ At the beginning of that step (counted from 1):
     hang      sleeps for ever (SIGTERM does not end it: no step boundary comes)
     exitN     exits with code N
     kill      SIGKILLs itself
+    hog       takes memory until it is killed
     flood     prints 20,000 long lines
     autotune  prints what torch prints as it compiles, and waits a little
     enospc    from that step on, a save raises OSError(ENOSPC) half-way
@@ -62,6 +63,9 @@ def before_step(step: int) -> None:
         raise RuntimeError("a fault on demand")
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    held: list[bytearray] = []
+    while kind == "hog":
+        held.append(bytearray(b"x") * (1 << 23))
     while kind == "hang":
         time.sleep(3600)
     if kind == "flood":

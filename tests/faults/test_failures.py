@@ -1,0 +1,209 @@
+"""Rows 29, 30, 32, 33: trainers that end for a cause that has a name, a cure and a policy of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pi0q.jobs.record import Record
+from pi0q.jobs.spec import parse
+from pi0q.jobs.state import State
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import Claimed, Store
+from pi0q.queue.verbs.submit import put
+from pi0q.workers.run import memory
+from pi0q.workers.run.order import Order
+from pi0q.workers.run.runner import Runner
+from tests.faults.tale import begun, nothing_left
+
+if TYPE_CHECKING:
+    from tests.rig.house import Box, House
+
+FAKE = Path(__file__).parents[1] / "fake_lerobot"
+
+
+@pytest.fixture(scope="module")
+def box(street: House) -> Box:
+    return street.box(FAKE_STEP_SECONDS="0.01")
+
+
+def failed(house: House, job: str) -> Record:
+    record = house.ends(job)
+    nothing_left(house, job)
+    assert str(record.state) == "failed"
+    return record
+
+
+# -- 29 -----------------------------------------------------------------------------------------------
+
+
+def test_row_29_an_out_of_memory_at_the_first_step_is_told_with_what_to_change_and_not_tried_again(
+    street: House, box: Box
+) -> None:
+    record = failed(street, street.submit("oom@1"))
+    assert (str(record.reason), record.attempt, record.epoch) == ("cuda_out_of_memory", 1, 1)
+    assert record.detail == (
+        "CUDA out of memory before its first step with batch_size 2: it wanted 2.00 GiB more, "
+        "1.12 GiB of 79.11 GiB were free"
+    )
+    shown = street.pi0q("show", record.id).stdout
+    assert "batch_size: 1 (is 2)" in shown and "exit code 1" in shown and "OutOfMemoryError" in shown
+
+
+def test_row_29_an_out_of_memory_after_thousands_of_steps_keeps_its_checkpoint(street: House, box: Box) -> None:
+    record = failed(street, begun(street, box, "oom@30"))
+    assert (str(record.reason), record.attempt) == ("cuda_out_of_memory", 1)
+    assert record.checkpoint and record.checkpoint.step == 20 and Path(record.checkpoint.path).is_dir()
+    assert "after step 29" in record.detail and "It went well for 29 steps" in record.cure
+
+
+# -- 30 -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group() -> Iterator[Callable[[int], None]]:
+    """A memory group of 400 MiB: puts a process into it, and what that starts is in it as well."""
+    v2 = (memory.CGROUPS / "cgroup.controllers").exists()
+    place = (memory.CGROUPS if v2 else memory.CGROUPS / "memory") / f"pi0q-faults-{os.getpid()}"
+    try:
+        place.mkdir()
+        (place / ("memory.max" if v2 else "memory.limit_in_bytes")).write_text(str(400 << 20))
+    except OSError as error:
+        pytest.skip(f"no memory groups can be made here: {error}")
+
+    def join(pid: int) -> None:
+        (place / "cgroup.procs").write_text(str(pid))
+
+    yield join
+    for pid in (place / "cgroup.procs").read_text().split():
+        (memory.CGROUPS / ("" if v2 else "memory") / "cgroup.procs").write_text(pid)
+    place.rmdir()
+
+
+def test_row_30_a_kill_by_the_containers_memory_limit_is_told_from_a_persons(
+    house: House, group: Callable[[int], None]
+) -> None:
+    box = house.box(FAKE_STEP_SECONDS="0.01")
+    group(box.worker.pid)
+    record = failed(house, house.submit("hog@3"))
+    assert (str(record.reason), record.attempt) == ("memory_limit", 2), "tried once more, and then told"
+    assert record.detail.startswith("the kernel killed the trainer for the container's memory limit, 0.4 of 0.4 GiB")
+    assert "num_workers: 2 (is 4" in record.cure
+    person = failed(house, house.submit("kill@3"))
+    assert str(person.reason) == "trainer_killed" and "memory was not the cause" in person.detail
+
+
+# -- 32 -----------------------------------------------------------------------------------------------
+
+JOB = """
+resources: {gpus: 0, disk: 1MiB}
+train:
+  dataset: {repo_id: local/d, root: datasets/d}
+  policy: {type: act, device: cpu, push_to_hub: false}
+  steps: 6
+  save_freq: 6
+"""
+
+
+class Nvml(SimpleNamespace):
+    """A driver whose card falls off the bus when it is asked the second time how it is."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, self.NVML_VOLATILE_ECC = number, 1, 0
+        self.nvmlEventTypeXidCriticalError, self.told = 8, False
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return handle
+
+    def nvmlDeviceGetName(self, _handle: str) -> str:
+        return "NVIDIA H100"
+
+    def nvmlEventSetCreate(self) -> str:
+        return "set"
+
+    def nvmlDeviceRegisterEvents(self, *_: Any) -> None: ...
+
+    def nvmlEventSetFree(self, _set: str) -> None: ...
+
+    def nvmlEventSetWait_v2(self, _set: str, _ms: int) -> Any:
+        if self.told:
+            raise TimeoutError
+        self.told = True
+        return SimpleNamespace(device="GPU-a", eventData=self.number)
+
+
+@pytest.fixture
+def settings(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (chosen.home / "datasets/d/meta").mkdir(parents=True)
+    (chosen.home / "datasets/d/meta/info.json").write_text("{}")
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    return replace(chosen, box="box-a")
+
+
+def runner(settings: Settings, store: Store, job: str, box: str) -> Runner:
+    store.announce_box(box, box, {"status": "ready"}, timing=settings.timing)
+    answer = store.claim(job, box=box, boot="1", lease_seconds=600, promises=[], gpus=["GPU-a"], text="claimed")
+    assert isinstance(answer, Claimed)
+    order = Order(job_id=job, epoch=answer.epoch, python=sys.executable, lerobot="0.6.1", box=box)
+    return Runner(order, replace(settings, box=box, home=settings.home.parent / box), store)
+
+
+def test_row_32_a_gpu_that_falls_off_the_bus_drains_its_box_and_the_job_moves_on(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for box in ("box-a", "box-b"):
+        (settings.home.parent / box).symlink_to(settings.home)
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(79))
+    monkeypatch.setenv("FAKE_FAULT", "error@3")
+    job = str(put(store, parse(JOB, filename="job.yaml"))["id"])
+    runner(settings, store, job, "box-a").run()
+    record = store.get(job)
+    assert (record.state, str(record.reason), record.attempt) == (State.QUEUED, "gpu_lost", 0), "no attempt is used up"
+    assert record.detail == "the GPU broke down after step 2: NVIDIA H100 GPU-a: Xid 79"
+    (drained,) = [known for known in store.boxes() if known["name"] == "box-a"]
+    assert drained["drain"] == "drain" and "Xid 79" in drained["drain_text"] and "restart" in drained["drain_text"]
+    monkeypatch.delenv("FAKE_FAULT")
+    runner(settings, store, job, "box-b").run()
+    done = store.get(job)
+    assert (done.state, done.step, done.box) == (State.SUCCEEDED, 6, "box-b")
+    assert "drain" not in [known.get("drain") for known in store.boxes() if known["name"] == "box-b"]
+
+
+def test_row_32_an_error_of_the_program_on_a_card_that_is_well_drains_nothing(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(31))
+    monkeypatch.setenv("FAKE_FAULT", "error@3")
+    job = str(put(store, parse(JOB, filename="job.yaml"))["id"])
+    (settings.home.parent / "box-a").symlink_to(settings.home)
+    runner(settings, store, job, "box-a").run()
+    record = store.get(job)
+    assert (str(record.reason), record.attempt) == ("trainer_failed", 1)
+    assert [known.get("drain") or "" for known in store.boxes()] == [""]
+
+
+# -- 33 -----------------------------------------------------------------------------------------------
+
+
+def test_row_33_a_loss_that_is_no_number_ends_it_at_once_and_the_checkpoint_before_it_is_kept(
+    street: House, box: Box
+) -> None:
+    record = failed(street, begun(street, box, "nan@40"))
+    assert (str(record.reason), record.attempt, record.epoch) == ("non_finite_loss", 1, 1)
+    assert record.detail == "the loss became nan at step 40"
+    # It came at the very step of a save.
+    assert record.checkpoint and record.checkpoint.step == 20
+    assert sorted(path.name for path in box.checkpoint(record.id, 20).parent.iterdir()) == ["000020", "last"]
+    assert "learning rate" in street.pi0q("show", record.id).stdout
