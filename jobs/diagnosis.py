@@ -63,11 +63,12 @@ def _seen(evidence: Evidence) -> list[str]:
     ended = signal_name(evidence.signal) if evidence.signal else f"exit code {evidence.exit_code}"
     memory = evidence.memory
     kills = f", {memory.oom_kills} killed by the kernel for it" if memory.oom_kills else ""
+    most = f", at most {memory.peak_mib / 1024:.1f}" if memory.peak_mib else ""
     return [
         ended + when(evidence),
         *([f"{kind}: {first_line(text)}"] if kind else []),
         *(short(cause) for cause in evidence.behind()[:2]),
-        *([f"memory{used(evidence)[1:]}{kills}"] if used(evidence) else []),
+        *([f"memory{used(evidence)[1:]}{most}{kills}"] if used(evidence) else []),
         *([f"VRAM at most {evidence.vram_peak_mib / 1024:.1f} GiB"] if evidence.vram_peak_mib else []),
         *([f"/dev/shm {evidence.shm_mib} MiB"] if evidence.shm_mib is not None and evidence.shm_mib < 1024 else []),
         *gpu_words(evidence),

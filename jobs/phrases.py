@@ -57,8 +57,7 @@ def used(evidence: Evidence) -> str:
     memory = evidence.memory
     if not memory.limit_mib or memory.used_mib is None:
         return ""
-    used = max(memory.used_mib, memory.peak_mib or 0) if memory.oom_kills else memory.used_mib
-    return f", {used / 1024:.1f} of {memory.limit_mib / 1024:.1f} GiB in use"
+    return f", {memory.used_mib / 1024:.1f} of {memory.limit_mib / 1024:.1f} GiB in use"
 
 
 def said_last(evidence: Evidence) -> str:

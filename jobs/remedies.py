@@ -84,7 +84,8 @@ def _host_memory(evidence: Evidence) -> Words:
     memory = evidence.memory
     whose = "the container's memory limit" if memory.container else "the box's memory"
     if memory.oom_kills and evidence.signal == signal.SIGKILL:
-        told = f"the kernel killed the trainer for {whose}{used(evidence)}{when(evidence)}"
+        size = f" of {memory.limit_mib / 1024:.1f} GiB" if memory.limit_mib else ""
+        told = f"the kernel killed the trainer for {whose}{size}{when(evidence)}"
     else:
         told = f"{plain(evidence)}; that is {whose}{used(evidence)}"
     return told, _less_host_memory(evidence)

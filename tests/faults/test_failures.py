@@ -94,7 +94,9 @@ def test_row_30_a_kill_by_the_containers_memory_limit_is_told_from_a_persons(
     group(box.worker.pid)
     record = failed(house, house.submit("hog@3"))
     assert (str(record.reason), record.attempt) == ("memory_limit", 2), "tried once more, and then told"
-    assert record.detail.startswith("the kernel killed the trainer for the container's memory limit, 0.4 of 0.4 GiB")
+    assert record.detail.startswith(
+        "the kernel killed the trainer for the container's memory limit of 0.4 GiB after step 2"
+    )
     assert "num_workers: 2 (is 4" in record.cure
     person = failed(house, house.submit("kill@3"))
     assert str(person.reason) == "trainer_killed" and "memory was not the cause" in person.detail

@@ -70,7 +70,7 @@ def test_a_memory_kill_is_known_by_the_counter_and_the_working_set() -> None:
 
 def test_a_memory_kill_says_how_much_was_used_of_how_much() -> None:
     found = judge(killed(oom_kills=1, limit_mib=16384, used_mib=15974, peak_mib=16384, container=True))
-    assert "the container's memory limit, 16.0 of 16.0 GiB in use after step 7" in found.detail
+    assert "for the container's memory limit of 16.0 GiB after step 7" in found.detail
     assert "num_workers: 2 (is 4" in found.cure
     innocent = judge(killed(oom_kills=0, limit_mib=122880, used_mib=12288))
     assert "memory was not the cause, 12.0 of 120.0 GiB in use" in innocent.detail

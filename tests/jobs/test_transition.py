@@ -143,3 +143,19 @@ def test_a_preflight_ends_only_a_job_that_nobody_has() -> None:
     move = transition.refused(Reason.NEEDS_ACCESS, "accept its terms")
     assert (move.to, move.source, move.epoch) == (State.FAILED, frozenset({State.QUEUED}), None)
     assert move.to in TRANSITIONS[State.QUEUED] and move.fields["detail"] == "accept its terms"
+
+
+def test_the_same_failure_at_the_same_step_is_not_tried_a_third_time() -> None:
+    seen = {"reason": "trainer_failed", "same": "KeyError: 'x' @ 17"}
+    first = transition.ended(JOB, 4, Reason.TRAINER_FAILED, "KeyError: 'x'", evidence=seen)
+    assert (first.to, first.fields["evidence"]) == (State.QUEUED, seen)
+    again = transition.ended(
+        replace(JOB, evidence=seen, attempt=2), 4, Reason.TRAINER_FAILED, "KeyError", evidence=seen
+    )
+    assert again.to is State.FAILED and "the same as the time before" in again.text
+    other = {**seen, "same": "KeyError: 'x' @ 18"}
+    moved = transition.ended(replace(JOB, evidence=seen, attempt=2), 4, Reason.TRAINER_FAILED, "x", evidence=other)
+    assert moved.to is State.QUEUED
+    nameless = {"reason": "trainer_killed", "same": ""}
+    killed = replace(JOB, evidence=nameless, attempt=2)
+    assert transition.ended(killed, 4, Reason.TRAINER_KILLED, "SIGKILL", evidence=nameless).to is State.QUEUED

@@ -141,6 +141,15 @@ def test_a_failure_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert "what to do The GPU's memory did not suffice: lower batch_size" in text
 
 
+def test_what_was_seen_of_its_end_is_shown_while_that_is_why_it_is_where_it_is() -> None:
+    found = {"reason": "hung", "cure": "Look there.", "seen": ["SIGKILL after step 7"], "stacks": "/data/stacks-1.txt"}
+    hung = replace(FAILED, reason=Reason.HUNG, evidence=found)
+    assert render.seen(hung) == ["SIGKILL after step 7", "stacks of all its threads: /data/stacks-1.txt"]
+    assert render.seen(replace(hung, reason=Reason.LEASE_EXPIRED)) == []
+    assert render.seen(replace(hung, state=State.RUNNING)) == []
+    assert render.seen(FAILED) == []
+
+
 @pytest.mark.parametrize(("step", "full"), [(None, 0), (0, 0), (25_000, 15), (50_000, 30), (60_000, 30)])
 def test_the_bar_shows_the_trainings_own_step(step: int | None, full: int) -> None:
     bar = render.bar(replace(RUNNING, step=step))

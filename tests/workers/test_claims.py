@@ -94,6 +94,18 @@ def test_a_job_that_holds_more_than_its_promise_lends_nothing_to_others() -> Non
     assert isinstance(verdict, Misfit)
 
 
+def test_a_failure_that_is_the_boxes_doing_is_left_to_others_for_a_minute() -> None:
+    failed = job(reason=Reason.NO_CUDA, box="box-a", needs={"vram_mib": 1})
+    verdict = judged(failed, host(80), waited_seconds=20.0)
+    assert isinstance(verdict, Misfit) and verdict.shortfalls == (
+        "no_cuda happened here: another box may take it first, for 40 s",
+    )
+    assert isinstance(judged(failed, host(80), waited_seconds=60.0), Fit)
+    assert isinstance(judged(replace(failed, box="box-b"), host(80), waited_seconds=0.0), Fit)
+    kept = replace(failed, checkpoint=Saved(step=1, path="/x", manifest="m", bytes=1))
+    assert isinstance(judged(kept, host(80), waited_seconds=0.0), Fit), "its steps are here"
+
+
 def test_a_promise_of_another_box_on_the_same_card_counts_in_full() -> None:
     assert isinstance(judged(job(), host(80), {"gpu:G0": {"elsewhere": 51 * GIB}}), Misfit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,6 +19,7 @@ import pytest
 
 from pi0q.ops import standins
 from pi0q.workers.run import launch, saves
+from pi0q.workers.run.pi0q_trainer import health
 
 pytestmark = [
     pytest.mark.real,
@@ -80,6 +82,18 @@ class Run:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def test_a_parameter_that_is_not_finite_is_named_and_finite_ones_are_not() -> None:
+    torch: Any = importlib.import_module("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1).to(torch.bfloat16))
+    model.register_buffer("limits", torch.tensor([float("inf")]))
+    assert health.not_finite(model) is None, "a buffer may hold what it likes"
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        with torch.no_grad():
+            model[1].weight[0, 1] = bad
+        assert health.not_finite(model) == "1.weight"
+    assert health.not_finite(torch.nn.Identity()) is None
 
 
 def common(place: Path, steps: int) -> list[str]:
