@@ -203,7 +203,6 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, RenderableType]]:
                                 f"  {wished}" if (wished := _wished(job)) else "")),
         ("reason", f"{job.reason}: {job.detail}" if job.reason else ""),
         ("what to do", job.advice),
-        ("what to do", job.cure if job.reason and job.state in (State.FAILED, State.QUEUED, State.WAITING) else ""),
         ("seen", "\n".join(seen(job))),
         ("progress", bar(job)),
         ("loss", "" if job.loss is None else f"{job.loss:.4f}" + (f"   lr {job.lr:.2e}" if job.lr else "")),
