@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pi0q.jobs.record import Record
+from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.workers.run import saving
 from pi0q.workers.run.pace import Pace, Plan
@@ -73,6 +73,12 @@ class Progress:
         """Lets the next `take` give all fields once more."""
         with self._lock:
             self._changed = dict(self.fields)
+
+    def goes_on(self, checkpoint: Saved | None) -> None:
+        """From this checkpoint, or from step 0: what was done behind it is done again, and counted in."""
+        step = checkpoint.step if checkpoint else 0
+        self.update(checkpoint=checkpoint, step=step)
+        self._estimate(step)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Folds one event of the hook; an unknown kind is no fault (a newer hook may send more)."""

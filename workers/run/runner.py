@@ -144,7 +144,7 @@ class Runner:
         self.resume = self.newest()
         if self.record.checkpoint and not self.resume:
             self.log.say(f"WARNING: {words.beginning(self.record, None, box=self.box)}")
-        self.progress.update(checkpoint=self.resume, step=self.resume.step if self.resume else 0)
+        self.progress.goes_on(self.resume)
         self.demand.resumed(self.resume)
         self.fetch()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pi0q.workers.run.pace import Plan
+from pi0q.jobs.record import Saved
+from pi0q.workers.run.pace import Pace, Plan
 from pi0q.workers.run.progress import Progress
 
 
@@ -122,3 +123,12 @@ def test_the_peak_of_an_earlier_run_is_not_forgotten() -> None:
     progress.event({"event": "step", "t": 1.0, "step": 1, "vram_mib": 30000, "vram_peak_mib": 37000})
     assert progress.take()["vram_now_mib"] == 30000
     assert progress.fields["vram_peak_mib"] == 38538
+
+
+def test_what_was_lost_to_a_kill_is_counted_in_again() -> None:
+    progress = Progress(Plan(steps=100), pace=Pace(seconds=2.0))
+    progress.goes_on(Saved(step=60, path="", manifest="", bytes=1))
+    assert (progress.fields["step"], progress.fields["eta_seconds"]) == (60, 80.0)
+    progress.goes_on(None)
+    assert (progress.fields["step"], progress.fields["checkpoint"]) == (0, None)
+    assert progress.fields["eta_seconds"] == 200.0
