@@ -102,8 +102,9 @@ def test_row_18_a_disk_that_runs_low_is_emptied_of_what_may_go_and_then_the_run_
 
 @small
 def test_row_18_a_disk_without_room_for_a_save_keeps_the_last_good_one(house: House, data: SmallDisk) -> None:
+    """To the last byte: also events, log and ledger of the run can't be written any more."""
     box, job = begun(house, keep=1)
-    data.leave(2)
+    data.leave(0)
     record = held(house, job, "disk_full")
     assert "stopped without a save" in record.detail
     kept = record.checkpoint

@@ -38,7 +38,8 @@ class Lease:
         path.unlink(missing_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(handle, FILE.size)
+            # Written, not only sized: on a full disk this says so, where a mapping would be ended by SIGBUS.
+            os.write(handle, bytes(FILE.size))
             self._shared = mmap.mmap(handle, FILE.size)
         finally:
             os.close(handle)

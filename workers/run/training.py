@@ -80,7 +80,8 @@ class Training:
         self._console = console.Console(progress.steps)
         # Read-write, so that it has no end when a writer leaves.
         self._pipe = os.open(directory.pipe, os.O_RDWR | os.O_NONBLOCK)
-        self._events = directory.events.open("ab")
+        # Unbuffered: what a full disk refuses is lost, and nothing waits to be refused again.
+        self._events = directory.events.open("ab", buffering=0)
         self._rest = b""
         self._woken, self._wake = os.pipe()
         self._wish = ""
@@ -279,10 +280,10 @@ class Training:
         for raw in lines:
             # An exception's message may quote an address with a password in it.
             line = self.log.hide(raw.decode(errors="replace"))
-            self._events.write(line.encode() + b"\n")
+            with contextlib.suppress(OSError):
+                self._events.write(line.encode() + b"\n")
             with contextlib.suppress(ValueError):
                 self._take(json.loads(line))
-        self._events.flush()
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self.progress.event(event)
