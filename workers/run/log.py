@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -71,7 +72,9 @@ class Log:
         """What has no line end yet is shown as well."""
         if self._partial:
             self.write(b"\n")
-        self._file.close()
+        # What a full disk did not take is tried once more here; the run's last words must not be lost with it.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def recent(self, since: int = 0) -> list[str]:
         """The trainer's last lines, or those of them after so many were said; one without an end is there as well."""

@@ -21,6 +21,7 @@ from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.demand import Demand
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
+from pi0q.workers.run.journal import Journal
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
 from pi0q.workers.run.progress import Progress
@@ -80,8 +81,7 @@ class Training:
         self._console = console.Console(progress.steps)
         # Read-write, so that it has no end when a writer leaves.
         self._pipe = os.open(directory.pipe, os.O_RDWR | os.O_NONBLOCK)
-        # Unbuffered: what a full disk refuses is lost, and nothing waits to be refused again.
-        self._events = directory.events.open("ab", buffering=0)
+        self._events = Journal(directory.events)
         self._rest = b""
         self._woken, self._wake = os.pipe()
         self._wish = ""
@@ -280,8 +280,7 @@ class Training:
         for raw in lines:
             # An exception's message may quote an address with a password in it.
             line = self.log.hide(raw.decode(errors="replace"))
-            with contextlib.suppress(OSError):
-                self._events.write(line.encode() + b"\n")
+            self._events.add(line.encode())
             with contextlib.suppress(ValueError):
                 self._take(json.loads(line))
 
