@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from pi0q.jobs import dataset, transition
+from pi0q.jobs import copies, dataset, transition
 from pi0q.jobs.dataset import Facts
 from pi0q.jobs.outcome import MAX_REST_SECONDS, OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
@@ -51,11 +51,13 @@ class Questions:
     fetches: tuple[Fetch, ...] = ()
     #: Where the trained policy is pushed to, owner/name; "" if nowhere.
     push: str = ""
+    #: Where copies of its checkpoints go on the Hub, owner/name; "" if nowhere.
+    copies: str = ""
     #: Whether the WandB key matters.
     wandb: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.fetches or self.push or self.wandb)
+        return bool(self.fetches or self.push or self.copies or self.wandb)
 
 
 def questions(job: Record, spec: Spec, *, laid: Callable[[Fetch, str], bool]) -> Questions:
@@ -65,7 +67,10 @@ def questions(job: Record, spec: Spec, *, laid: Callable[[Fetch, str], bool]) ->
     talks = fetches.talks_to(spec)
     pushes = fetches.pushes(spec)
     return Questions(
-        fetches=missing, push=str(spec.train.get("policy.repo_id") or "") if pushes else "", wandb="wandb" in talks
+        fetches=missing,
+        push=str(spec.train.get("policy.repo_id") or "") if pushes else "",
+        copies=copies.repository(copies.place_of(spec)),
+        wandb="wandb" in talks,
     )
 
 
@@ -104,6 +109,7 @@ def judge(heard: inquiries.Heard, said: accounts.WandB | None, spec: Spec, *, pu
         why = why[0].upper() + why[1:]
         refused = Refused(reason=Reason.SPEC_REFUSED, why=why, detail=why)
     notes = []
+    refused = refused or no_copies(heard, copies.place_of(spec))
     if heard.push == "refused":
         detail = f"The trained policy can't be pushed to {push}: {heard.push_why}"
         cure = ". Run `hf auth login` on the box, or mend policy.repo_id, then submit again."
@@ -124,6 +130,17 @@ def judge(heard: inquiries.Heard, said: accounts.WandB | None, spec: Spec, *, pu
         wandb=said.state if said else "",
         notes=(*heard.notes, *notes),
     )
+
+
+def no_copies(heard: inquiries.Heard, place: str) -> Refused | None:
+    """Why the copies that its user asked for can't be made; None if they can, or nobody could say."""
+    if heard.copies not in ("refused", "public"):
+        return None
+    why = f"Checkpoints can't be copied to {place}: {heard.copies_why}"
+    public = heard.copies == "public"
+    cure = "Make it private in its settings" if public else "Run `hf auth login` on the box"
+    reason = Reason.SPEC_REFUSED if public else Reason.NEEDS_ACCESS
+    return Refused(reason=reason, why=why, detail=f"{why}. {cure}, or mend checkpoints.copy_to, then submit again.")
 
 
 #: What is wrong with a WandB key, in words.
@@ -224,7 +241,7 @@ class Preflight:
         """Asks outside; up to a minute."""
         with ThreadPoolExecutor(1) as pool:
             key = pool.submit(accounts.wandb, self.settings, os.environ, user_home=Path.home()) if asked.wandb else None
-            heard = inquiries.ask(asked.fetches, self.settings, pins=job.pins, push=asked.push)
+            heard = inquiries.ask(asked.fetches, self.settings, pins=job.pins, push=asked.push, copies=asked.copies)
             return judge(heard, key.result() if key else None, spec, push=asked.push)
 
     def _act(self, job: Record, found: Found, seconds: float) -> None:

@@ -176,9 +176,10 @@ def far(chosen: Settings, store: Store, hub: StandInHub, tmp_path: Path, monkeyp
     return box
 
 
-def ask(store: Store, **train: Any) -> str:
+def ask(store: Store, *, copy_to: str | None = None, **train: Any) -> str:
     flags = {**ONLINE, "steps": 10, "policy.push_to_hub": False, **train}
-    text = json.dumps({"name": "far", "resources": {"gpus": 1, "vram": "20GiB", "disk": "1MiB"}, "train": flags})
+    needs = {"gpus": 1, "vram": "20GiB", "disk": "1MiB"}
+    text = json.dumps({"name": "far", "resources": needs, "checkpoints": {"copy_to": copy_to}, "train": flags})
     return str(put(store, parse(text, filename="job.yaml"))["id"])
 
 
@@ -214,6 +215,26 @@ def test_a_good_job_is_claimed_once_the_hub_was_asked(
     again = a_box(far.settings, store)
     assert again.gate.preflight.refusal(record, Spec.from_json(record.spec)) == ""
     assert len(hub.requests) == asked, "remembered over a restart of the worker"
+
+
+@pytest.mark.parametrize(
+    ("repo", "reason", "word"),
+    [
+        ("you/public", "spec_refused", "it is public, and copies go to private repositories only. Make it private"),
+        ("eve/copies", "needs_access", "is you's, who is no member of eve. Run `hf auth login` on the box"),
+        ("you/private", "", ""),
+        ("you/new", "", ""),
+    ],
+)
+def test_copies_that_could_not_be_made_end_the_job_before_any_claim(
+    far: Box, store: Store, hub: StandInHub, wait_for: WaitFor, repo: str, reason: str, word: str
+) -> None:
+    for name in ("public", "private"):
+        hub.commit("model", f"you/{name}", {}, private=name == "private")
+    record = claimed(far, store, ask(store, copy_to=f"hf://{repo}"), wait_for)
+    assert (record.state.value, str(record.reason or "")) == ("failed" if reason else "claimed", reason)
+    assert word in record.detail
+    assert hub.find("model", "you/new", "main") == (None, None), "asking makes nothing"
 
 
 @pytest.mark.parametrize(
@@ -334,7 +355,8 @@ def test_what_wandb_says_of_the_key_is_in_the_record(
 
 
 def submit_with_wandb(store: Store) -> str:
-    return ask(store, **LOCAL, **{"wandb.enable": True, "wandb.project": "p"})
+    train: dict[str, Any] = {**LOCAL, "wandb.enable": True, "wandb.project": "p"}
+    return ask(store, **train)
 
 
 def test_a_fault_of_ours_keeps_no_job_from_its_run(

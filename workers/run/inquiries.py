@@ -34,6 +34,9 @@ class Heard:
     #: "ok", "refused" or "unknown"; "" if nobody could be asked.
     push: str = ""
     push_why: str = ""
+    #: The same of the repository of copies; also "public".
+    copies: str = ""
+    copies_why: str = ""
     #: Bytes of what is wanted of each repository, by pin.
     sizes: dict[str, int] = field(default_factory=dict)
     #: What its user should know.
@@ -48,14 +51,14 @@ class _Case:
     settled: bool = False
 
 
-def ask(fetches: Iterable[Fetch], settings: Settings, *, pins: Mapping[str, str], push: str) -> Heard:
+def ask(fetches: Iterable[Fetch], settings: Settings, *, pins: Mapping[str, str], push: str, copies: str = "") -> Heard:
     """Asks for all; a repository that lies here whole is had, whatever the network does."""
     heard, cases = Heard(), [_Case(fetch=fetch) for fetch in fetches]
     if cache.offline():
         for case in cases:
             case.refused = unreachable(case.fetch.repo_id, "HF_HUB_OFFLINE is set on this box")
     else:
-        _ask_all(heard, cases, settings, pins, push)
+        _ask_all(heard, cases, settings, pins, push, copies)
     for case in cases:
         if case.refused and case.refused.reason is not Reason.DISK_FULL:
             _take_cached(heard, case, settings.hf_home, pins)
@@ -63,19 +66,26 @@ def ask(fetches: Iterable[Fetch], settings: Settings, *, pins: Mapping[str, str]
     return heard
 
 
-def _ask_all(heard: Heard, cases: Sequence[_Case], settings: Settings, pins: Mapping[str, str], push: str) -> None:
+def _ask_all(
+    heard: Heard, cases: Sequence[_Case], settings: Settings, pins: Mapping[str, str], push: str, copies: str
+) -> None:
     routes = network.hub_routes(settings, os.environ, network.read_turbo(settings.network_turbo))
     public = Ways("public", routes, settings.home)
     hub = Ways("hub", [route for route in routes if route.trusted], settings.home)
     for route in cache.each(public, hub):
         todo = [case for case in cases if not case.settled]
-        unasked = push if route.trusted and not heard.push else ""
-        if todo or unasked:
-            _send(heard, route, todo, settings.hf_home, pins, unasked)
+        more = {"push": "" if heard.push else push, "copies": "" if heard.copies else copies} if route.trusted else {}
+        if todo or any(more.values()):
+            _send(heard, route, todo, settings.hf_home, pins, more)
 
 
 def _send(
-    heard: Heard, route: Route, cases: Sequence[_Case], hf_home: Path, pins: Mapping[str, str], push: str
+    heard: Heard,
+    route: Route,
+    cases: Sequence[_Case],
+    hf_home: Path,
+    pins: Mapping[str, str],
+    more: Mapping[str, str],
 ) -> None:
     """One process over one way."""
     for case in cases:
@@ -87,7 +97,7 @@ def _send(
         hf_home=hf_home,
         stall_seconds=SILENCE_SECONDS,
         module=MODULE,
-        more={"push": push},
+        more=more,
     )
     with contextlib.suppress(errand.Stalled, errand.Ended):
         for line in lines:
@@ -97,6 +107,8 @@ def _send(
                 raise RuntimeError(line["bug"])
             if "push" in line:
                 heard.push, heard.push_why = line["push"], line["why"]
+            elif "copies" in line:
+                heard.copies, heard.copies_why = line["copies"], line["why"]
             elif "say" in line:
                 heard.notes.append(line["say"])
             elif "blobs" in line:

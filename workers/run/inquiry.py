@@ -1,8 +1,9 @@
 """The process that asks the Hub, before any GPU is claimed, whether a job could be run: nothing is kept of it.
 
-    as for download.py, and "push": "owner/name" or ""     on stdin
+    as for download.py, and "push": "owner/name" or "", "copies": "owner/name" or ""     on stdin
     {"n": 0, "sha": ..., ...}  {"n": 0, "open": true, "info": {...}} | {"n": 0, "refused": {...}}
-    {"push": "ok" | "refused" | "unknown", "why": ...}     on stdout, a line each
+    {"push": "ok" | "refused" | "unknown", "why": ...}
+    {"copies": "ok" | "refused" | "public" | "unknown", "why": ...}     on stdout, a line each
 
 A file of each repository is asked for, since a gated one shows its name and list to anyone; of a dataset
 `meta/info.json` is read.
@@ -31,6 +32,7 @@ class Inquiry(download.Desk):
     def __init__(self, order: Mapping[str, Any]) -> None:
         super().__init__(order)
         self.push: str = order.get("push", "")
+        self.copies: str = order.get("copies", "")
 
     def run(self) -> None:
         """Asks for each repository, then for the right to push."""
@@ -42,7 +44,11 @@ class Inquiry(download.Desk):
                 with self.told(n, fetch):
                     self.open(plan)
         if self.push and self.trusted:
-            self.tell(**self.may_push())
+            said, why = self.may_push(self.push)
+            self.tell(push=said, why=why)
+        if self.copies and self.trusted:
+            said, why = self.may_copy(self.copies)
+            self.tell(copies=said, why=why)
 
     def open(self, plan: download.Plan) -> None:
         """Asks for the one file without which the repository is not what is wanted; a refusal is raised."""
@@ -68,22 +74,38 @@ class Inquiry(download.Desk):
                 info = json.loads(Path(file).read_text(encoding="utf-8"))
         return self.tell(n=plan.n, open=True, info=info)
 
-    def may_push(self) -> dict[str, str]:
+    def may_copy(self, repo_id: str) -> tuple[str, str]:
+        """Whether copies of checkpoints may go to the repository: a private one, or one that is still to be made."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        said, why = self.may_push(repo_id)
+        if said != "ok":
+            return said, why
+        try:
+            info = HfApi(self.endpoint, library_name="pi0q").repo_info(repo_id, timeout=download.PATIENCE_SECONDS)
+        except RepositoryNotFoundError:
+            return "ok", ""
+        except Exception as error:
+            return "unknown", type(error).__name__
+        return ("ok", "") if info.private else ("public", "it is public, and copies go to private repositories only")
+
+    def may_push(self, repo_id: str) -> tuple[str, str]:
         """Whether this box's token may write to the repository, which may not exist yet."""
         from huggingface_hub import HfApi, get_token
 
         if not get_token():
-            return {"push": "refused", "why": "this box has no token of the Hub"}
+            return "refused", "this box has no token of the Hub"
         try:
             who = HfApi(self.endpoint, library_name="pi0q").whoami()
         except Exception as error:
             code = getattr(getattr(error, "response", None), "status_code", None)
             if code in (401, 403):
-                return {"push": "refused", "why": "the Hub refuses this box's token: it is wrong, or was revoked"}
+                return "refused", "the Hub refuses this box's token: it is wrong, or was revoked"
             # Its text can hold what was sent.
-            return {"push": "unknown", "why": type(error).__name__}
-        why = forbidden(who, self.push)
-        return {"push": "refused" if why else "ok", "why": why}
+            return "unknown", type(error).__name__
+        why = forbidden(who, repo_id)
+        return "refused" if why else "ok", why
 
 
 def forbidden(who: Mapping[str, Any], repo_id: str) -> str:
