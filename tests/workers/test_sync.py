@@ -169,6 +169,25 @@ def test_a_sync_that_fails_says_its_last_words_without_the_key(
         sync.work(replace(work, chore=chore))
 
 
+@pytest.mark.parametrize(
+    ("dirs", "more", "append"),
+    [
+        (1, {}, False),
+        (1, {"wandb_url": "u"}, False),
+        (1, {"continues": "a0"}, True),
+        (2, {}, False),
+        (2, {"wandb_url": "u"}, True),
+    ],
+)
+def test_nothing_that_wandb_has_already_is_written_over(
+    settings: Settings, directory: RunDirectory, dirs: int, more: dict[str, str], append: bool
+) -> None:
+    for hour in range(dirs):
+        stub(directory.output, f"offline-run-20261122_1{hour}0000-pi0q-a1")
+    known = {"id": "a1", "name": "n", "state": "succeeded", "created_ms": "5", "box": "box-a", **more}
+    assert sync._has_begun(desk(settings, directory, from_hash(known))) is append
+
+
 def test_which_runs_are_kept_here(directory: RunDirectory) -> None:
     first = stub(directory.output, "offline-run-20261122_120000-pi0q-a1")
     online = stub(directory.output, "run-20261122_130000-pi0q-a1")

@@ -32,6 +32,8 @@ from pi0q.workers.run.pi0q_trainer.wandb_run import DELETED, following
 LEAST_SECONDS, SLOWEST_MB_S = 300.0, 0.02
 #: Seconds between two looks at whether the worker stops.
 LOOK_SECONDS = 0.2
+#: The child ends with this worker: another sync of the same run beside it would send all of it twice.
+WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 #: How many runs of one job may be found deleted.
 MOST_RUNS = 3
 #: What it is of the box's environment that would keep WandB from syncing, or is not for it.
@@ -119,6 +121,7 @@ def _has_begun(desk: Desk) -> bool:
     """Whether WandB has something of the job's run that is not of the one directory that lies here."""
     here = list(tracking.all_runs(desk.directory))
     elsewhere = any(event.box not in (None, desk.chore.box) for event in desk.record.history)
+    elsewhere = elsewhere or bool(desk.record.continues)
     if len(here) == 1 and not elsewhere:
         return False
     return elsewhere or bool(desk.record.wandb_url) or any(map(tracking.synced, here))
@@ -164,7 +167,7 @@ def _run(desk: Desk, argv: list[str], path: Path) -> tuple[str, str]:
     deadline = time.monotonic() + LEAST_SECONDS + tracking.megabytes([path]) / SLOWEST_MB_S
     with log.open("wb") as out:
         child = subprocess.Popen(
-            argv, env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)}, cwd=scratch,
+            [argv[0], "-c", WITH_US, *argv[1:]], env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)}, cwd=scratch,
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:

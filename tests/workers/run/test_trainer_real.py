@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from pi0q.jobs.kinds import Value
 from pi0q.ops import standins
+from pi0q.workers.after import push
 from pi0q.workers.run import launch, saves
 from pi0q.workers.run.pi0q_trainer import health
+from tests.standin_hub import TOKEN, StandInHub
 
 pytestmark = [
     pytest.mark.real,
@@ -140,7 +143,12 @@ def signal_after(run: Run, kind: str, step: int, signum: int) -> None:
 def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
     """Loss for loss, whatever loads the data, with a save on demand on the way; longer runs: test_resume_real.py."""
     flags = [*common(place, 20), *ACT, "--save_freq=1000", "--dataset.image_transforms.enable=true"]
-    whole = Run(place, "whole", [*flags, f"--output_dir={place / 'whole'}"])
+    hub = StandInHub().__enter__()
+    pushes = ["--policy.push_to_hub=true", "--policy.repo_id=you/it", "--policy.license=mit"]
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    told = [flag for flag in flags if not flag.startswith("--policy.push_to_hub")]
+    whole = Run(place, "whole", [*told, *pushes, f"--output_dir={place / 'whole'}"],
+                PI0Q_CARD=str(place / "card.md"), **online)  # fmt: skip
     stopped = Run(place, "stopped", [*flags, f"--output_dir={place / 'stopped'}"])
     try:
         signal_after(stopped, "step", 2, signal.SIGUSR1)
@@ -149,6 +157,8 @@ def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
         whole.kill()
         raise
     assert (stopped.finish(), whole.finish()) == (75, 0)
+    hub.close()
+    check_push(place, hub.files("model", "you/it"))
     asked, saved = stopped.events("saved")
     assert (asked["wanted"], saved["wanted"]) == (True, False) and asked["step"] < saved["step"]
     before = stopped.losses()
@@ -193,6 +203,22 @@ def harm_each_file(checkpoints: Path, older: int, newer: int) -> None:
             file.write_bytes(good)
     found = saves.newest(checkpoints, print)
     assert found is not None and found.step == newer
+
+
+def check_push(place: Path, theirs: dict[str, bytes]) -> None:
+    """What the box would push of a checkpoint that pi0q's trainer made is what LeRobot itself has just pushed."""
+    folder = place / "whole/checkpoints/last/pretrained_model"
+    ours = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in push.SUFFIXES}
+    ours["README.md"] = (place / "card.md").read_bytes()
+    assert set(ours) == set(theirs) >= {"model.safetensors", "train_config.json", "policy_preprocessor.json"}
+    train: dict[str, Value] = {"dataset.root": str(place / "dataset")}
+    for name in ("config.json", "train_config.json"):
+        # As the trainer of a box has it, which never pushes.
+        text = ours.pop(name).decode().replace('"push_to_hub": true', '"push_to_hub": false')
+        assert json.loads(push.as_asked(name, text, train)) == json.loads(theirs.pop(name)), name
+    cards = [set(files.pop("README.md").decode().splitlines()) for files in (ours, theirs)]
+    assert cards[0] == cards[1] >= {"library_name: lerobot", "license: mit"}
+    assert ours == theirs
 
 
 def check_wandb(told: list[dict[str, Any]]) -> None:
