@@ -33,7 +33,9 @@ LEAST_SECONDS, SLOWEST_MB_S = 300.0, 0.02
 #: Seconds between two looks at whether the worker stops.
 LOOK_SECONDS = 0.2
 #: The child ends with this worker: another sync of the same run beside it would send all of it twice.
-WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+WITH_US = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 #: How many runs of one job may be found deleted.
 MOST_RUNS = 3
 #: What it is of the box's environment that would keep WandB from syncing, or is not for it.
@@ -167,8 +169,8 @@ def _run(desk: Desk, argv: list[str], path: Path) -> tuple[str, str]:
     deadline = time.monotonic() + LEAST_SECONDS + tracking.megabytes([path]) / SLOWEST_MB_S
     with log.open("wb") as out:
         child = subprocess.Popen(
-            [argv[0], "-c", WITH_US, *argv[1:]], env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)}, cwd=scratch,
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            [argv[0], "-c", WITH_US, *argv[1:]], env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)},
+            cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:
             while child.poll() is None:
