@@ -99,7 +99,8 @@ def test_row_30_a_kill_by_the_containers_memory_limit_is_told_from_a_persons(
     )
     assert "num_workers: 2 (is 4" in record.cure
     person = failed(house, house.submit("kill@3"))
-    assert str(person.reason) == "trainer_killed" and "memory was not the cause" in person.detail
+    assert str(person.reason) == "trainer_killed", person.detail
+    assert "memory was not the cause" in person.detail
 
 
 # -- 32 -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from pi0q.workers import identity
@@ -87,7 +88,9 @@ class RunDirectory:
             # They may not be at WandB yet, and what is old goes one day.
             for run in (self.output / "wandb").glob("*run-*"):
                 self.wandb.mkdir(exist_ok=True)
-                run.rename(self.wandb / run.name)
+                # Two lives that began within the same second bear the same name.
+                names = chain([run.name], (f"{run.name}-{number}" for number in count(2)))
+                run.rename(next(self.wandb / name for name in names if not (self.wandb / name).exists()))
             if old.exists():
                 shutil.rmtree(old)
             self.output.rename(old)

@@ -94,3 +94,13 @@ def test_the_host_runs_since_the_last_runner_signed(directory: RunDirectory, mon
     assert not directory.same_host_boot(), "one that can't be told is not trusted"
     directory.tag_file.write_text("{")
     assert not directory.same_host_boot()
+
+
+def test_wandb_runs_of_two_lives_that_began_in_the_same_second_are_both_kept(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for life in ("first", "second", "third"):
+        offline = run.output / "wandb" / "offline-run-20261122_120000-a"
+        offline.mkdir(parents=True)
+        (offline / "of").write_text(life)
+        run.set_output_aside()
+    assert sorted((kept / "of").read_text() for kept in run.wandb.glob("*run-*")) == ["first", "second", "third"]
