@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pi0q.jobs import disk, needs
+from pi0q.jobs import disk, flags, needs
 from pi0q.jobs.disk import CACHE, HUB, RUN, gib
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.record import Record
@@ -187,15 +187,17 @@ def _cures(job: Record, spec: Spec | None, places: Sequence[Place], boxes: Seque
 
 
 def _smaller(spec: Spec) -> list[str]:
-    each, found = disk.plan(spec).checkpoint_mib, []
-    if spec.resources.disk_mib is not None:
-        return [f"resources.disk in its file states {gib(spec.resources.disk_mib)}: left out, it is reckoned"]
+    """Changes to the file that take less of a disk."""
+    plan, found = disk.plan(spec), []
+    if plan.stated_mib is not None and plan.stated_mib > plan.reckoned_mib:
+        found.append(f"resources.disk in its file states {gib(plan.stated_mib)}: left out, it is reckoned")
     if spec.checkpoints.keep > 1:
-        less = (spec.checkpoints.keep - 1) * each
+        less = (spec.checkpoints.keep - 1) * plan.checkpoint_mib
         found.append(f"`checkpoints: {{keep: 1}}` in its file: {gib(less)} less")
-    half = disk.plan(_with(spec, "policy.dtype", "bfloat16")).mib
-    if half < disk.plan(spec).mib:
-        found.append(f"`policy.dtype: bfloat16` in its file: {gib(disk.plan(spec).mib - half)} less")
+    known = flags.misfit("policy.dtype", str(spec.train.get("policy.type")), flags.FLAGS["policy.dtype"].known) is None
+    half = disk.plan(_with(spec, "policy.dtype", "bfloat16")).reckoned_mib
+    if known and half < plan.reckoned_mib:
+        found.append(f"`policy.dtype: bfloat16` in its file: {gib(plan.reckoned_mib - half)} less")
     return found
 
 

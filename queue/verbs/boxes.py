@@ -69,7 +69,7 @@ def status(box: dict[str, str], silent: float) -> str:
 def _note(box: dict[str, str]) -> str:
     refused = len(json.loads(box.get("refusals") or "{}"))
     # A drained box refuses them all, and that is said already.
-    unfit = f"{refused} waiting do not fit: `pi0q show ID` says why" if refused and not box.get("drain") else ""
+    unfit = f"{refused} waiting do not fit: `pi0q why ID` says why" if refused and not box.get("drain") else ""
     drained = box.get("drain_text", "drained") if box.get("drain") else ""
     return " · ".join(part for part in (drained, box.get("note", ""), unfit) if part)
 

@@ -70,6 +70,17 @@ def test_what_would_help_is_reckoned_for_the_best_box(call: Command, store: Stor
     assert any("`batch_size: " in cure and "then 48.0 GiB on the GPU are enough" in cure for cure in cures)
 
 
+@pytest.mark.parametrize(("policy", "offered"), [("pi0", True), ("act", False)])
+def test_a_format_is_offered_only_to_policies_that_have_one(
+    call: Command, store: Store, policy: str, offered: bool
+) -> None:
+    spec = parse(f"name: x\ntrain: {{dataset: {{repo_id: a/b}}, policy: {{type: {policy}}}}}\n", filename="x")
+    job = submit(store, spec)
+    box(store, disk_free_mib=1, plans=json.dumps({job: disk.plan(spec).to_json()}))
+    cures = " ".join(json.loads(call("why", job, "--json").stdout)["cures"])
+    assert ("policy.dtype: bfloat16" in cures) is offered and "more free on the data disk" in cures
+
+
 def test_changes_that_are_offered_do_suffice() -> None:
     for room in (30, 40, 60, 80):
         for change in needs.lighter(PI0, room * 1024):
