@@ -365,3 +365,36 @@ def test_a_hung_trainer_is_dumped_and_ended_and_tried_once_more(life: Life, tmp_
     record = life.record()
     assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
     assert [event["step"] for event in life.events("ready")] == [0, 20]
+
+
+def test_a_save_on_demand_is_heard_when_the_line_is_back_and_once(life: Life) -> None:
+    life.submit()
+    life.start()
+    life.steps(3)
+    life.link.refuse()
+    _, wish = life.store.save(life.job, text="ada asks", pin=True)
+    assert life.store.save(life.job, text="bob asks") == (State.RUNNING, wish)
+    life.link.accept()
+    record = life.until(lambda: (found := life.record()).save_served == wish and found)
+    assert (record.save_detail, record.kept_steps) == ("", (record.save_step,))
+    assert record.checkpoint is not None and record.checkpoint.step == record.save_step
+    assert record.save_seconds is not None
+    # It went on, and did not save again.
+    life.steps(record.save_step + 5)
+    (saved,) = life.events("saved")
+    assert (saved["step"], saved["wanted"]) == (record.save_step, True)
+    # Its runner dies with a wish that it never heard; the next one answers it at the first chance.
+    life.link.refuse()
+    _, late = life.store.save(life.job, text="ada asks again")
+    life.runners[-1].kill()
+    life.runners[-1].wait()
+    life.store.client.zadd(life.store.prefix + "leases", {life.job: 1})
+    life.store.client.delete(life.store.prefix + "swept")
+    life.store.sweep()
+    life.link.accept()
+    life.start()
+    life.until(lambda: life.record().save_served == late)
+    first, second = life.events("saved")
+    ready = life.events("ready")[-1]["step"]
+    assert ready == first["step"] < second["step"] == life.record().save_step
+    assert life.saved() == [f"{event['step']:06}" for event in (first, second)]
