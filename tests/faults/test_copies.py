@@ -90,23 +90,6 @@ def test_row_05_another_box_goes_on_from_the_copy_on_the_hub(house: House) -> No
         assert len(kept_there) == 2 and "000400" in kept_there
 
 
-def test_row_05_a_damaged_copy_is_passed_over_for_the_one_before(house: House, share: str) -> None:
-    first = house.box("box-a", **TIMES)
-    job = house.submit(steps=200, save_freq=FREQ, checkpoints={"every": None, "copy_to": share})
-    house.until(job, lambda record: copied_step(record) > FREQ)
-    gone_for_good(house, first)
-    # A save may have been passed over while the one before it was copied.
-    *_, before, newest = sorted(Path(share, job).glob("[0-9]" * 6))
-    model = newest / "pretrained_model" / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-8] + b"damaged!")
-    second = house.box("box-b", contained=True, **TIMES, **QUICK)
-    went_on(house, second, job, lives=1, resumed_at=int(before.name), steps=200)
-    assert f"the copy of checkpoint {int(newest.name)} is damaged (pretrained_model/model.safetensors has" in (
-        second.trainer_log(job)
-    )
-    house.until(job, lambda record: copied_step(record) == 200)
-
-
 def test_row_05_a_drained_box_copies_its_last_save_before_it_hands_the_job_back(house: House, share: str) -> None:
     """Nobody waits for it: with the usual ten minutes the other box takes the job at once, and no step is lost."""
     first = house.box("box-a", PI0Q_WAIT_FOR_BOX="600")

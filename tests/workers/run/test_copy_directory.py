@@ -138,6 +138,20 @@ def test_past_the_lease_no_copy_appears(share: Path, tmp_path: Path, looks: int)
     assert content(share / JOB / "000020") == content(before)
 
 
+def test_a_lease_that_ends_when_all_has_arrived_shows_nothing(share: Path, tmp_path: Path) -> None:
+    source = Path(checkpoint(tmp_path / "here", 20).path)
+    part = share / JOB / "000020.epoch-1.part"
+
+    def must() -> None:
+        if (part / MANIFEST).exists():
+            raise Lost("the lease is over")
+
+    watched = Watched(tick=lambda size: None, must=must, expect=lambda size: None)
+    with pytest.raises(Lost):
+        put(Directory(str(share), JOB, epoch=1, watched=watched), source)
+    assert directory(share).names() == {}
+
+
 def looks_of(witness: Witness, source: Path, tmp_path: Path) -> int:
     """How often a whole copy looks at the lease."""
     (tmp_path / "count").mkdir()

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from pi0q.jobs.checkpoint import MANIFEST
+from pi0q.workers.run.copy_files import Lost, Watched
+from pi0q.workers.run.copy_hub import Repository
 from pi0q.workers.run.lease import Lease, boottime
 from tests.standin_hub import TOKEN, Fault, StandInHub
 from tests.workers.run.saved import checkpoint, content
@@ -69,6 +71,10 @@ def box(tmp_path: Path, hub: StandInHub) -> Box:
     return Box(tmp_path, hub)
 
 
+def fetched(name: str) -> dict[str, str]:
+    return {"fetched": name, "from": f"hf://{REPO}/{JOB}/{name}"}
+
+
 def puts(hub: StandInHub) -> list[str]:
     return [one.path for one in hub.requests if one.method == "PUT" and one.status == 200]
 
@@ -78,16 +84,15 @@ def test_copies_go_to_a_private_repository_and_come_back(box: Box, hub: StandInH
     assert hub.is_private("model", REPO)
     there = {path.removeprefix(f"{JOB}/000010/"): body for path, body in hub.files("model", REPO).items()}
     assert there == content(box.checkpoints / "000010")
-    # A copy that is there is not made again, and older ones go with their bytes.
+    # One that is there is not made again, and older ones go with their bytes.
     hub.forget()
     assert box.copy(10) == [{"copied": f"hf://{REPO}/{JOB}/000010", "gone": []}]
     assert puts(hub) == []
     before = hub.stored("model", REPO).copy()
-    box.copy(20)
-    assert box.copy(30) == [{"copied": f"hf://{REPO}/{JOB}/000030", "gone": [10]}]
-    assert {path.split("/")[1] for path in hub.files("model", REPO)} == {"000020", "000030"}
+    assert box.copy(30, keep=1) == [{"copied": f"hf://{REPO}/{JOB}/000030", "gone": [10]}]
+    assert {path.split("/")[1] for path in hub.files("model", REPO)} == {"000030"}
     assert before and not before & hub.stored("model", REPO), "its storage is still taken"
-    assert box.fetch() == [{"fetched": "000030"}]
+    assert box.fetch() == [fetched("000030")]
     assert content(box.place / "back/000030") == content(box.checkpoints / "000030")
     assert box.fetch(newer_than=30) == [{"fetched": ""}]
 
@@ -114,7 +119,7 @@ def test_a_public_repository_is_refused_with_words(box: Box, hub: StandInHub) ->
 def test_what_else_is_in_the_repository_stays(box: Box, hub: StandInHub) -> None:
     mine = {"README.md": b"mine", "other/000010/model.safetensors": b"m" * 9000}
     hub.commit("model", REPO, mine, private=True)
-    for step in (10, 20, 30):
+    for step in (20, 30):
         box.copy(step, keep=1)
     left = hub.files("model", REPO)
     assert {path: left[path] for path in mine} == mine
@@ -142,16 +147,26 @@ def test_a_commit_that_another_overtook_is_made_again_on_top_of_it(box: Box, hub
     assert hub.files("model", REPO)["README.md"] == b"mine"
 
 
-def test_the_hub_refuses_a_commit_on_top_of_what_was(box: Box, hub: StandInHub) -> None:
-    """What a run that slept past its lease would send: the stand-in is as strict as the Hub."""
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+def test_a_commit_of_a_run_that_slept_past_its_lease_is_refused(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked at its lease, stood still, and woke when the next owner's copy was there."""
+    from huggingface_hub import CommitOperationAdd
 
-    old = hub.commit("model", REPO, {"a": b"1"}, private=True)
-    hub.commit("model", REPO, {"a": b"2"}, private=True)
-    late = [CommitOperationAdd("a", b"3")]
-    with pytest.raises(HfHubHTTPError):
-        HfApi(hub.url, token=TOKEN).create_commit(REPO, late, commit_message="late", parent_commit=old)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.commit("model", REPO, {"a": b"1"}, private=True)
+    looks = list[int]()
+
+    def must() -> None:
+        looks.append(1)
+        if len(looks) > 1:
+            raise Lost("the lease is over")
+        hub.commit("model", REPO, {"a": b"2"}, private=True)
+
+    watched = Watched(tick=lambda size: None, must=must, expect=lambda size: None)
+    late = Repository(REPO, JOB, endpoint=hub.url, watched=watched)
+    with pytest.raises(Lost):
+        late._commit([CommitOperationAdd("a", b"3")], "late")
     assert hub.files("model", REPO) == {"a": b"2"}
 
 
@@ -163,7 +178,7 @@ def test_a_damaged_copy_is_passed_over(box: Box, hub: StandInHub) -> None:
     hub.commit("model", REPO, {**files, model: files[model][:-9] + bytes(9)})
     assert box.fetch() == [
         {"bad": 20, "why": "pretrained_model/model.safetensors has other bytes than were saved"},
-        {"fetched": "000010"},
+        fetched("000010"),
     ]
     hub.commit("model", REPO, {path: b"{" if path.endswith(MANIFEST) else body for path, body in files.items()})
     assert [line.get("bad") for line in box.fetch()] == [20, 10, None]
@@ -173,5 +188,5 @@ def test_a_download_that_was_cut_comes_through(box: Box, hub: StandInHub) -> Non
     box.copy(10)
     hub.faults.append(Fault(path="/cdn/", part=0.5, times=1))
     hub.forget()
-    assert box.fetch() == [{"fetched": "000010"}]
+    assert box.fetch() == [fetched("000010")]
     assert content(box.place / "back/000010") == content(box.checkpoints / "000010")
