@@ -19,7 +19,7 @@ LAST_LINES = 12
 #: Lines that look like failures and are none: what autotuning passes over, a video decoder that another one replaces.
 HARMLESS = re.compile(
     r"AUTOTUNE|OutOfResources: out of resource|out of resource: shared memory|No valid triton configs|"
-    r"Runtime error during autotuning|Ignoring this choice"
+    r"Runtime error during autotuning|Ignoring this choice|^Extension modules: "
 )
 #: LeRobot goes on with PyAV behind this block, which holds five tracebacks.
 DECODER_SAYS = ("[start of libtorchcodec loading traceback]", "[end of libtorchcodec loading traceback]")

@@ -259,3 +259,9 @@ OUTCOMES: dict[Reason, Outcome] = {
         cure="Another process took the GPU's memory; the job goes on where and when there is enough of it.",
     ),
 }
+
+#: Reasons whose cure is a change of the job's file.
+IN_THE_FILE = frozenset({
+    Reason.SPEC_REFUSED, Reason.CUDA_OUT_OF_MEMORY, Reason.NON_FINITE_LOSS, Reason.COMPILE_FAILED, Reason.SHM_FULL,
+    Reason.MEMORY_LIMIT, Reason.PLATFORM_KILLED, Reason.DATASET_MISSING, Reason.NOT_ON_HUB,
+})  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pi0q.jobs.outcome import OUTCOMES, Reason
+from pi0q.jobs.outcome import IN_THE_FILE, OUTCOMES, Reason
 from pi0q.jobs.state import State
 
 
@@ -158,7 +158,7 @@ class Record:
         if self.state not in (State.FAILED, State.CANCELLED) or self.continued:
             return shown
         start = f"from step {self.checkpoint.step}" if self.checkpoint else "from step 0: nothing was saved"
-        mended = " --file FILE" if self.reason is Reason.SPEC_REFUSED else ""
+        mended = " --file FILE" if self.reason in IN_THE_FILE else ""
         return f"{shown} `pi0q retry {self.id}{mended}` goes on {start}.".strip()
 
     def to_json(self) -> dict[str, Any]:

@@ -26,6 +26,13 @@ DEFAULT_BATCH, DEFAULT_WORKERS = 8, 4
 #: Steps that go well before an out-of-memory is not the batch's plain size.
 FIRST_STEPS = 3
 
+#: A repository in the address of a request, or in LeRobot's words.
+REPOSITORY = re.compile(
+    r"/api/(?:datasets|models)/(?P<repo>[\w.-]+/[\w.-]+)|"
+    r"https?://[^/\s]+/(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)/resolve|"
+    r"on the HuggingFace Hub in (?P<model>[\w.-]+/[\w.-]+)"
+)
+
 #: What happened and the cure, both in full sentences; an empty one leaves the usual.
 Words = tuple[str, str]
 
@@ -35,6 +42,11 @@ def _batch(evidence: Evidence) -> int:
 
 
 def _unknown(evidence: Evidence) -> Words:
+    if "Too many open files" in text_of(evidence):
+        return (
+            "",
+            "In the file: a lower num_workers; or raise the limit on the box (`ulimit -n 65536`, then a new worker).",
+        )
     return "", "There is no cure that pi0q knows: its log has the traceback (`pi0q logs ID`)."
 
 
@@ -43,6 +55,36 @@ def _refused(evidence: Evidence) -> Words:
     name = next((part for part in flag.groups() if part), "") if flag else ""
     at = f" (it is about {short(name)})" if name else ""
     return "", f"LeRobot {evidence.lerobot} refuses this job's flags{at}: mend the file and submit it again."
+
+
+def _denied(evidence: Evidence) -> Words:
+    """Names the repository, which the first line of the Hub's words does not."""
+    repo, page = _repository(evidence)
+    if not repo:
+        return "", ""
+    return f"the Hub does not give {repo} to this box: {plain(evidence)}", (
+        f"Accept its terms on {page} with the account whose token the box has (`hf auth login` there), then submit it "
+        "again."
+    )
+
+
+def _absent(evidence: Evidence) -> Words:
+    repo, page = _repository(evidence)
+    if not repo:
+        return "", ""
+    return f"the Hub has no {repo} that this box may see: {plain(evidence)}", (
+        f"Check the name in the file: is {page} there? If it is private, `hf auth login` on the box with an account "
+        "that may read it; then submit again."
+    )
+
+
+def _repository(evidence: Evidence) -> tuple[str, str]:
+    """The repository that was asked for, and its page; "" if nobody names it."""
+    found = REPOSITORY.search(" ".join([text_of(evidence), *evidence.behind()]))
+    if not found:
+        return "", ""
+    repo = str(found["repo"] or found["name"] or found["model"])
+    return repo, f"https://huggingface.co/{'datasets/' if '/datasets/' in found[0] else ''}{repo}"
 
 
 def _gpu_memory(evidence: Evidence) -> Words:
@@ -232,6 +274,8 @@ WORDS: dict[Reason, Callable[[Evidence], Words]] = {
     Reason.FINISHED: _finished,
     Reason.STOPPED_BY_BOX: _stopped,
     Reason.HUNG: _hung,
+    Reason.NOT_ON_HUB: _absent,
+    Reason.NEEDS_ACCESS: _denied,
     Reason.SPEC_REFUSED: _refused,
     Reason.CUDA_OUT_OF_MEMORY: _gpu_memory,
     Reason.GPU_TAKEN: _taken,

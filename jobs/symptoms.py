@@ -171,10 +171,12 @@ def _hardware(evidence: Evidence) -> Reason | None:
 
 def _memory(evidence: Evidence, text: str) -> Reason | None:
     """Counters of the memory group: only together with a SIGKILL do they speak of this trainer."""
-    killed = evidence.signal == signal.SIGKILL or "signal: Killed" in text or "exited unexpectedly" in text
-    if killed and evidence.memory.oom_kills:
+    loader = "signal: Killed" in text or "exited unexpectedly" in text
+    if (evidence.signal == signal.SIGKILL or loader) and evidence.memory.oom_kills:
         return Reason.MEMORY_LIMIT
-    return None
+    # Who killed a data loader where the kernel says that it did not?
+    innocent = evidence.memory.oom_kills == 0 and evidence.memory.share < NEARLY_FULL
+    return Reason.TRAINER_KILLED if "signal: Killed" in text and innocent else None
 
 
 def _killed(evidence: Evidence, kind: str) -> Reason | None:

@@ -251,6 +251,7 @@ class Maker:
             f"# {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value is not None
         ]
         text = (work / "log").read_text(errors="replace")
+        text = re.sub(r"\nExtension modules: [^\n]*", "", text)
         text = "\n".join(line.rpartition("\r")[2] for line in text.split("\n"))
         if not case.whole:
             text = re.sub(r"\[start of libtorchcodec.*\[end of libtorchcodec[^\n]*", "[…]", text, flags=re.S)

@@ -64,6 +64,12 @@ def test_a_memory_kill_is_known_by_the_counter_and_the_working_set() -> None:
     assert diagnose(killed(oom_kills=0, limit_mib=1024, used_mib=1000)) is Reason.PLATFORM_KILLED
     assert diagnose(killed(oom_kills=0, limit_mib=1024, used_mib=300)) is Reason.TRAINER_KILLED
     assert diagnose(killed()) is Reason.TRAINER_KILLED
+    loader = Evidence(
+        exit_code=1, error="RuntimeError", message="DataLoader worker (pid 9) is killed by signal: Killed."
+    )
+    assert diagnose(loader) is Reason.MEMORY_LIMIT
+    innocent = replace(loader, memory=Memory(oom_kills=0, limit_mib=1024, used_mib=300))
+    assert diagnose(innocent) is Reason.TRAINER_KILLED
     # A kill in the same container that this trainer survived says nothing of it.
     assert diagnose(Evidence(exit_code=1, error="KeyError", memory=Memory(oom_kills=2))) is Reason.TRAINER_FAILED
 
@@ -137,6 +143,18 @@ def test_an_exception_without_words_is_told_by_the_one_behind_it() -> None:
         causes=("ArrowInvalid: Parquet magic bytes not found in footer",),
     )
     assert "Parquet magic bytes" in judge(bare).detail
+
+
+def test_a_refusal_of_the_hub_names_the_repository_and_its_page() -> None:
+    text = "401 Client Error. (Request ID: x)\n\nRepository Not Found for url: https://huggingface.co/api/datasets/you/grab/refs."
+    found = judge(Evidence(exit_code=1, error="RepositoryNotFoundError", message=text))
+    assert found.reason is Reason.NOT_ON_HUB and "no you/grab that this box may see" in found.detail
+    assert "https://huggingface.co/datasets/you/grab there?" in found.cure
+    text = (
+        "403 Client Error.\nCannot access gated repo for url https://huggingface.co/google/x/resolve/main/config.json."
+    )
+    gated = judge(Evidence(exit_code=1, error="GatedRepoError", message=text))
+    assert gated.reason is Reason.NEEDS_ACCESS and "Accept its terms on https://huggingface.co/google/x " in gated.cure
 
 
 def test_what_a_data_loader_met_is_unwrapped() -> None:

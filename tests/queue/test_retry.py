@@ -57,8 +57,10 @@ def test_said_twice_it_is_one_job_and_the_last_of_a_row_is_named(
 
 
 def test_whoever_looks_at_it_is_told_how_it_goes_on(call: Command, store: Store, hands: Hands, failed: str) -> None:
-    assert f"`pi0q retry {failed}` goes on from step 20000." in " ".join(call("show", failed).stdout.split())
-    assert f"`pi0q retry {failed}` goes on from step 20000." in " ".join(call("why", failed).stdout.split())
+    assert f"`pi0q retry {failed} --file FILE` goes on from step 20000." in " ".join(
+        call("show", failed).stdout.split()
+    )
+    assert f"`pi0q retry {failed} --file FILE` goes on from step 20000." in " ".join(call("why", failed).stdout.split())
     job = hands.submit("early")
     call("cancel", job)
     assert f"`pi0q retry {job}` goes on from step 0: nothing was saved." in " ".join(call("show", job).stdout.split())
