@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pi0q.jobs import disk, flags, needs
+from pi0q.jobs import aftermath, disk, flags, needs
 from pi0q.jobs.disk import CACHE, HUB, RUN, gib
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.record import Record
@@ -96,7 +96,10 @@ def explain(
         disk=plan.to_json() if plan else None,
         places=places,
         before=tuple(f"{one.name} {one.id} ({one.priority})" for one in ahead),
-        cures=tuple(_cures(job, spec, places, here)),
+        cures=(
+            *_cures(job, spec, places, here),
+            *([f"`pi0q retry {job.id}` tries now what is left"] if aftermath.left(job) else []),
+        ),
     )
 
 
@@ -109,7 +112,7 @@ def _why(job: Record, waits: Sequence[str], now_ms: int, *, known_boxes: bool) -
     if job.state in OWNED:
         parts = [job.phase, render.progress(job)]
         return [f"It is {job.state} on {job.box} (epoch {job.epoch}): {' · '.join(filter(None, parts)) or 'begins'}"]
-    return said or list(waits) or [f"It {job.state} {render.when(job, now_ms)}."]
+    return [*(said or list(waits) or [f"It {job.state} {render.when(job, now_ms)}."]), *aftermath.left(job)]
 
 
 def _place(box: Mapping[str, str], job: Record) -> Place:

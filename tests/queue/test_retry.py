@@ -110,6 +110,7 @@ def test_what_is_left_of_one_that_succeeded_is_tried_now(call: Command, store: S
     told = json.loads(call("retry", job, "--json").stdout)
     assert told == {"id": job, "left": ["push pending: the Hub could not be reached"], "waits_for": []}
     assert "push pending: the Hub could not be reached" in call("ls").stdout
+    assert f"`pi0q retry {job}` tries now what is left" in call("why", job).stdout
     shown = call("show", job).stdout
     assert "you/it  pending: the Hub could not be reached" in shown and f"`pi0q retry {job}` tries it now" in shown
 

@@ -306,6 +306,9 @@ def test_a_job_taken_from_it_meanwhile_is_left_alone_at_the_end(runner: Runner, 
     runner.heard = "lost"  # by its reporter too, which would end this very process
     runner.start()
     job = runner.order.job_id
+    # It would renew the lease that is to run out here.
+    runner.reporter.stop()
+    runner.reporter.join()
     store.client.zadd(store.prefix + "leases", {job: 1})
     store.sweep()
     claimed_again(store, job)
