@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.dataset import Facts, newer
+from pi0q.jobs.diagnosis import judge
+from pi0q.jobs.evidence import Evidence
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.workers.interpreter import Trainer
@@ -65,8 +67,8 @@ def look(python: str, env: Mapping[str, str]) -> dict[str, Any]:
         told = json.loads(done.stdout.splitlines()[-1])
         return told if isinstance(told, dict) else {"error": "it says nothing that can be read"}
     except (ValueError, IndexError):
-        said = done.stderr.strip().splitlines()
-        return {"error": f"it ended with {done.returncode}: {said[-1][:200] if said else 'and said nothing'}"}
+        said = tuple(done.stderr.strip().splitlines())
+        return {"error": judge(Evidence(exit_code=done.returncode, log=said)).detail[:300]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,9 @@ def test_row_34_a_hung_trainer_is_ended_once_and_goes_on(house: House) -> None:
     # Where it stood is in its log, so that a person finds the cause.
     log = box.trainer_log(job)
     assert "most recent call first" in log and "in before_step" in log
+    (hung,) = [event.text for event in done.history if str(event.reason) == "hung"]
+    assert hung.startswith("no step for ") and "it stood in before_step (faults.py:" in hung
+    assert "in before_step" in (box.run_dir(job) / "stacks-1.txt").read_text()
 
 
 def test_row_34_a_second_hang_is_the_end_but_one_that_compiles_may_be_silent_for_longer(house: House) -> None:

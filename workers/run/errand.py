@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pi0q.jobs.phrases import signal_name
 from pi0q.workers.network import Route
 from pi0q.workers.run.fetches import Fetch
 
@@ -72,7 +73,11 @@ def send(
         child.stdin.close()
         yield from _heard(child.stdout.fileno(), stall_seconds)
         if child.wait() != 0:
-            how = f"was ended by signal {-child.returncode}" if child.returncode < 0 else "broke off: see runner.log"
+            how = (
+                f"was ended by {signal_name(-child.returncode)}"
+                if child.returncode < 0
+                else "broke off: see runner.log"
+            )
             raise Ended(f"the download {how}")
     finally:
         # Also when the one who listens has heard enough.
