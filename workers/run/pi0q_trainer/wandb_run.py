@@ -17,6 +17,8 @@ BEGIN_S = 30.0
 DELETED = "previously created and deleted"
 #: how often this trainer was begun anew for WandB's sake
 TRIES, MOST_TRIES = "PI0Q_WANDB_TRIES", 3
+#: as this process was started: LeRobot refuses to start with what accelerate adds
+ENVIRONMENT = dict(os.environ)
 
 
 def begin(make: Callable[[Any], Any], cfg: Any) -> Any:
@@ -45,11 +47,10 @@ def begin(make: Callable[[Any], Any], cfg: Any) -> Any:
 def begin_anew(why: str, run_id: str) -> NoReturn:
     """Put this program in its own place, with other flags for WandB."""
     tries = int(os.environ.get(TRIES) or 0) + 1
-    os.environ[TRIES] = str(tries)
     flags = changed(sys.orig_argv[1:], why, run_id, tries)
     said = " ".join(why.split())[:300]
     print(f"pi0q: WandB failed ({said}); the trainer begins anew with {' '.join(flags[-2:])}", flush=True)
-    os.execv(sys.executable, [sys.executable, *flags])
+    os.execve(sys.executable, [sys.executable, *flags], {**ENVIRONMENT, TRIES: str(tries)})
 
 
 def changed(argv: Sequence[str], why: str, run_id: str, tries: int) -> list[str]:

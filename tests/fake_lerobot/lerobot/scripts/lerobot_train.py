@@ -234,6 +234,9 @@ def show_bar(done: int, total: int) -> None:
 
 
 def train() -> None:
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        raise ValueError("configure accelerate by lerobot-train's own flags")
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # as accelerate does
     cfg = configs.parse(sys.argv[1:])
     cfg.validate()
     init_logging()
