@@ -27,6 +27,9 @@ LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated
           "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds",
           "eta_seconds", "checkpoint", "copied", "copy_detail", "wandb_url", "wandb_dir", "wish", "held", "needs",
           "push", "wandb_sync", "copy")  # fmt: skip
+#: And what a box judges a waiting job by.
+JUDGED = ("fruitless", "queued_ms", "rest_seconds", "boot", "spec", "pins", "preflight", "disk_plan", "lerobot",
+          "continues", "kept_steps")  # fmt: skip
 #: The times of the default lease.
 DEFAULT = timing(600.0, 0.8)
 
@@ -50,26 +53,13 @@ class Records:
         self.prefix = prefix
 
     def waiting(self, depth: int = SCAN_DEPTH) -> list[Record]:
-        """The jobs next in the queue, most urgent and oldest first, each with its needs but without its spec."""
+        """The jobs next in the queue, most urgent and oldest first, each with what a box judges it by."""
         pipe = self.client.pipeline(transaction=False)
         for key in message.QUEUE_KEYS:
             pipe.lrange(self.prefix + key, -depth, -1)
         found = [message.job_of(raw) for part in pipe.execute() for raw in reversed(part)]
         ids = dict.fromkeys(job_id for job_id in found if job_id)
-        return self._records(
-            ids,
-            extra=(
-                "fruitless",
-                "queued_ms",
-                "rest_seconds",
-                "boot",
-                "spec",
-                "pins",
-                "preflight",
-                "disk_plan",
-                "lerobot",
-            ),
-        )
+        return self._records(ids, extra=JUDGED)
 
     def raw(self, job_id: str) -> dict[str, str]:
         """A job's record as it lies on the server, for the ledger of the box that owns it; empty if there is none."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pi0q.jobs.disk import gib
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
@@ -101,7 +102,7 @@ def judge(
     if host.system.free_mib < system_reserve_mib:
         cure = f": {system_cure}" if system_cure else ""
         shortfalls.append(
-            f"system disk: {_gib(host.system.free_mib)} free, {_gib(system_reserve_mib)} must stay free{cure}"
+            f"system disk: {gib(host.system.free_mib)} free, {gib(system_reserve_mib)} must stay free{cure}"
         )
     if shortfalls:
         return Misfit(shortfalls=tuple(shortfalls), disk_lacks_mib=lacking if shortfalls == [lack] else 0)
@@ -171,19 +172,19 @@ def choose(count: int, vram_mib: int, host: Host, available: Mapping[str, int]) 
     left = max(0, available[best.uuid])
     promised = _promised(left, best.free_mib)
     return (), [
-        f"VRAM: needs {_gib(vram_mib)} on {count} GPU{'s' * (count > 1)}, {len(fitting)} have it; "
-        f"the best has {_gib(left)} of {_gib(best.total_mib)} free{promised}"
+        f"VRAM: needs {gib(vram_mib)} on {count} GPU{'s' * (count > 1)}, {len(fitting)} have it; "
+        f"the best has {gib(left)} of {gib(best.total_mib)} free{promised}"
     ]
 
 
 def _disk_lack(needed: int, free: int, place: Disk, spare: Sequence[Item]) -> str:
     """What the data disk lacks, and what its caches could give."""
     promised = _promised(free, place.free_mib)
-    told = f"disk: needs {_gib(needed)}, {_gib(max(0, free))} free on {place.path}{promised}"
+    told = f"disk: needs {gib(needed)}, {gib(max(0, free))} free on {place.path}{promised}"
     if not spare:
         return told
     goes = "goes" if len(spare) == 1 else "go"
-    return f"{told} and {_gib(sum(item.mib for item in spare))} more if {words(spare)} {goes}"
+    return f"{told} and {gib(sum(item.mib for item in spare))} more if {words(spare)} {goes}"
 
 
 def due(promised: Mapping[str, int], using: Mapping[str, Record], field: str) -> int:
@@ -198,8 +199,4 @@ def _inodes(place: Disk) -> list[str]:
 
 
 def _promised(left: int, measured: int) -> str:
-    return f" ({_gib(measured - left)} more are promised to running jobs)" if left < measured else ""
-
-
-def _gib(mib: int) -> str:
-    return f"{mib / 1024:.1f} GiB"
+    return f" ({gib(measured - left)} more are promised to running jobs)" if left < measured else ""

@@ -78,6 +78,7 @@ class Stock:
             spec,
             sizes=sizes,
             saved_bytes=known or None,
+            pinned=len(job.kept_steps),
             resuming=bool(saved),
             here=here,
             at_least_mib=int(free.get(self.box) or 0) if isinstance(free, Mapping) else 0,

@@ -632,3 +632,12 @@ def test_a_wandb_run_that_gave_way_to_another_is_kept_in_the_history(hands: Hand
     assert (known.wandb_run_id, len(known.history)) == ("pi0q-a.2", before + 1)
     told = "https://wandb.ai/e/p/runs/pi0q-a was deleted at WandB: it goes on as pi0q-a.2"
     assert known.history[-1].text == told
+
+
+def test_a_waiting_job_comes_with_all_that_a_box_judges_it_by(store: Store, hands: Hands) -> None:
+    job = hands.submit(continues="b" * 12, kept_steps=[10], disk_plan={"checkpoint_mib": 5}, lerobot="0.6.1")
+    (waiting,) = store.waiting()
+    known = store.get(job)
+    told = ("continues", "kept_steps", "disk_plan", "lerobot", "pins", "preflight", "needs", "spec", "queued_ms")
+    assert [getattr(waiting, name) for name in told] == [getattr(known, name) for name in told]
+    assert (waiting.continues, waiting.kept_steps) == ("b" * 12, (10,))

@@ -116,6 +116,12 @@ def test_what_any_box_heard_of_the_hub_is_right_here_too(stock: Stock) -> None:
     assert found["base"].why == "the usual size for pi0"
 
 
+def test_what_its_user_keeps_wants_room_too(stock: Stock) -> None:
+    saved = Saved(step=30, path="", manifest="", bytes=100 * MIB)
+    plain, pinned = (stock.plan(job(checkpoint=saved, kept_steps=steps), SPEC).mib for steps in ((), (10, 20)))
+    assert pinned - plain == 200
+
+
 def test_a_box_whose_disk_ran_full_asks_for_more_than_it_had(stock: Stock) -> None:
     held: dict[str, Any] = {"checkpoint_mib": 50, "free": {"box-a": 900_000}}
     assert stock.plan(job(disk_plan=held), SPEC).lacks_mib == 900_000
