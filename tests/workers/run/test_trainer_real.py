@@ -152,7 +152,7 @@ def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
     stopped = Run(place, "stopped", [*flags, f"--output_dir={place / 'stopped'}"])
     try:
         signal_after(stopped, "step", 2, signal.SIGUSR1)
-        signal_after(stopped, "saved", 3, signal.SIGTERM)
+        signal_after(stopped, "saved", 2, signal.SIGTERM)
     except AssertionError:
         whole.kill()
         raise
