@@ -26,7 +26,7 @@ SUBSCRIBE_SECONDS = 5.0
 LISTED = ("id", "name", "state", "priority", "submitter", "created_ms", "updated_ms", "started_ms", "ended_ms",
           "reason", "detail", "epoch", "attempt", "box", "phase", "step", "steps", "loss", "step_seconds",
           "eta_seconds", "checkpoint", "copied", "copy_detail", "wandb_url", "wandb_dir", "wish", "held", "needs",
-          "push", "wandb_sync", "copy")  # fmt: skip
+          "push", "wandb_sync", "copy", "evidence")  # fmt: skip
 #: And what a box judges a waiting job by.
 JUDGED = ("fruitless", "queued_ms", "rest_seconds", "boot", "spec", "pins", "preflight", "disk_plan", "lerobot",
           "continues", "kept_steps")  # fmt: skip

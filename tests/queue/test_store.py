@@ -641,3 +641,13 @@ def test_a_waiting_job_comes_with_all_that_a_box_judges_it_by(store: Store, hand
     told = ("continues", "kept_steps", "disk_plan", "lerobot", "pins", "preflight", "needs", "spec", "queued_ms")
     assert [getattr(waiting, name) for name in told] == [getattr(known, name) for name in told]
     assert (waiting.continues, waiting.kept_steps) == ("b" * 12, (10,))
+
+
+def test_what_was_seen_of_an_end_is_known_of_every_listed_job(store: Store, hands: Hands) -> None:
+    """A restarted Flower, and `pi0q ls --json`, tell the cure of the case as `pi0q show` does."""
+    job = hands.submit()
+    epoch = hands.run(job)
+    found = {"reason": "cuda_out_of_memory", "cure": "In the file: batch_size: 16 (is 32)."}
+    last = ended(store.get(job), epoch, Reason.CUDA_OUT_OF_MEMORY, "CUDA out of memory", evidence=found)
+    store.move(job, last)
+    assert [listed.cure for listed in store.page().jobs] == [found["cure"]] == [store.get(job).cure]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from pi0q.jobs import diagnosis, symptoms
 from pi0q.jobs.diagnosis import Diagnosis
-from pi0q.jobs.evidence import Evidence, Memory
+from pi0q.jobs.evidence import Evidence, GpuState, Memory
 from pi0q.workers.run import memory
 from pi0q.workers.run.gpus import Gpus
 from pi0q.workers.run.progress import Progress
@@ -20,6 +21,8 @@ MIB = 1024 * 1024
 SHM = Path("/dev/shm")
 #: Seconds between two looks at the memory.
 LOOK_SECONDS = 1.0
+#: Seconds that a driver has to say how its cards are.
+DRIVER_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +100,20 @@ class Witness:
             shm_free_mib=self._shm_free,
             disk_free_mib=_free_mib(self.data),
             disk_free_inodes=_free_inodes(self.data),
-            gpus=self.gpus.states() if failed else (),
+            gpus=self._gpus() if failed else (),
             vram_peak_mib=known.get("vram_peak_mib"),
             train=train,
             lerobot=lerobot,
         )
+
+    def _gpus(self) -> tuple[GpuState, ...]:
+        """The cards' states; one whose driver never answers is as good as lost, and must not hold up the last word."""
+        told: list[tuple[GpuState, ...]] = []
+        asking = threading.Thread(target=lambda: told.append(self.gpus.states()), daemon=True)
+        asking.start()
+        asking.join(DRIVER_SECONDS)
+        silent = (GpuState(uuid=uuid, lost="its driver does not answer") for uuid in self.gpus.uuids)
+        return told[0] if told else tuple(silent)
 
     def close(self) -> None:
         """Stops listening to the driver."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 from pi0q.jobs.outcome import Reason
 from pi0q.workers.run import hang, process
+from pi0q.workers.run import witness as witnesses
 from pi0q.workers.run.gpus import Gpus
 from pi0q.workers.run.log import RECENT, Log
 from pi0q.workers.run.memory import Group
@@ -86,6 +90,17 @@ def test_it_has_the_trainers_words_and_the_disks_room(tmp_path: Path) -> None:
     )
     assert seen.disk_free_mib and seen.log == ("Traceback", "ValueError: x")
     witness.close()
+
+
+def test_a_driver_that_never_answers_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+    gpus = Gpus([], nvml=None)
+    gpus.uuids = ["GPU-a"]
+    monkeypatch.setattr(gpus, "states", lambda: asked.wait(60))
+    monkeypatch.setattr(witnesses, "DRIVER_SECONDS", 0.05)
+    found = Witness(uuids=[], data=tmp_path, groups=[], gpus=gpus).judge(words(-9), train={}, lerobot="")
+    asked.set()
+    assert found.reason is Reason.GPU_LOST and "its driver does not answer" in found.detail
 
 
 def test_the_log_keeps_its_last_lines_at_hand(tmp_path: Path) -> None:
