@@ -99,13 +99,11 @@ class Outcome:
 OUTCOMES: dict[Reason, Outcome] = {
     Reason.FINISHED: Outcome(next=Next.DONE, cure="The training reached its last step."),
     Reason.CANCELLED_BY_USER: Outcome(next=Next.DONE, cure="Someone cancelled it."),
-    Reason.SPEC_REFUSED: Outcome(
-        next=Next.FAIL, cure="The trainer refuses these flags: mend the file and submit it again."
-    ),
+    Reason.SPEC_REFUSED: Outcome(next=Next.FAIL, cure="The trainer refuses these flags: mend the file and try again."),
     Reason.NEEDS_ACCESS: Outcome(
         next=Next.FAIL,
         cure="The Hub refuses this box's token: accept the repository's terms on its page, "
-        "run `hf auth login` on the box, then submit again.",
+        "run `hf auth login` on the box, then try again.",
     ),
     Reason.NOT_ON_HUB: Outcome(
         next=Next.FAIL, cure="The Hub has no such repository or revision: check the name in the file."
@@ -136,30 +134,30 @@ OUTCOMES: dict[Reason, Outcome] = {
     Reason.WANDB_REFUSED: Outcome(
         next=Next.FAIL,
         cure="WandB refuses this box: run `wandb login` there, or set `wandb: {enable: false}` in the file, "
-        "then submit again.",
+        "then try again.",
     ),
     Reason.DATASET_MISSING: Outcome(
         next=Next.FAIL,
         cure="The dataset is not where the file says: check dataset.repo_id and dataset.root (looked for below "
-        "PI0Q_DATASET_ROOTS on the box), then submit again.",
+        "PI0Q_DATASET_ROOTS on the box), then try again.",
     ),
     Reason.DATASET_FORMAT: Outcome(
         next=Next.FAIL,
         cure="The dataset's format is not that of the box's LeRobot: convert the dataset, or use the LeRobot that "
-        "wrote it, then submit again.",
+        "wrote it, then try again.",
     ),
     Reason.DATASET_DAMAGED: Outcome(
         next=Next.FAIL,
         cure="A file of the dataset can't be read: if it came from the Hub, `pi0q cache rm REPOSITORY` on the box and "
-        "submit again; if it is wrong there too, it must be recorded or uploaded anew.",
+        "try again; if it is wrong there too, it must be recorded or uploaded anew.",
     ),
     Reason.WEIGHTS_DAMAGED: Outcome(
         next=Next.FAIL,
-        cure="The weights it starts from can't be read: `pi0q cache rm REPOSITORY` on the box, then submit again.",
+        cure="The weights it starts from can't be read: `pi0q cache rm REPOSITORY` on the box, then try again.",
     ),
     Reason.COMPILE_FAILED: Outcome(
         next=Next.FAIL,
-        cure="This model can't be compiled on this GPU: set policy.compile_model: false and submit again.",
+        cure="This model can't be compiled on this GPU: set policy.compile_model: false and try again.",
     ),
     Reason.SHM_FULL: Outcome(
         next=Next.FAIL,

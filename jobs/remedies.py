@@ -54,7 +54,7 @@ def _refused(evidence: Evidence) -> Words:
     flag = re.search(r"unrecognized arguments: (.+)|argument --(\S+?):|`([\w.]+)`", text_of(evidence))
     name = next((part for part in flag.groups() if part), "") if flag else ""
     at = f" (it is about {short(name)})" if name else ""
-    return "", f"LeRobot {evidence.lerobot} refuses this job's flags{at}: mend the file and submit it again."
+    return "", f"LeRobot {evidence.lerobot} refuses this job's flags{at}: mend the file and try again."
 
 
 def _denied(evidence: Evidence) -> Words:
@@ -63,8 +63,7 @@ def _denied(evidence: Evidence) -> Words:
     if not repo:
         return "", ""
     return f"the Hub does not give {repo} to this box: {plain(evidence)}", (
-        f"Accept its terms on {page} with the account whose token the box has (`hf auth login` there), then submit it "
-        "again."
+        f"Accept its terms on {page} with the account whose token the box has (`hf auth login` there), then try again."
     )
 
 
@@ -74,7 +73,7 @@ def _absent(evidence: Evidence) -> Words:
         return "", ""
     return f"the Hub has no {repo} that this box may see: {plain(evidence)}", (
         f"Check the name in the file: is {page} there? If it is private, `hf auth login` on the box with an account "
-        "that may read it; then submit again."
+        "that may read it; then try again."
     )
 
 
@@ -197,7 +196,7 @@ def _format(evidence: Evidence) -> Words:
     if "tagged" in text:
         return f"{repo} has no version tag on the Hub, so LeRobot does not read it", (
             f"Tag it once: python -c \"from huggingface_hub import HfApi; HfApi().create_tag('{repo}', tag='v3.0', "
-            "repo_type='dataset')\"; then submit again."
+            "repo_type='dataset')\"; then try again."
         )
     converter = f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id={repo}"
     if version == "2.0" or "NotImplementedError" in evidence.spoken()[0]:
@@ -206,7 +205,7 @@ def _format(evidence: Evidence) -> Words:
             "lerobot.datasets.v21.convert_dataset_v20_to_v21 --repo-id=" + f"{repo}`; then `{converter}`."
         )
     return f"{repo} has the old format v{version or '2.1'}, LeRobot {evidence.lerobot} reads v3.0", (
-        f"Convert it once: `{converter}` (the box's trainer environment has it), then submit again."
+        f"Convert it once: `{converter}` (the box's trainer environment has it), then try again."
     )
 
 
@@ -216,7 +215,7 @@ def _missing(evidence: Evidence) -> Words:
         return "", ""
     told = f"{repo} is not whole in {root}: LeRobot wanted to fetch the rest ({plain(evidence)})"
     return told, "See that dataset.root names the right directory and that it has meta/, data/ and videos/, and that " \
-                 "dataset.episodes are among its episodes; then submit again."  # fmt: skip
+                 "dataset.episodes are among its episodes; then try again."  # fmt: skip
 
 
 def _nan(evidence: Evidence) -> Words:
@@ -262,11 +261,11 @@ def _broken(evidence: Evidence) -> Words:
         return "", (
             "LeRobot wants another transformers for this policy: 0.6.1 wants 5.4 to 5.5 "
             "(`pip install 'lerobot[pi]==0.6.1'` in the box's trainer environment), 0.4 its patched one. "
-            "Then submit again."
+            "Then try again."
         )
     missing = re.search(r"No module named '([\w.]+)'", text)
     if missing:
-        return "", f"The box's trainer environment lacks {missing[1]}: install it there, then submit again."
+        return "", f"The box's trainer environment lacks {missing[1]}: install it there, then try again."
     return "", ""
 
 
