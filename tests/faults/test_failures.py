@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -155,30 +156,34 @@ def settings(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return replace(chosen, box="box-a")
 
 
-def runner(settings: Settings, store: Store, job: str, box: str) -> Runner:
+def run(settings: Settings, store: Store, job: str, box: str) -> None:
+    """The whole run, in this process."""
     store.announce_box(box, box, {"status": "ready"}, timing=settings.timing)
     answer = store.claim(job, box=box, boot="1", lease_seconds=600, promises=[], gpus=["GPU-a"], text="claimed")
     assert isinstance(answer, Claimed)
     order = Order(job_id=job, epoch=answer.epoch, python=sys.executable, lerobot="0.6.1", box=box)
-    return Runner(order, replace(settings, box=box, home=settings.home.parent / box), store)
+    runner = Runner(order, replace(settings, box=box, home=settings.home.parent / box), store)
+    runner.run()
+    runner.reporter.join()
 
 
 def test_row_32_a_gpu_that_falls_off_the_bus_drains_its_box_and_the_job_moves_on(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Each box has a disk of its own; on one and the same a new runner ends the one before it, which is this process.
     for box in ("box-a", "box-b"):
-        (settings.home.parent / box).symlink_to(settings.home)
+        shutil.copytree(settings.home, settings.home.parent / box)
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(79))
     monkeypatch.setenv("FAKE_FAULT", "error@3")
     job = str(put(store, parse(JOB, filename="job.yaml"))["id"])
-    runner(settings, store, job, "box-a").run()
+    run(settings, store, job, "box-a")
     record = store.get(job)
     assert (record.state, str(record.reason), record.attempt) == (State.QUEUED, "gpu_lost", 0), "no attempt is used up"
     assert record.detail == "the GPU broke down after step 2: NVIDIA H100 GPU-a: Xid 79"
     (drained,) = [known for known in store.boxes() if known["name"] == "box-a"]
     assert drained["drain"] == "drain" and "Xid 79" in drained["drain_text"] and "restart" in drained["drain_text"]
     monkeypatch.delenv("FAKE_FAULT")
-    runner(settings, store, job, "box-b").run()
+    run(settings, store, job, "box-b")
     done = store.get(job)
     assert (done.state, done.step, done.box) == (State.SUCCEEDED, 6, "box-b")
     assert "drain" not in [known.get("drain") for known in store.boxes() if known["name"] == "box-b"]
@@ -191,7 +196,7 @@ def test_row_32_an_error_of_the_program_on_a_card_that_is_well_drains_nothing(
     monkeypatch.setenv("FAKE_FAULT", "error@3")
     job = str(put(store, parse(JOB, filename="job.yaml"))["id"])
     (settings.home.parent / "box-a").symlink_to(settings.home)
-    runner(settings, store, job, "box-a").run()
+    run(settings, store, job, "box-a")
     record = store.get(job)
     assert (str(record.reason), record.attempt) == ("trainer_failed", 1)
     assert [known.get("drain") or "" for known in store.boxes()] == [""]

@@ -17,7 +17,7 @@ BREATH = 1.5
 #: Seconds after which a call that no fault held up shows that the machine had no time for it.
 SLOW = 0.4
 #: What ends a training by hitting a process of the job.
-HITS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "cancel"}
+HITS = {"kill_trainer", "kill_runner", "kill_both", "term_runner", "cancel", "hold_job"}
 #: What ends every training of a box.
 ENDS_BOX = {"crash", "clock", "drain_now"}
 #: What keeps a box from its server, and what keeps all boxes.
@@ -275,7 +275,7 @@ def _reached(life: Life) -> int:
 def _ends(fault: Happened, life: Life, until: float) -> bool:
     hit = (fault.kind in HITS and fault.job == life.job) or (fault.kind in ENDS_BOX and fault.box == life.box)
     # A wish that came before the trainer did is carried out on it as well.
-    return hit and fault.t0 <= until and (fault.kind == "cancel" or fault.t1 >= life.begin - 1.0)
+    return hit and fault.t0 <= until and (fault.kind in ("cancel", "hold_job") or fault.t1 >= life.begin - 1.0)
 
 
 def _was_away(history: History, life: Life, until: float) -> bool:

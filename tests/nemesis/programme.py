@@ -53,13 +53,15 @@ ELSEWHERE = {
     "restore_server": (3, False, "the server comes back with its data of {note} s before"),
     "promote": (3, False, "the server dies and its replica takes its place"),
     "cancel": (4, False, "job {job} is cancelled"),
+    "hold_job": (4, True, "job {job} is held for {seconds:.1f} s"),
+    "save": (4, False, "a save of job {job} is wished for"),
     "lose_message": (5, False, "job {job}'s message is deleted"),
     "double_message": (3, False, "job {job}'s message comes twice"),
     "junk": (2, False, "rubbish lies in the queue and in {box}'s own"),
 }
 KINDS = ON_BOX | ELSEWHERE
 #: A fault of these never lasts beyond the fence: a worker or box that is away for longer is another story.
-BRIEF = {"drain", "drain_now"}
+BRIEF = {"drain", "drain_now", "hold_job"}
 #: The trainer of such a run has no one who could stop it; another box begins after the lease and the wait for this one.
 ALONE = (LEASE + 4.5, LEASE + 6.0)
 #: What a fault may wait for besides its time: something that a job comes to.

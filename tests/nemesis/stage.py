@@ -408,6 +408,12 @@ class Round:
         keys = [prefix + key for key in (*message.QUEUE_KEYS, message.box_key(owner))]
         if fault.kind == "cancel":
             store.cancel(job, text="nemesis wishes so")
+        elif fault.kind == "save":
+            store.save(job, text="nemesis wishes so")
+        elif fault.kind == "hold_job":
+            store.hold(job, text="by nemesis")
+            held = Happened(kind=fault.kind, t0=0.0, t1=0.0, box=owner, job=job)
+            return self._lasts(fault, held, lambda: self._release(job))
         elif raw is None:
             return None
         elif fault.kind == "lose_message":
@@ -440,6 +446,12 @@ class Round:
                 self.house.store.drain(box.name, "", text="nemesis")
                 return
 
+    def _release(self, job: str) -> None:
+        for _ in range(3):
+            with contextlib.suppress(redis.RedisError, Pi0qError):
+                self.house.store.release(job)
+                return
+
     def _restart(self, box: Box) -> None:
         if box.worker.poll() is None:
             # It was told to stop and takes its time.
@@ -468,6 +480,9 @@ class Round:
         for box in self.stage.boxes.values():
             # Also one that was not drained in this round: older data may say so again.
             self._undrain(box)
+        for known in self.known.values():
+            # Likewise older data may hold it again.
+            self._release(known.id)
         self.history.healed = time.monotonic()
 
     def _await_the_end(self) -> None:
