@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -29,6 +30,14 @@ PI0Q = (sys.executable, "-m", "pi0q.queue.cli")
 PATIENCE = 30.0
 #: What a caller's shell may have set and a test must not see.
 FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background of a shell has them deaf to Ctrl-C, and so all that they start."""
+    if threading.current_thread() is threading.main_thread():
+        for sig, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+            if signal.getsignal(sig) is signal.SIG_IGN:
+                signal.signal(sig, usual)
 
 
 @pytest.fixture(scope="session")
