@@ -65,7 +65,7 @@ def test_room_is_made_after_the_claim_and_the_history_says_so(box: Box, store: S
     record = store.get(job)
     assert record.state is State.CLAIMED
     claimed, made = record.history[-2:]
-    assert claimed.text.endswith("0.0 GiB free on /data and 0.0 GiB more if the cache of you/old goes")
+    assert claimed.text.endswith("40 MiB free on /data and 30 MiB more if the cache of you/old goes")
     assert made.text.startswith("made room: removed the cache of you/old (0.0 GiB, last used ")
     assert (str(made.state), made.epoch, made.box) == ("claimed", 1, "box-a")
     assert names(box.settings) == {"you/new"}

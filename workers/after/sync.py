@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import psutil
 
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.spec import Spec
@@ -170,8 +171,9 @@ def _run(desk: Desk, argv: list[str], path: Path) -> tuple[str, str]:
     with log.open("wb") as out:
         child = subprocess.Popen(
             [argv[0], "-c", WITH_US, *argv[1:]], env=env(os.environ, desk.settings) | {"WANDB_DIR": str(scratch)},
-            cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
+        # In the worker's own session: what left it is taken for what a dead runner left behind, and ended.
         try:
             while child.poll() is None:
                 if desk.stopping.is_set():
@@ -180,14 +182,22 @@ def _run(desk: Desk, argv: list[str], path: Path) -> tuple[str, str]:
                     raise Later(f"`wandb sync` of {path.name} did not end")
                 time.sleep(LOOK_SECONDS)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            _end(child)
     lines = [line for own in scratch.rglob("debug-cli.*.log") for line in own.read_text(errors="replace").splitlines()]
     errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
     if child.returncode:
         errors.append(f"it ended with {child.returncode}: {_last_line(log.read_text(errors='replace'))}")
     return log.read_text(errors="replace"), "\n".join(errors)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """The command and all that it started."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(child.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+    child.kill()
+    child.wait()
 
 
 def env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
