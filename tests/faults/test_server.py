@@ -46,8 +46,11 @@ def test_row_06_the_lost_second_had_the_claim_in_it_and_the_ledger_is_replayed(f
     frail.server.kill()
     with log.open("ab") as file:
         file.truncate(kept)
+    # Nobody tells it before we have looked.
+    box.freeze()
     frail.server.restart()
     assert frail.store.raw(job)["state"] == "queued"
+    box.thaw()
     done = frail.until(job, lambda record: record.state is State.RUNNING)
     assert (done.epoch, done.box) == (1, "box-a")
     done = went_on(frail, box, job, lives=1, resumed_at=0, steps=150)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import psutil
+
+from tests.conftest import PATIENCE
 
 #: A runner in little: its child leaves session and environment, has a child itself, and loses its parent.
 RUNNER = """
@@ -55,9 +58,12 @@ def test_orphans_die_with_all_below_them_and_no_one_else_does() -> None:
             assert end() == set(), "its runner lives"
             psutil.Process(runner).kill()
             killed = set[int]()
-            while killed != {child, grandchild}:
+            until = time.monotonic() + PATIENCE
+            # One that a busy machine takes long to bury is told by no answer; it is gone all the same.
+            while psutil.pid_exists(child) or psutil.pid_exists(grandchild):
                 killed |= end()
-            assert not psutil.pid_exists(child) and not psutil.pid_exists(grandchild)
+                assert time.monotonic() < until, "they live"
+            assert killed <= {child, grandchild}
             assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in (stranger, helper, idle))
             assert not psutil.pid_exists(runner), "it is buried"
         finally:
