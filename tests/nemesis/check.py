@@ -74,7 +74,8 @@ def one_end(history: History, known: Known) -> Iterator[str]:
             yield "was accepted and is not there any more"
         return
     if known.state not in ENDED:
-        yield f"did not end: {known.state}, {' '.join(known.history[-6:])}"
+        lives = "; ".join(how_far(history, life) for life in history.lives if life.job == known.id)
+        yield f"did not end: {known.state}, {' '.join(known.history[-6:])}; {lives or 'it was never run'}"
         return
     ends = accepted_ends(history, known.id)
     back = rollbacks(history)
@@ -86,6 +87,12 @@ def one_end(history: History, known: Known) -> Iterator[str]:
     if not back and sum(entry.split(":")[0] in ENDED for entry in known.history) != 1:
         yield f"ended more than once or never in its own history: {' '.join(known.history)}"
     yield from unfit_end(history, known)
+
+
+def how_far(history: History, life: Life) -> str:
+    """Where a trainer stood when all was over, for whoever must find out why."""
+    sealed = max((seal.step for seal in history.sealed if (seal.job, seal.box) == (life.job, life.box)), default=None)
+    return f"epoch {life.epoch} on {life.box}: step {life.last}, done {life.done}, vouched for {sealed}"
 
 
 def unfit_end(history: History, known: Known) -> Iterator[str]:

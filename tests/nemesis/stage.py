@@ -29,8 +29,10 @@ from tests.rig.house import Box, House, gone, resume, wait
 from tests.rig.server import Server
 
 WITNESS = Path(__file__).parent / "witness"
-#: Seconds in which all jobs must have ended once everything is well again.
+#: Seconds that jobs may come no further once everything is well again, until they have ended.
 LIMIT = 60.0
+#: What a job that comes further lets be written.
+PROGRESS = {"begin", "stepping", "saving", "manifest", "done"}
 #: Seconds in which all that an ended job held must be gone.
 TIDY = 20.0
 #: Seconds that a fault waits for its moment before it is left out.
@@ -121,6 +123,7 @@ class Round:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._asked = 0.0
+        self._progressed = 0.0
         self._waiting = [fault for fault in programme.faults if fault.moment]
         #: Faults that last, and what ends each of them.
         self._lasting: dict[str, Happened] = {}
@@ -184,6 +187,8 @@ class Round:
 
     def _note(self, box: str, record: dict[str, Any]) -> None:
         kind, job, at = record["e"], record.get("job", ""), record["t"]
+        if kind in PROGRESS:
+            self._progressed = max(self._progressed, at)
         if kind == "begin":
             if job in self.lives:
                 self.moments.setdefault((job, "resumed"), (at, box))
@@ -486,13 +491,14 @@ class Round:
         self.history.healed = time.monotonic()
 
     def _await_the_end(self) -> None:
-        give_up = time.monotonic() + LIMIT
         for known in self.known.values():
             # A server with older data may have forgotten that it ended, and boxes that knew may have been away.
             if known.ended is not None and self._state(known) not in ENDED:
                 known.ended = None
-        while time.monotonic() < give_up and not all(map(self._ended, self.known.values())):
+        while not all(map(self._ended, self.known.values())):
             self._look()
+            if time.monotonic() > max(self.history.healed, self._progressed) + LIMIT:
+                break
             time.sleep(0.05)
         self.history.ended = time.monotonic()
         for known in self.known.values():

@@ -316,7 +316,8 @@ def test_an_emptied_server_gets_all_back_that_boxes_know(life: Life, store: Stor
     store.client.flushall()
     beat(store)
     assert [restore(store, *ledger) for ledger in ledgers] == [True, True]
-    assert [job.name for job in store.page().jobs] == ["first", "second"]
+    # Both of one millisecond: only the lost server knew which came first.
+    assert sorted(job.name for job in store.page().jobs) == ["first", "second"]
 
 
 def test_a_run_that_lives_is_not_ended_because_its_server_was_emptied(store: Store, hands: Hands) -> None:

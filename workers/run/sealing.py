@@ -39,7 +39,7 @@ class Sealing:
         self.checkpoints, self.epoch, self.keep = checkpoints, epoch, keep
         self.lease, self.log, self.sealed, self.show, self.demand = lease, log, sealed, show, demand
         self.over, self.copies = over, copies
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing", initializer=saves.give_way)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealing")
 
     def add(self, step: int, path: Path) -> None:
         """The trainer finished this one."""
