@@ -30,6 +30,7 @@ OLDEST = (6, 2)
 START_SECONDS = 15.0
 #: Seconds between SIGTERM, on which the server flushes its data, and SIGKILL.
 STOP_SECONDS = 20.0
+ASK_AGAIN_SECONDS = 1.0
 #: Seconds that a start waits for an earlier server to let go of the data.
 LOCK_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -158,7 +159,8 @@ class Server:
 
     def stop(self) -> None:
         """Ends it; what it holds stays on disk."""
-        end(self.process, STOP_SECONDS)
+        # It refuses to end while it writes its first append-only file, and forgets that it was asked.
+        end(self.process, STOP_SECONDS, again=ASK_AGAIN_SECONDS)
 
 
 def start(data: Path, *, port: int, log: Path) -> Server:
@@ -240,11 +242,19 @@ def last_lines(log: Path, count: int = 5) -> list[str]:
     return []
 
 
-def end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """SIGTERM to a child's process group, SIGKILL to what is left after `seconds`."""
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, sig)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+def end(process: subprocess.Popen[bytes], seconds: float, *, again: float | None = None) -> None:
+    """SIGTERM to a child's process group, every `again` seconds if given; SIGKILL to what is left after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while (left := give_up - time.monotonic()) > 0:
+        if _ended(process, signal.SIGTERM, min(left, again or left)):
             return
+    _ended(process, signal.SIGKILL, seconds)
+
+
+def _ended(process: subprocess.Popen[bytes], sig: signal.Signals, seconds: float) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, sig)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return True
+    return False

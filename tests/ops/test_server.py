@@ -67,6 +67,27 @@ def test_what_it_holds_outlives_a_stop_and_a_kill(tmp_path: Path, port: int) -> 
     third.stop()
 
 
+def test_asked_to_end_while_it_writes_its_first_file_it_is_asked_again(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = servers.start(tmp_path / "data", port=port, log=tmp_path / "log")
+    process, asked, killpg = server.process.pid, [], os.killpg
+
+    def watched(pid: int, sig: int) -> None:
+        asked.append((pid, sig))
+        killpg(pid, sig)
+
+    monkeypatch.setattr(os, "killpg", watched)
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("appendonly", "no")
+        client.mset({f"key-{number}": number for number in range(5)})
+        # Writing takes long enough to be met.
+        client.config_set("rdb-key-save-delay", 200_000)
+        client.config_set("appendonly", "yes")
+    server.stop()
+    assert server.process.returncode == 0 and asked == [(process, signal.SIGTERM)] * len(asked) and len(asked) > 1
+
+
 def test_the_password_is_asked_for_and_only_its_owner_can_read_it(server: servers.Server) -> None:
     with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.get("anything")
