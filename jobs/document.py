@@ -75,7 +75,7 @@ def _compose(text: str) -> tuple[yaml.MappingNode | None, list[Fault]]:
     if isinstance(root, yaml.MappingNode):
         return root, []
     what = "is empty" if root is None else "must be a mapping of keys to values (`name: …`, `train: …`)"
-    return None, [Fault(line_of(root), f"the file {what}; `pi0q submit --example` prints one to start from")]
+    return None, [Fault(line_of(root), f"the file {what}; `pi0q import 'lerobot-train …'` makes one of a command line")]
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from pi0q.jobs.outcome import IN_THE_FILE, OUTCOMES, Reason
@@ -166,6 +167,8 @@ class Record:
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in _SAVED:
             shown[name] = vars(saved) if (saved := getattr(self, name)) else None
+        # JSON knows no NaN: a diverged loss.
+        shown |= {name: None for name in _FLOATS if not isfinite(shown[name] or 0.0)}
         shown["gpus"], shown["kept_steps"] = list(self.gpus), list(self.kept_steps)
         shown["history"] = [vars(event) for event in self.history]
         return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import Any
@@ -114,6 +115,10 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Runs the command; what a user can mend is told in words and never as a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may lack a character of a job's name: one of GBK or Latin-1.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return root.main(args, prog_name="pi0q")
     except Pi0qError as error:

@@ -45,7 +45,13 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON value, as `--json` promises."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON that standard output can hold, whatever its encoding."""
+    whole = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(value, indent=indent, ensure_ascii=not whole, default=str)
 
 
 def span(seconds: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -110,5 +109,5 @@ def _as_words(job: Record) -> tuple[str, str]:
 
 
 def _as_json(job: Record) -> tuple[str, str]:
-    line = json.dumps(job.to_json(), ensure_ascii=False, default=vars)
+    line = render.json_text(job.to_json())
     return line, line

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from pi0q.ops import server as servers
+from pi0q.queue import cli
 from pi0q.queue.cli import VERBS
 from pi0q.queue.store import Store
 
-from ..conftest import Command, Hands
+from ..conftest import PI0Q, Command, Hands
 
 READING = [["ls"], ["show", "x"], ["logs", "x"], ["watch", "x"], ["cancel", "x"], ["boxes"]]
 
@@ -141,3 +144,34 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(
         ["sh", "-c", '"$@" | true', "sh", *command], env=env, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "utf-8"])
+def test_a_terminal_may_lack_a_character_of_a_name(encoding: str, env: dict[str, str], hands: Hands) -> None:
+    job = hands.submit("grab_böx_测试")
+
+    def said(*args: str) -> str:
+        there = env | {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+        done = subprocess.run([*PI0Q, *args], env=there, capture_output=True, check=True)
+        return done.stdout.decode(encoding, errors="replace")
+
+    assert all("grab_b" in said(*args) for args in (["ls"], ["show", job], ["why", job]))
+    assert [found["name"] for found in json.loads(said("ls", "--json"))] == ["grab_böx_测试"]
+
+
+def test_what_users_are_told_to_type_can_be_typed() -> None:
+    options = {verb: {name for param in _command(verb).params for name in param.opts} for verb in VERBS}
+    unknown = [
+        f"{path}: {said[0]}"
+        for top in ("jobs", "queue")
+        for path in (Path(cli.__file__).parents[1] / top).rglob("*.py")
+        for said in re.finditer(r"`pi0q (\w+)([^`\n]*)`", path.read_text(encoding="utf-8"))
+        if said[1] not in VERBS or not {*re.findall(r"--[a-z-]+", said[2])} <= options[said[1]]
+    ]
+    assert unknown == []
+
+
+def _command(verb: str) -> click.Command:
+    command = cli.root.get_command(click.Context(cli.root), verb)
+    assert command is not None
+    return command
