@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 
 from pi0q.queue import settings
@@ -18,4 +19,9 @@ def open_store() -> Store:
 
 def user() -> str:
     """Who types the command, user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user may be a number alone.
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"

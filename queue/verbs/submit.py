@@ -6,6 +6,8 @@ import hashlib
 import json
 import secrets
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pi0q.jobs import command, disk, needs
+from pi0q.jobs.document import MAX_BYTES
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
 from pi0q.queue import message, settings
@@ -46,7 +49,7 @@ def submit(files: tuple[str, ...], rehearsal: bool, dry_run: bool, again: bool, 
       pi0q submit grab_box.yaml --rehearsal    prove it in minutes first
       pi0q submit grab_box.yaml --watch
     """
-    specs = [load(file, rehearsal=rehearsal) for file in files]
+    specs = load_all(files, rehearsal=rehearsal)
     chosen = settings.load()
     looking = None
     if not all(spec.train.get("dataset.root") for spec in specs):
@@ -89,10 +92,27 @@ def say(looking: Look | None) -> None:
         click.echo(f"pi0q: {note}", err=True)
 
 
+def load_all(files: Sequence[str], *, rehearsal: bool) -> list[Spec]:
+    """The specs in several files. Raises UsageError with the faults of all of them."""
+    specs, faults = list[Spec](), list[UsageError]()
+    for file in files:
+        try:
+            specs.append(load(file, rehearsal=rehearsal))
+        except UsageError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise UsageError("\n".join(map(str, faults)))
+    return specs
+
+
 def load(file: str, *, rehearsal: bool = False) -> Spec:
     """The spec in a file. Raises SpecError with all its faults, UsageError if there is no such file."""
     try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as source:
+            # One byte more than it may have: `parse` tells that it is too large.
+            raw = source.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
     spec = parse(raw, filename="standard input" if file == "-" else file)
@@ -198,7 +218,7 @@ def show(specs: list[Spec], *, as_json: bool) -> None:
     """What a dry run prints."""
     plans = [plan(spec) for spec in specs]
     if as_json:
-        click.echo(json.dumps(plans if len(plans) > 1 else plans[0], indent=2, ensure_ascii=False))
+        click.echo(json.dumps(plans if len(plans) > 1 else plans[0], indent=2))
         return
     for shown in plans:
         click.echo(f"{shown['name']}: the file is good; nothing was queued.\n\nneeds")

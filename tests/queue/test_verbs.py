@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import pwd
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +23,7 @@ from pi0q.ops import server as servers
 from pi0q.queue import message
 from pi0q.queue.store import Store
 from pi0q.queue.verbs import submit as submits
+from pi0q.queue.verbs.common import user
 from tests import guide
 
 from ..conftest import Command, Hands
@@ -111,6 +115,36 @@ def test_a_server_that_may_drop_jobs_gets_none(call: Command, grab_box: str, tmp
     with redis.Redis.from_url(evicting.url) as client:
         assert client.dbsize() == 0
     evicting.stop()
+
+
+def test_all_faults_of_several_files_are_told_at_once(call: Command, bad: str, grab_box: str, store: Store) -> None:
+    answer = call("submit", bad, grab_box, "none.yaml", "/dev/zero")
+    assert (answer.returncode, answer.stdout, store.page().live) == (2, "", 0)
+    assert "bad.yaml has 2 faults" in answer.stderr and "bad.yaml:5:" in answer.stderr
+    assert "Can't read none.yaml: No such file" in answer.stderr
+    # It has no end, and is not read to it.
+    assert "/dev/zero:1: the file is over 64 KiB" in answer.stderr
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `docker run --user 12345` has it."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert user().startswith(f"{os.getuid()}@")
+
+
+def test_a_diverged_loss_is_no_number_of_json(call: Command, hands: Hands, store: Store) -> None:
+    job = hands.submit()
+    hands.report(job, hands.run(job), step=5, loss=math.nan)
+    assert "nan" in call("ls").stdout
+    for verb in ("ls", "show"):
+        told = json.loads(call(verb, *[job] * (verb == "show"), "--json").stdout, parse_constant=pytest.fail)
+        assert (told if verb == "show" else told[0])["loss"] is None
 
 
 def test_a_bad_file_queues_nothing_and_all_its_faults_are_told(call: Command, bad: str, store: Store) -> None:
