@@ -128,7 +128,7 @@ def _value(name: str, text: str) -> Any:
         if isinstance(kind, Float):
             return float(text)
         value = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, RecursionError, yaml.YAMLError):
         return text
     return value if isinstance(value, (bool, int, float, list, dict)) or value is None else text
 

@@ -184,7 +184,7 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
     for name, text in texts.items():
         try:
             values[name] = READERS[name](text)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             faults.append(f"  {sources[name]}: can't read {name}: {error}")
     if faults:
         raise UsageError("\n".join(["pi0q's settings have faults; nothing was done.", *faults]))
@@ -234,14 +234,14 @@ def _from_up(home: Path) -> str | None:
 
 
 def _from_file(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    if not path.is_file():
-        return {}, {}, []
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, {}, []
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         return {}, {}, [f"  {path}: {error}"]
     known = {f.name for f in fields(Settings)} & set(READERS)

@@ -41,10 +41,10 @@ def import_(command: tuple[str, ...], output: Path | None) -> None:
 
 def _text(given: str) -> str:
     if given == "-":
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode(errors="replace")
     try:
         path = Path(given)
-        return path.read_text(encoding="utf-8") if path.is_file() else given
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else given
     except (OSError, ValueError):
         # Too long for a name: it is the command itself.
         return given

@@ -33,3 +33,11 @@ def test_faults_are_told_and_nothing_is_written(call: Command, tmp_path: Path) -
     said = call("import", f"{LEAST} --stepps=5", "-o", str(made))
     assert said.returncode == 2 and "did you mean steps?" in said.stderr and "Traceback" not in said.stderr
     assert not made.exists()
+
+
+def test_a_script_in_another_encoding_and_one_that_nests_without_end(call: Command, tmp_path: Path) -> None:
+    script = tmp_path / "train.sh"
+    script.write_bytes(f"{LEAST}  # ".encode() + b"caf\xe9\n")
+    assert call("import", str(script)).stdout == FILE
+    said = call("import", f"{LEAST} --steps={'[' * 5000}")
+    assert said.returncode == 2 and "--steps must be" in said.stderr

@@ -194,3 +194,14 @@ def test_autodl_has_a_mirror_that_it_reaches(
     assert load(bare).hf_mirror == ""
     monkeypatch.setattr(settings, "AUTODL_DATA", tmp_path)
     assert load(bare).hf_mirror == "https://hf-mirror.com"
+
+
+def test_a_home_of_nobody_is_told(bare: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="PI0Q_HOME: can't read home"):
+        load(bare | {"PI0Q_HOME": "~no_such_user/pi0q"})
+
+
+def test_a_settings_file_that_may_not_be_read_is_told(bare: dict[str, str]) -> None:
+    """As a directory may not be looked into; too long a name is refused to root as well."""
+    with pytest.raises(UsageError, match="nothing was done"):
+        load(bare, config=Path("/" + "x" * 300))
