@@ -36,6 +36,8 @@ MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "It must be Redis 6.2 or Valkey 7.2, or newer.",
     ),
 )
+#: What redis-py says of a connection that was lost with a question open.
+MIDWAY = ("reading from", "while writing", "writing to", "closed by server")
 OTHERWISE = ("can't be reached: {error}", "Start one with `pi0q up`, or check the address and the tunnel.")
 
 
@@ -93,7 +95,11 @@ def explain(error: RedisError, settings: Settings) -> QueueUnreachable:
         OTHERWISE,
     )
     told = f"The queue's server at {settings.safe_url()} {_origin(settings)} {what.replace('{error}', text)}"
-    return QueueUnreachable(f"{told}\nNothing was changed.\n{cure}")
+    if any(sign in text for sign in MIDWAY):
+        changed = "Whether it still did what was asked is not known: look with `pi0q ls` before you ask again."
+    else:
+        changed = "Nothing was changed."
+    return QueueUnreachable(f"{told}\n{changed}\n{cure}")
 
 
 def _origin(settings: Settings) -> str:
