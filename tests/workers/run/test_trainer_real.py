@@ -23,6 +23,7 @@ from pi0q.workers.after import push
 from pi0q.workers.run import launch, saves
 from pi0q.workers.run.pi0q_trainer import health
 from tests.standin_hub import TOKEN, StandInHub
+from tests.workers.run import nursery
 
 pytestmark = [
     pytest.mark.real,
@@ -32,20 +33,7 @@ pytestmark = [
 ]
 
 PATIENCE = 240.0
-ACT = [
-    "--policy.type=act",
-    "--policy.dim_model=64",
-    "--policy.n_heads=2",
-    "--policy.dim_feedforward=128",
-    "--policy.n_encoder_layers=1",
-    "--policy.n_vae_encoder_layers=1",
-    "--policy.chunk_size=8",
-    "--policy.n_action_steps=8",
-    "--policy.pretrained_backbone_weights=null",
-    "--wandb.enable=true",
-    "--wandb.mode=offline",
-]
-PI0 = ["--policy.type=pi0", "--policy.dtype=bfloat16", "--policy.pretrained_path=lerobot/pi0_base"]
+ACT = [*nursery.ACT, "--wandb.enable=true", "--wandb.mode=offline"]
 
 
 def lerobot() -> tuple[int, ...]:
@@ -233,7 +221,7 @@ def check_wandb(told: list[dict[str, Any]]) -> None:
 )
 def test_rehearsed_pi0_resumes_loss_for_loss(place: Path) -> None:
     standins.make_tokenizer(place / "hf")
-    flags = [*common(place, 6), *PI0, "--save_freq=3", f"--output_dir={place / 'pi0'}"]
+    flags = [*common(place, 6), *nursery.PI0, "--save_freq=3", f"--output_dir={place / 'pi0'}"]
     whole = Run(place, "pi0", flags, PI0Q_REHEARSAL="1")
     assert whole.finish() == 0
     assert 10e6 < whole.events("ready")[0]["params"] < 20e6
