@@ -31,7 +31,7 @@ class Facts:
         """Out of what `meta/info.json` holds, whatever that is: it comes from outside."""
         info = info if isinstance(info, dict) else {}
         features = info.get("features") if isinstance(info.get("features"), dict) else {}
-        pictures = [one for one in features.values() if isinstance(one, dict) and one.get("dtype") in _PICTURES]
+        pictures = [one for one in features.values() if isinstance(one, dict) and str(one.get("dtype")) in _PICTURES]
         episodes = info.get("total_episodes")
         return cls(
             format=str(info.get("codebase_version") or "")[:20],

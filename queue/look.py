@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from pi0q.jobs import dataset
@@ -84,7 +85,8 @@ class Look:
         except urllib.error.HTTPError as refused:
             refused.close()
             return refused.code
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError, HTTPException):
+            # Whoever answers may be no Hub at all: a login page, a broken proxy.
             return 0
 
 

@@ -22,7 +22,11 @@ def test_what_matters_of_a_dataset() -> None:
     assert not Facts.read({**INFO, "features": {"observation.images.top": {"dtype": "image", "shape": [8, 8]}}}).videos
 
 
-@pytest.mark.parametrize("info", [None, [], "", {}, {"features": [1]}, {"features": {"a": 1}, "total_episodes": "x"}])
+@pytest.mark.parametrize(
+    "info",
+    [None, [], "", {}, {"features": [1]}, {"features": {"a": 1}, "total_episodes": "x"},
+     {"features": {"a": {"dtype": ["video"]}}}],
+)  # fmt: skip
 def test_nothing_that_a_dataset_says_is_too_odd(info: object) -> None:
     assert Facts.read(info) == Facts(format="", episodes=None, videos=False, frame_bytes=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -82,6 +83,26 @@ def test_a_hub_that_is_silent_or_ill_holds_nothing_up(
     hub.faults[0].resume.set()
     hub.faults[:] = [Fault(path="/resolve/", status=503)]
     assert submit(call, hub, "", "--again")[::2] == (0, "")
+
+
+@pytest.mark.parametrize("odd", [b"[" * 100_000, b'{"features": {"a": {"dtype": []}}}', b"<html>"])
+def test_whatever_the_hub_says_of_a_dataset_ends_in_no_traceback(odd: bytes, call: Command, hub: StandInHub) -> None:
+    hub.commit("dataset", "you/box", {"meta/info.json": odd}, refs=("main",))
+    assert submit(call, hub)[::2] == (0, "")
+
+
+def test_what_answers_may_be_no_web_server(call: Command, hub: StandInHub) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=greet, args=(other,), daemon=True).start()
+        address = f"http://127.0.0.1:{other.getsockname()[1]}"
+        assert submit(call, hub, PI0Q_HF_ENDPOINT=address)[::2] == (0, "")
+
+
+def greet(listening: socket.socket) -> None:
+    """As a mail server does."""
+    with listening.accept()[0] as caller:
+        caller.recv(4096)
+        caller.sendall(b"220 mail.example ESMTP\r\n")
 
 
 def test_a_dataset_of_the_box_is_not_asked_for(call: Command, hub: StandInHub) -> None:
