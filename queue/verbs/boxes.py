@@ -10,6 +10,10 @@ from rich.table import Table
 from pi0q.queue import render, settings
 from pi0q.queue.verbs.common import open_store
 
+COLUMNS = ("BOX", "STATUS", "SEEN", "JOBS", "FREE VRAM", "FREE DISK", "LEROBOT", "NOTE")
+#: Columns whose text goes on below where there is little room.
+LONG = ("BOX", "FREE VRAM", "NOTE")
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -24,35 +28,37 @@ def boxes(as_json: bool) -> None:
     if not found:
         click.echo("No box yet. `pi0q worker` on a GPU machine makes it one; `pi0q up` makes this machine one.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (
-        "BOX",
-        "STATUS",
-        "SEEN",
-        "JOBS",
-        "GPUS (free/total VRAM)",
-        "DATA DISK FREE",
-        "LEROBOT",
-        "NOTE",
-    ):
-        table.add_column(column, no_wrap=column != "NOTE", overflow="ellipsis")
+    console = render.console()
+    console.print(table(found, width=console.width))
+
+
+def table(found: list[dict[str, str]], *, width: int = render.PIPE_WIDTH) -> Table:
+    """A box a row; on a terminal of few columns the long cells go on below, and LeRobot's version is left to --json."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    columns = [column for column in COLUMNS if column != "LEROBOT" or width >= 100]
+    for column in columns:
+        long = column in LONG
+        shown.add_column(
+            column, no_wrap=not long, overflow="fold" if long else "ellipsis", min_width=8 if long else None
+        )
     for box in found:
         gpus = ", ".join(
             f"{gpu['name']} {gpu['free_mib'] / 1024:.1f}/{gpu['total_mib'] / 1024:.0f} GiB"
             + (" (simulated)" if gpu.get("simulated") else "")
             for gpu in json.loads(box.get("gpus") or "[]")
         )
-        table.add_row(
-            box["name"],
-            box["status"],
-            f"{render.span(float(box['seen_seconds']))} ago",
-            f"{box.get('running', '0')}/{box.get('slots', '?')}",
-            gpus or "none",
-            render.mib(int(box.get("disk_free_mib") or 0)),
-            box.get("lerobot", ""),
-            _note(box),
-        )
-    render.console().print(table)
+        cells = {
+            "BOX": box["name"],
+            "STATUS": box["status"],
+            "SEEN": f"{render.span(float(box['seen_seconds']))} ago",
+            "JOBS": f"{box.get('running', '0')}/{box.get('slots', '?')}",
+            "FREE VRAM": gpus or "none",
+            "FREE DISK": render.mib(int(box.get("disk_free_mib") or 0)),
+            "LEROBOT": box.get("lerobot", ""),
+            "NOTE": _note(box),
+        }
+        shown.add_row(*(cells[column] for column in columns))
+    return shown
 
 
 def status(box: dict[str, str], silent: float) -> str:

@@ -44,7 +44,8 @@ def logs(job: str, follow: bool, as_json: bool) -> None:
         if record.run_dir:
             click.echo(f"\n(older lines are on {record.box} in {record.run_dir}/trainer.log)", err=True)
         else:
-            click.echo(f"{record.name} has not started yet; it is {record.state}.", err=True)
+            never = "never started" if record.state in ENDED else "has not started yet"
+            click.echo(f"{record.name} {never}; it is {record.state}.", err=True)
 
 
 def growing(store: Store, job_id: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from rich.console import Console
 
 from pi0q.jobs import command
 from pi0q.jobs.outcome import Reason
@@ -22,6 +24,7 @@ from pi0q.jobs.transition import ended
 from pi0q.ops import server as servers
 from pi0q.queue import message
 from pi0q.queue.store import Store
+from pi0q.queue.verbs import boxes
 from pi0q.queue.verbs import submit as submits
 from pi0q.queue.verbs.common import user
 from tests import guide
@@ -353,6 +356,19 @@ def test_boxes_say_what_they_have(pi0q: Command, store: Store) -> None:
     told = {box["name"]: box for box in json.loads(pi0q("boxes", "--json").stdout)}
     assert told["autodl-1"]["gpus"] == gpus
     assert told["autodl-2"]["status"] == "unreachable"
+
+
+def test_a_narrow_terminal_keeps_names_and_notes() -> None:
+    name, note = "autodl-container-1a2b3c4d5e-6f7a8b9c", "drained by ada@laptop: it lost a GPU"
+    gpus = json.dumps([{"name": "RTX PRO 6000", "free_mib": 97 * 1024, "total_mib": 97 * 1024}])
+    box = {"name": name, "status": "unreachable", "seen_seconds": "754", "gpus": gpus, "lerobot": "0.6.1", "note": note}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(boxes.table([box], width=80))
+    shown = console.export_text()
+    assert "unreachable" in shown and "12m 34s ago" in shown and "…" not in shown
+    columns = zip(*(line.ljust(80) for line in shown.splitlines()[1:]), strict=True)
+    text = "".join("".join(column) for column in columns).replace(" ", "")
+    assert sorted(text) == sorted(f"{name}unreachable12m34sago0/?RTXPRO600097.0/97GiB0.0GiB{note}".replace(" ", ""))
 
 
 def test_no_box_says_how_to_get_one(call: Command) -> None:
