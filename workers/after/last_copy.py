@@ -10,7 +10,7 @@ from pi0q.jobs.checkpoint import MANIFEST
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import Spec
 from pi0q.workers.aftercare import Desk, Did, Later, Never
-from pi0q.workers.run import clerk
+from pi0q.workers.run import child, clerk
 from pi0q.workers.run.chores import Chore
 from pi0q.workers.run.transfer import amount
 
@@ -39,7 +39,7 @@ def work(desk: Desk) -> Did:
             if end.get("total") and (text := amount(int(str(end["done"])), int(str(end["total"])))) != said:
                 said = text
                 desk.say(f"copying step {saved.step} to {told['place']}, {text}")
-    except clerk.Broken as error:
+    except child.Broken as error:
         raise Later(str(error)) from None
     if desk.stopping.is_set():
         raise Later("the worker stopped")

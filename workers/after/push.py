@@ -19,7 +19,7 @@ from pi0q.jobs.spec import Spec
 from pi0q.workers import network
 from pi0q.workers.aftercare import Desk, Did, Later, Never
 from pi0q.workers.network import Route, Ways
-from pi0q.workers.run import cache, errand, fetches
+from pi0q.workers.run import cache, child, errand, fetches
 from pi0q.workers.run.chores import Chore
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.refusals import Refused
@@ -72,7 +72,7 @@ def work(desk: Desk) -> Did:
                 raise _of_person(error, desk, repo) from None
             ways.forget(route)
             refused, asked = error.why, error.asked_seconds
-        except (errand.Stalled, errand.Ended) as error:
+        except child.Broken as error:
             ways.forget(route)
             refused = str(error).replace("download", "upload")
         else:
@@ -149,7 +149,7 @@ def plain_card(train: Mapping[str, Value]) -> str:
 
 
 def _send(desk: Desk, route: Route, order: Mapping[str, Any]) -> dict[str, str]:
-    """One process over one way; where it lies then. Raises Refused, Stalled, Ended, Later."""
+    """One process over one way; where it lies then. Raises Refused, Broken, Later."""
     heard = errand.send(
         route, [], pins={}, hf_home=desk.settings.hf_home, stall_seconds=desk.settings.stall_seconds,
         module=MODULE, more={"push": dict(order)},
@@ -163,7 +163,7 @@ def _send(desk: Desk, route: Route, order: Mapping[str, Any]) -> dict[str, str]:
             raise RuntimeError(line["bug"])
         elif "pushed" in line:
             return {"url": line["pushed"], "commit": line["commit"]}
-    raise errand.Ended("the upload ended too early")
+    raise child.Broken("the upload ended too early")
 
 
 def _until_stopped(desk: Desk, heard: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.queue.settings import Settings
 from pi0q.workers import network, uses
 from pi0q.workers.network import Route, Ways
-from pi0q.workers.run import errand, snapshots
+from pi0q.workers.run import child, errand, snapshots
 from pi0q.workers.run.fetches import Fetch, at_home, needs_network, offline_env, wanted
 from pi0q.workers.run.refusals import Refused, lacking, unreachable
 from pi0q.workers.run.transfer import Blob, progress
@@ -166,7 +166,7 @@ class _Desk:
                     raise RuntimeError(line["bug"])
                 else:
                     self.show(asked)
-        except (errand.Stalled, errand.Ended) as error:
+        except child.Broken as error:
             why = str(error)
         for case in asked:
             if not case.done and case.refused is None:
@@ -188,7 +188,7 @@ class _Desk:
         """Says how far it is, if that changed and was not said just now."""
         if time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + errand.TICK_SECONDS
+        self._next_look = time.monotonic() + child.TICK_SECONDS
         line = progress({case.fetch.folder(self.hf_home) / "blobs": case.blobs for case in asked})
         if line and line != self._told:
             self._told = line

@@ -21,7 +21,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
-from pi0q.workers.run import clerk, saves
+from pi0q.workers.run import child, clerk, saves
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.lease import Lease
 from pi0q.workers.run.log import Log
@@ -150,7 +150,7 @@ class Copies:
                 end = line
                 if line.get("total"):
                     self.progress.beside("copying", f"copying step {saved.step}, {amount(line['done'], line['total'])}")
-        except clerk.Broken as error:
+        except child.Broken as error:
             end = {"failed": str(error)}
         self.progress.beside("copying", "")
         if "copied" in end:
@@ -244,7 +244,7 @@ class Copies:
             for line in clerk.send(order, self.settings, over=self._over):
                 end = line
                 self._show(line)
-        except clerk.Broken as error:
+        except child.Broken as error:
             end = {"failed": str(error)}
         self.progress.update(phase="")
         if name := end.get("fetched"):

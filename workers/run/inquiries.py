@@ -13,7 +13,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.queue.settings import Settings
 from pi0q.workers import network
 from pi0q.workers.network import Route, Ways
-from pi0q.workers.run import cache, errand, snapshots
+from pi0q.workers.run import cache, child, errand, snapshots
 from pi0q.workers.run.fetches import Fetch
 from pi0q.workers.run.refusals import Refused, unreachable
 
@@ -99,7 +99,7 @@ def _send(
         module=MODULE,
         more=more,
     )
-    with contextlib.suppress(errand.Stalled, errand.Ended):
+    with contextlib.suppress(child.Broken):
         for line in lines:
             if line is None:
                 continue

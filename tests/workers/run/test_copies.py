@@ -18,7 +18,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record, Saved, from_hash
 from pi0q.jobs.spec import parse
 from pi0q.queue.settings import Settings
-from pi0q.workers.run import clerk, process, saves
+from pi0q.workers.run import child, clerk, process, saves
 from pi0q.workers.run.copies import Copies
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.lease import Lease, boottime
@@ -317,8 +317,18 @@ def test_the_process_stands_back_and_is_none_of_the_trainers(shared: Run, monkey
 
 
 def test_a_process_that_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clerk, "START_SECONDS", 0.2)
+    monkeypatch.setattr(child, "START_SECONDS", 0.2)
     settings = Settings(home=tmp_path, stall_seconds=0.2)
     monkeypatch.setattr(clerk, "command", lambda: ["/bin/sleep", "60"])
-    with pytest.raises(clerk.Broken, match="nothing moved for 0 s"):
+    with pytest.raises(child.Broken, match="nothing moved for 0 s"):
         list(clerk.send({"place": "/share"}, settings, over=threading.Event()))
+
+
+def test_a_process_that_can_t_be_started_is_told_and_tried_again(shared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may have had no process to spare for a moment."""
+    monkeypatch.setattr(rules, "pause_seconds", lambda failures: 0.01)
+    monkeypatch.setattr(clerk, "command", lambda: ["/none/there"])
+    made = shared.copies()
+    made.offer(checkpoint(shared.directory.checkpoints, 10))
+    for _ in range(2):
+        until(lambda: "not copied: the process that copies could not be started" in shared.said())
