@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two signs of life.
 PULSE_SECONDS = 0.5
-#: Seconds of computing in that time from which on something goes on, whether or not bytes are counted meanwhile.
+#: Seconds of computing since the last sign from which on something goes on, whether or not bytes are counted
+#: meanwhile. On a busy machine it gets hardly more than that in a pulse.
 BUSY_SECONDS = 0.01
 NICEST = 19
 _PDEATHSIG = 1
@@ -87,12 +88,13 @@ class Clerk:
 
     def pulse(self) -> None:
         """Tells that something goes on, for as long as it does."""
-        before, busy = -1, time.process_time()
+        before, busy = -1, 0.0
         while True:
-            done, now = self._done, time.process_time()
+            # Of the other threads: what this one takes is no sign of life.
+            done, now = self._done, time.process_time() - time.thread_time()
             if done != before or now - busy >= BUSY_SECONDS:
                 self.tell(done=done, total=self._total, step=self._step)
-            before, busy = done, time.process_time()
+                before, busy = done, now
             time.sleep(PULSE_SECONDS)
 
     def place(self, job: str = "") -> Directory | Repository:
@@ -113,7 +115,7 @@ class Clerk:
         except Damaged as damaged:
             end = {"failed": f"the checkpoint here is damaged: {damaged}", "damaged": True}
         except Exception as error:
-            if (why := told(error, self.order["place"])) is None:
+            if (why := told(error, self.order["place"], brings_back=self.order["act"] == "fetch")) is None:
                 raise
             end = {"failed": why}
         self.tell(**end)
@@ -126,7 +128,7 @@ class Clerk:
         path = place.put(checkpoint, manifest, text)
         gone = list[int]()
         # What is copied is copied, whatever becomes of the old ones.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             gone = place.prune(self.order["keep"], self.order["spared"])
         return {"copied": path, "gone": gone}
 
@@ -163,8 +165,8 @@ class Clerk:
         return {"fetched": ""}
 
 
-def told(error: Exception, place: str) -> str | None:
-    """An error in words; None for one that is pi0q's own fault."""
+def told(error: Exception, place: str, *, brings_back: bool) -> str | None:
+    """An error in words; None for one that is pi0q's own fault. `brings_back`: what it writes to is this box's disk."""
     if isinstance(error, (NotThere, WrongBytes)):
         return str(error)
     if copies.repository(place):
@@ -175,7 +177,7 @@ def told(error: Exception, place: str) -> str | None:
             return said.replace(", then submit again", "").rstrip(".")
     if isinstance(error, OSError):
         if error.errno in _FULL:
-            return f"{place} is full: make room there"
+            return f"{'the data disk of this box' if brings_back else place} is full: make room there"
         return f"{place}: {error.strerror or type(error).__name__}"
     return None
 
