@@ -281,4 +281,5 @@ class Room:
 
 
 def _counts(path: Path) -> bool:
-    return path.is_symlink() or step_of(path.name) is None or (path / MANIFEST).exists()
+    named = step_of(path.name) is not None and not path.is_symlink()
+    return not named or (path / MANIFEST).exists() or saves.was_finished(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from pi0q.jobs.checkpoint import FINISHED, MANIFEST, File, Manifest, differences
 from pi0q.jobs.record import Saved
 
 CHUNK = 8 * 1024 * 1024
+#: A disk that is full says nothing of what lies there.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 HASHING_THREADS = 4
 #: How far a thread that hashes beside a training stands back. On 2 cores with 8 busy processes it came to 8 MB/s at 19,
 #: 98 MB/s at 5 and 280 MB/s at 0; who waited for Python's lock in its hands waited up to 1.1, 0.1 and 0.04 s.
@@ -70,13 +73,20 @@ def newest(
     for step in sorted(_steps(checkpoints), reverse=True):
         directory = checkpoints / _steps(checkpoints)[step]
         if not (directory / MANIFEST).exists():
-            if late is not None and _was_finished(directory):
-                saved = seal(directory, step=step, epoch=late, ours=ours)
-                say(f"checkpoint {step} was whole when its runner died: verified now, {saved.bytes / 1e6:.0f} MB")
-                _must(ours)
-                point_last_at(directory)
-                return saved
-            say(f"checkpoint {step} was never finished; it is moved aside")
+            why = "was never finished"
+            if late is not None and was_finished(directory):
+                try:
+                    saved = seal(directory, step=step, epoch=late, ours=ours)
+                except OSError as error:
+                    if error.errno in FULL:
+                        raise
+                    why = f"can't be read ({error})"
+                else:
+                    say(f"checkpoint {step} was whole when its runner died: verified now, {saved.bytes / 1e6:.0f} MB")
+                    _must(ours)
+                    point_last_at(directory)
+                    return saved
+            say(f"checkpoint {step} {why}; it is moved aside")
             _aside(directory, ours)
             continue
         try:
@@ -95,7 +105,7 @@ def newest(
     return None
 
 
-def _was_finished(directory: Path) -> bool:
+def was_finished(directory: Path) -> bool:
     """Whether LeRobot came to the end of this save: hook or `last` says so, and it has the files that others have."""
     link = directory.parent / "last"
     pointed_to = link.is_symlink() and link.readlink().name == directory.name
@@ -114,9 +124,14 @@ def sealed(directory: Path) -> Saved:
 
 
 def make_room(checkpoints: Path) -> list[int]:
-    """On a full disk: removes what was moved aside and saves that were never finished; the steps of those."""
+    """On a full disk: removes what was moved aside and saves that were never finished; the steps of those.
+
+    One that is whole and lacks nothing but the manifest for which there was no room stays: the next run seals it.
+    """
     unfinished = {
-        step: name for step, name in _steps(checkpoints).items() if not (checkpoints / name / MANIFEST).exists()
+        step: name
+        for step, name in _steps(checkpoints).items()
+        if not (checkpoints / name / MANIFEST).exists() and not was_finished(checkpoints / name)
     }
     for path in [*checkpoints.glob("*.bad"), *(checkpoints / name for name in unfinished.values())]:
         shutil.rmtree(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -160,6 +162,34 @@ def test_a_full_disk_keeps_only_what_is_sealed(checkpoints: Path) -> None:
     assert saves.make_room(checkpoints) == [20]
     assert names(checkpoints) == ["000010"]
     assert saves.make_room(checkpoints / "none") == []
+
+
+def test_a_whole_save_that_a_full_disk_left_without_its_manifest_stays(checkpoints: Path) -> None:
+    saves.seal(written(checkpoints, 10), step=10, epoch=1)
+    saves.point_last_at(written(checkpoints, 20))
+    assert saves.make_room(checkpoints) == []
+    found = saves.newest(checkpoints, print, late=2)
+    assert found and found.step == 20
+
+
+@pytest.mark.parametrize(("number", "step"), [(errno.EIO, 10), (errno.ENOSPC, 20)])
+def test_a_whole_save_that_can_t_be_read_costs_no_older_one(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
+) -> None:
+    """It is passed over for the one before; a disk that is full says nothing of it, and it is tried again."""
+    saves.seal(written(checkpoints, 10), step=10, epoch=1)
+    saves.point_last_at(written(checkpoints, 20))
+
+    def refused(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saves, "_settled", refused)
+        with pytest.raises(OSError) if number == errno.ENOSPC else contextlib.nullcontext():
+            found = saves.newest(checkpoints, print, late=2)
+            assert found and found.step == 10
+    found = saves.newest(checkpoints, print, late=2)
+    assert found and found.step == step
 
 
 # Only while the lease is ours
