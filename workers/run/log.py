@@ -92,7 +92,8 @@ class Log:
 
     def _add(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self._file.emit(logging.LogRecord("trainer", logging.INFO, "", 0, line, None, None))
+            # `handle`, not `emit`: of the threads that speak here only one at a time may rotate the file.
+            self._file.handle(logging.LogRecord("trainer", logging.INFO, "", 0, line, None, None))
             with self._lock:
                 self._pending.append(line + "\n")
                 self._pending_bytes += len(line.encode()) + 1

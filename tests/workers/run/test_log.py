@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,23 @@ def test_an_earlier_attempts_log_is_kept(log: Log, tmp_path: Path) -> None:
     again = Log(tmp_path / "trainer.log", {})
     again.say("attempt 2")
     assert written(again, tmp_path) == "pi0q: attempt 1\npi0q: attempt 2\n"
+
+
+def test_of_several_that_speak_one_rotates_the_file(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once would push the fresh file on, and the oldest out."""
+    both, met = threading.Barrier(2), list[int]()
+
+    def roll(self: RotatingFileHandler) -> None:
+        try:
+            met.append(both.wait(0.5))
+        except threading.BrokenBarrierError:
+            return
+
+    monkeypatch.setattr(RotatingFileHandler, "shouldRollover", lambda *_: True)
+    monkeypatch.setattr(RotatingFileHandler, "doRollover", roll)
+    speakers = [threading.Thread(target=log.say, args=("x",)) for _ in range(2)]
+    for speaker in speakers:
+        speaker.start()
+    for speaker in speakers:
+        speaker.join()
+    assert met == []
