@@ -30,8 +30,11 @@ def read(settings: Settings) -> Identity:
     """This box's identity; its id is made at the first call and kept in PI0Q_HOME."""
     file = settings.home / "box.id"
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        file.write_text(secrets.token_hex(4) + "\n")
+    if not file.exists() or not file.read_text().strip():
+        # At once: a full disk or a kill would leave an empty one, and two boxes of no id are taken for one.
+        fresh = file.with_suffix(".new")
+        fresh.write_text(secrets.token_hex(4) + "\n")
+        fresh.replace(file)
     box_id = file.read_text().strip()
     return Identity(box_id=box_id, name=settings.box or slug(socket.gethostname()), boot=boot())
 

@@ -105,13 +105,13 @@ def _ended(found: ledger.Ledger | None) -> State | None:
 def items(settings: Settings) -> Iterator[Item]:
     """What may go of each run without asking."""
     for run in runs(settings):
-        if run.useless:
+        if useless := run.useless:
             yield Item(
                 kind="leftovers",
                 name=run.job_id,
                 path=run.directory.path,
-                mib=sum(map(shelf.size_mib, run.useless)),
-                used=max(path.stat().st_mtime for path in run.useless),
+                mib=sum(map(shelf.size_mib, useless)),
+                used=max(path.stat().st_mtime for path in useless),
                 kept=IN_USE if run.live else "",
             )
 

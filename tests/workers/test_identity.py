@@ -24,6 +24,12 @@ def test_its_id_is_made_once_and_kept(tmp_path: Path) -> None:
     assert identity.read(replace(settings, home=tmp_path / "other")).box_id != first.box_id
 
 
+def test_an_id_that_a_full_disk_left_empty_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "box.id").touch()
+    first = identity.read(Settings(home=tmp_path))
+    assert first.box_id and identity.read(Settings(home=tmp_path)) == first
+
+
 @pytest.mark.parametrize(
     ("host", "name"),
     [("gpu-1.lan", "gpu-1.lan"), ("autodl container_7!", "autodl-container_7"), ("机器", "box"), ("a" * 70, "a" * 40)],
