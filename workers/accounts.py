@@ -77,7 +77,7 @@ def _viewer(route: network.Route, key: str) -> tuple[int, str]:
     try:
         tls = ssl.create_default_context(cafile=route.variables.get("SSL_CERT_FILE"))
         opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=tls)
+            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=tls), network.Stay
         )
         with opener.open(asked, timeout=WANDB_SECONDS) as answer:
             viewer = (json.load(answer).get("data") or {}).get("viewer") or {}

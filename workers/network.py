@@ -229,7 +229,7 @@ def answers_at(route: Route) -> bool:
     try:
         tls = ssl.create_default_context(cafile=certificates)
         opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=tls), _Stay
+            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=tls), Stay
         )
         opener.open(urllib.request.Request(route.endpoint + "/", method="HEAD"), timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as answer:
@@ -240,8 +240,8 @@ def answers_at(route: Route) -> bool:
     return True
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer too."""
+class Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer too; whoever it names is not asked, and sees no key."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         return None
