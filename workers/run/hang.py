@@ -64,10 +64,10 @@ class Watch:
         self._silent, self._looked = 0.0, now
 
     def event(self, event: Mapping[str, Any], now: float) -> None:
-        """A sign of life. Saves, pushes and stops take as long as they take, and so does what follows the last step."""
+        """A sign of life. Saves and stops take as long as they take, and so does what follows the last step."""
         self._silent, self._looked, kind = 0.0, now, event.get("event")
         self.compiles = self.compiles or kind == "compiling"
-        self._busy = kind in ("saving", "stopping", "pushing")
+        self._busy = kind in ("saving", "stopping")
         if kind in ("ready", "step"):
             self._done = event.get("step") == event.get("steps")
         if kind == "step" and self._stepped is not None:

@@ -16,11 +16,7 @@ from pi0q.workers.run.pace import Pace, Plan
 #: LeRobot's own steps between saves.
 SAVE_FREQ = 20_000
 #: What a run does between its steps, in words.
-PHASES = {
-    "compiling": "compiling",
-    "stopping": "saving before it stops",
-    "pushing": "pushing the model",
-}
+PHASES = {"compiling": "compiling", "stopping": "saving before it stops"}
 
 
 class Progress:

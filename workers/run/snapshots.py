@@ -1,7 +1,7 @@
 """The Hub's cache on the disk: which commit of a repository lies there whole, and what is known to be good.
 
 hub/models--owner--name/{blobs, snapshots/SHA, refs}      as huggingface_hub lays it out
-    .pi0q-fetching-SHA    while a download of that commit is under way, or was broken off
+    .pi0q-fetching-SHA-…  while a download of that commit is under way, or was broken off
     .pi0q-whole-SHA-…     what a finished one laid there
     .pi0q-good.json       blobs that were hashed, by size and time
 """

@@ -64,8 +64,8 @@ def test_a_compile_may_take_an_hour_and_one_behind_it_half() -> None:
     assert watch.limit() == 1800.0
 
 
-@pytest.mark.parametrize("kind", ["saving", "stopping", "pushing"])
-def test_a_save_a_stop_and_a_push_take_as_long_as_they_take(watch: Watch, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["saving", "stopping"])
+def test_a_save_and_a_stop_take_as_long_as_they_take(watch: Watch, kind: str) -> None:
     last = stepping(watch, 1.0)
     watch.event({"event": kind, "step": 30}, last)
     assert watched(watch, last, last + 9000) == []

@@ -208,8 +208,4 @@ class Hook:
         if record.msg == "End of training":
             self.lease.look()
             card.write(self.cfg, self.policy, self.ds_meta)
-            if getattr(self.cfg and self.cfg.policy, "push_to_hub", False):
-                self.events.send("pushing")
-        if str(record.msg).startswith("Model pushed to "):
-            self.events.send("pushed", url=str(record.msg).split()[-1])
         return True
