@@ -1,6 +1,6 @@
 -- move(id, to, source states as a JSON list, epoch or '', fields as JSON, reason, text, box or '')
 -- -> {1, state} | {0, state, epoch} | {2} this server knows less than the owner
--- The only way for a state to change besides submit, claim, wish, sweep and restore: compare-and-set on state and owner.
+-- The only way for a state to change besides submit, claim, wish, hold, sweep and restore: compare-and-set on state and owner.
 local id, to, epoch, reason, text, box = ARGV[1], ARGV[2], ARGV[4], ARGV[6], ARGV[7], ARGV[8]
 local state = get(id, 'state')
 if epoch ~= '' then

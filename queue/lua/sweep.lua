@@ -9,7 +9,10 @@ local function interrupt(id)
   local counted = get(id, 'state') ~= 'claimed'
   if counted and (tonumber(get(id, 'attempt')) or 0) > 0 then redis.call('HINCRBY', P .. 'job:' .. id, 'attempt', -1) end
   local fruitless = redis.call('HINCRBY', P .. 'job:' .. id, 'fruitless', counted and 1 or 0)
-  if fruitless < fruitless_limit then return settle(id, 'queued', 'lease_expired', text, at) end
+  -- A job that is to be cancelled is never put back: `settle` ends it so.
+  if fruitless < fruitless_limit or get(id, 'wish') == 'cancel' then
+    return settle(id, 'queued', 'lease_expired', text, at)
+  end
   settle(id, 'failed', 'crash_loop', text .. ' (' .. fruitless .. ' times without a new checkpoint)', at)
 end
 

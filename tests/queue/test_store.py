@@ -341,6 +341,15 @@ def test_a_job_that_takes_every_box_down_with_it_is_stopped(hands: Hands, store:
     assert waiting(store) == []
 
 
+def test_a_cancelled_job_whose_box_dies_for_the_last_time_is_cancelled(store: Store, hands: Hands) -> None:
+    job = hands.submit(fruitless=MAX_FRUITLESS_RUNS)
+    hands.run(job)
+    store.cancel(job, text="cancelled by ada@laptop")
+    hands.let_lease_run_out(job)
+    assert sweep(store) == [job]
+    assert (store.get(job).state, store.get(job).reason) == (State.CANCELLED, Reason.CANCELLED_BY_USER)
+
+
 def test_a_lost_message_comes_back_once(hands: Hands, store: Store) -> None:
     job, other = hands.submit(priority="high"), hands.submit()
     store.client.delete(store.prefix + message.queue_key(3))
