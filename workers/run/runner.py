@@ -85,6 +85,9 @@ class Runner:
             self.start()
         except Lost:
             return
+        except OSError as error:
+            self.cannot_begin(error)
+            return
         try:
             self.prepare()
             self.rehearse()
@@ -132,6 +135,14 @@ class Runner:
             self.owner, timing, collect=self.news, again=self.progress.again, on=self.on, hear=self.demand.hear
         )
         self.reporter.start()
+
+    def cannot_begin(self, error: OSError) -> None:
+        """Without its directory or its log it can keep nothing. What can't be told here the worker tells: it died."""
+        traceback.print_exc()
+        with contextlib.suppress(redis.RedisError, NotOwner):
+            record, detail = self.store.get(self.order.job_id), Stop.by(error).detail
+            last = transition.ended(record, self.order.epoch, Reason.RUNNER_LOST, detail)
+            self.store.move(record.id, last, box=self.box)
 
     def prepare(self) -> None:
         """Finds the newest good checkpoint and fetches what the trainer will need."""

@@ -398,3 +398,13 @@ def test_a_save_on_demand_is_heard_when_the_line_is_back_and_once(life: Life) ->
     ready = life.events("ready")[-1]["step"]
     assert ready == first["step"] < second["step"] == life.record().save_step
     assert life.saved() == [f"{event['step']:06}" for event in (first, second)]
+
+
+def test_a_runner_that_can_t_write_its_log_says_so(life: Life) -> None:
+    life.submit()
+    life.directory.path.mkdir(parents=True)
+    life.directory.log.symlink_to("/none/there")
+    life.start()
+    record = life.until(lambda: (found := life.store.get(life.job)).reason and found, "its end")
+    assert (record.state, record.reason) == (State.QUEUED, Reason.RUNNER_LOST)
+    assert "the runner failed with FileNotFoundError" in str(record.history[-1].text)
