@@ -6,6 +6,7 @@ that a write too many fails as on a full disk. Only /root/autodl-tmp is elsewher
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -130,9 +131,16 @@ class SmallDisk:
     def leave(self, mib: int) -> None:
         """Fills it up to this many MiB."""
         self.filler.unlink(missing_ok=True)
-        free = os.statvfs(self.place)
         with self.filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - mib * MIB)
+            while True:
+                free = os.statvfs(self.place)
+                try:
+                    os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - mib * MIB)
+                    return
+                except OSError as error:
+                    # The trainer wrote in between.
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def leave_files(self, count: int) -> None:
         """Uses up inodes until this many are left."""
