@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -63,3 +64,6 @@ def flower(port: int, address: str, user: str, password_file: Path | None, read_
     password = web.password(chosen.home, password_file)
     door = web.Door(port=port, address=address, user=user, password=password, read_only=read_only)
     web.serve(chosen, door, click.echo)
+    sys.stdout.flush()
+    # Threads of Flower's that were asking a server that has gone ask it for ever, and would keep the process.
+    os._exit(0)
