@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pi0q.jobs.record import Record
+from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import ENDED, State
 
 #: Seconds before the next try after a first one that failed; twice that the next time.
@@ -22,6 +23,12 @@ def rest_seconds(tries: int, *, asked: float = 0.0, slowly: bool = False) -> flo
         return LONGEST_REST_SECONDS
     doubled = FIRST_REST_SECONDS * 2.0 ** min(max(tries - 1, 0), 10)
     return min(LONGEST_REST_SECONDS, max(doubled, asked))
+
+
+def push_to(spec: Spec) -> str | None:
+    """The Hub's repository that gets the policy when it is trained: as LeRobot does, unless told otherwise."""
+    pushes = spec.train.get("policy.push_to_hub", True) and not spec.rehearsal
+    return str(spec.train["policy.repo_id"]) if pushes and spec.train.get("policy.repo_id") else None
 
 
 def push_left(job: Record) -> Iterator[str]:

@@ -102,8 +102,8 @@ OUTCOMES: dict[Reason, Outcome] = {
     Reason.SPEC_REFUSED: Outcome(next=Next.FAIL, cure="The trainer refuses these flags: mend the file and try again."),
     Reason.NEEDS_ACCESS: Outcome(
         next=Next.FAIL,
-        cure="The Hub refuses this box's token: accept the repository's terms on its page, "
-        "run `hf auth login` on the box, then try again.",
+        cure="The Hub does not let this box in: run `hf auth login` on the box, accept the repository's terms on its "
+        "page with that account, then try again.",
     ),
     Reason.NOT_ON_HUB: Outcome(
         next=Next.FAIL, cure="The Hub has no such repository or revision: check the name in the file."

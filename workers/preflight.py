@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from pi0q.jobs import copies, dataset, transition
+from pi0q.jobs import aftermath, copies, dataset, transition
 from pi0q.jobs.dataset import Facts
 from pi0q.jobs.outcome import MAX_REST_SECONDS, OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
@@ -65,10 +65,9 @@ def questions(job: Record, spec: Spec, *, laid: Callable[[Fetch, str], bool]) ->
     wanted = fetches.wanted(spec, resuming=job.checkpoint is not None)
     missing = tuple(one for one in wanted if not (one.pin in job.pins and laid(one, job.pins[one.pin])))
     talks = fetches.talks_to(spec)
-    pushes = fetches.pushes(spec)
     return Questions(
         fetches=missing,
-        push=str(spec.train.get("policy.repo_id") or "") if pushes else "",
+        push=aftermath.push_to(spec) or "",
         copies=copies.repository(copies.place_of(spec)),
         wandb="wandb" in talks,
     )

@@ -82,9 +82,10 @@ def _open(mark: Path) -> int:
 
 
 def _lock(file: int) -> bool:
+    """Whether nobody else holds it; where there are no locks nobody can tell, and it counts as held."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return False
     return True
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pi0q.jobs import command, disk, needs
+from pi0q.jobs import aftermath, command, disk, needs
 from pi0q.jobs.document import MAX_BYTES
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.spec import Spec, parse
@@ -226,6 +226,8 @@ def show(specs: list[Spec], *, as_json: bool) -> None:
         click.echo("on the data disk\n" + "".join(f"  {line}\n" for line in disk.table(shown["disk"]["items"])))
         click.echo("environment\n" + "".join(f"  {name}={value}\n" for name, value in shown["env"].items()))
         click.echo("command\n  " + " \\\n    ".join(shown["argv"]) + "\n")
+        if shown["push_to"]:
+            click.echo(f"then\n  its box pushes the last checkpoint to {shown['push_to']}\n")
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -239,4 +241,5 @@ def plan(spec: Spec) -> dict[str, Any]:
         "needs": {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib},
         "why": list(estimate.why),
         "disk": estimate.disk.to_json(),
+        "push_to": aftermath.push_to(spec),
     }

@@ -195,6 +195,7 @@ def test_a_dry_run_for_people(call: Command, grab_box: str) -> None:
     assert "grab_box_pi0_fmc3: the file is good; nothing was queued." in out
     assert "vram 90 GiB: stated" in out and "OMP_NUM_THREADS=1" in out
     assert "--policy.type=pi0 \\\n" in out
+    assert "its box pushes the last checkpoint to puheliang/pi0_fmc3_grab_box_v2" in out
 
 
 def test_a_rehearsal_is_the_same_job_made_small(call: Command, grab_box: str, store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +83,20 @@ def test_a_use_counts_to_its_end(tmp_path: Path) -> None:
 def test_a_place_that_can_t_be_written_to_keeps_nobody_from_running(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     uses.hold(tmp_path / "file" / "marks", "models--a--b")
+
+
+def test_where_there_are_no_locks_nothing_counts_as_unused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uses.hold(tmp_path, "models--a--b")
+    uses.release()
+    assert not uses.in_use(tmp_path, "models--a--b")
+
+    def refuse(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert uses.in_use(tmp_path, "models--a--b")
+    with uses.alone(tmp_path, "models--a--b") as free:
+        assert not free
 
 
 def test_pins(tmp_path: Path) -> None:

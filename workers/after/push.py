@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pi0q.jobs import aftermath
 from pi0q.jobs.checkpoint import MANIFEST, Manifest
 from pi0q.jobs.kinds import Value
 from pi0q.jobs.outcome import Reason
@@ -19,7 +20,7 @@ from pi0q.jobs.spec import Spec
 from pi0q.workers import network
 from pi0q.workers.aftercare import Desk, Did, Later, Never
 from pi0q.workers.network import Route, Ways
-from pi0q.workers.run import cache, child, errand, fetches
+from pi0q.workers.run import cache, child, errand
 from pi0q.workers.run.chores import Chore
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.refusals import Refused
@@ -37,9 +38,8 @@ CURES = {
 
 def chore(spec: Spec, *, epoch: int, box: str) -> Chore | None:
     """The push of a run that came to its end; None where its user wants none."""
-    if not fetches.pushes(spec):
+    if (repo := aftermath.push_to(spec)) is None:
         return None
-    repo = str(spec.train["policy.repo_id"])
     return Chore(kind="push", epoch=epoch, box=box, order={"repo": repo}, result={"repo": repo})
 
 

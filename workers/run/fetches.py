@@ -107,12 +107,6 @@ def needs_network(spec: Spec) -> str | None:
     return None
 
 
-def pushes(spec: Spec) -> bool:
-    """Whether its policy goes to the Hub when it is trained: as LeRobot does, unless told otherwise."""
-    repo = bool(spec.train.get("policy.repo_id"))
-    return repo and bool(spec.train.get("policy.push_to_hub", True)) and not spec.rehearsal
-
-
 def without_wandb(spec: Spec) -> Spec:
     """The same job with its WandB run kept on the box, where WandB would end it."""
     online = spec.train.get("wandb.enable") and spec.train.get("wandb.mode") in (None, "online")

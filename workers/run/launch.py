@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pi0q.jobs import command
+from pi0q.jobs import aftermath, command
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
@@ -37,7 +37,7 @@ def trainer(
         "PI0Q_EVENTS": str(directory.pipe),
         "PI0Q_PARENT": str(os.getpid()),
         "PI0Q_LEASE": str(directory.lease),
-        "PI0Q_CARD": str(directory.card) if fetches.pushes(spec) else "",
+        "PI0Q_CARD": str(directory.card) if aftermath.push_to(spec) else "",
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
         "PI0Q_SAVE_COST_S": str(record.save_seconds or ""),
     }
