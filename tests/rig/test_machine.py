@@ -50,7 +50,7 @@ def test_a_restarted_container_has_another_pid_1(container: Container, tmp_path:
 def test_nothing_survives_a_crash_and_pids_inside_are_told(container: Container, tmp_path: Path) -> None:
     container.boot()
     deaf = "import os, signal, time; signal.signal(15, 1); os.fork() or os.setsid()"
-    deaf += "; print('x', flush=True); time.sleep(60)"
+    deaf += "; os.write(1, b'x\\n'); time.sleep(60)"
     door = subprocess.Popen(container.enter([sys.executable, "-S", "-c", deaf], tmp_path), stdout=subprocess.PIPE)
     assert door.stdout is not None
     assert [door.stdout.readline() for _ in range(2)] == [b"x\n", b"x\n"]
