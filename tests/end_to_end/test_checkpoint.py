@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from pi0q.jobs.state import State
-from tests.rig.house import PATIENCE, paused, wait
+from tests.rig.house import PATIENCE, paused, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House
@@ -96,7 +95,7 @@ def test_a_wish_is_heard_after_a_partition_and_by_the_next_runner_once(house: Ho
     with paused(runner):
         late = asked(house, job)
         house.until(job, lambda record: record.save_wish > record.save_served)
-        os.kill(runner, signal.SIGKILL)
+        send(signal.SIGKILL, runner)
     out, err = late.communicate(timeout=PATIENCE)
     assert late.returncode == 0, err
     record = house.store.get(job)

@@ -10,6 +10,7 @@ import pytest
 
 from pi0q.jobs.state import State
 from tests.faults.tale import FREQ, STEPS, begun, went_on
+from tests.rig.house import send
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
@@ -61,7 +62,7 @@ def test_a_lost_runner_with_a_stalled_trainer_never_writes_again(house: House) -
     box = house.box(slots=2, PI0Q_LEASE_SECONDS="3")
     job = begun(house, box)
     first = box.runner(job)
-    os.kill(first, signal.SIGSTOP)
+    send(signal.SIGSTOP, first)
     house.until(job, house.sweeps(lambda record: any(str(e.reason) == "lease_expired" for e in record.history)))
     done = house.ends(job)
     assert (str(done.state), done.step, done.attempt) == ("succeeded", STEPS, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -102,12 +101,6 @@ def manifests(box: Box, job: str) -> dict[str, int]:
 def dies(pid: int) -> None:
     """Waits for the end of a process that nobody reaps for us."""
     wait(lambda: gone(pid), f"the end of process {pid}")
-
-
-def send(sig: int, *pids: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sig)
 
 
 @contextlib.contextmanager

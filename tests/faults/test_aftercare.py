@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from pi0q.jobs.record import Record
 from tests.faults.tale import FREQ, MIDDLE, STEPS, dies, nothing_left
-from tests.rig.house import wait
+from tests.rig.house import send, wait
 from tests.standin_hub import TOKEN, Fault, StandInHub
 from tests.workers.standin_wandb import StandInWandB
 
@@ -118,7 +117,7 @@ def test_row_28_a_run_that_was_deleted_meanwhile_goes_on_as_another(house: House
     before = house.until(job, lambda record: record.wandb_url and record.checkpoint)
     deleted.touch()
     trainer = box.trainer(job)
-    os.kill(trainer, signal.SIGKILL)
+    send(signal.SIGKILL, trainer)
     dies(trainer)
     done = house.ends(job)
     assert (str(done.state), done.attempt, done.wandb_run_id) == ("succeeded", 2, f"pi0q-{job}.2")

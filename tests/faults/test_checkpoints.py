@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pi0q.jobs.record import Record
-from tests.faults.tale import FREQ, reasons, send, went_on
-from tests.rig.house import paused
+from tests.faults.tale import FREQ, reasons, went_on
+from tests.rig.house import paused, send
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House

@@ -20,11 +20,10 @@ from tests.faults.tale import (
     moments,
     nothing_left,
     reasons,
-    send,
     went_on,
 )
 from tests.rig import clock
-from tests.rig.house import paused
+from tests.rig.house import paused, send
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House

@@ -11,8 +11,8 @@ import pytest
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
-from tests.faults.tale import FREQ, begun, reasons, send, went_on
-from tests.rig.house import paused
+from tests.faults.tale import FREQ, begun, reasons, went_on
+from tests.rig.house import paused, send
 from tests.standin_hub import TOKEN, StandInHub
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from pi0q.jobs.state import State
 from tests.faults.tale import manifests, nothing_left, reasons
 from tests.rig import disks
 from tests.rig.disks import SmallDisk
-from tests.rig.house import wait
+from tests.rig.house import send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House
@@ -49,7 +48,7 @@ def begun(house: House, *, keep: int = 2, **env: Any) -> tuple[Box, str]:
 
 def _saves(house: House, box: Box, job: str) -> None:
     known = house.store.get(job).checkpoint
-    os.kill(box.trainer(job), signal.SIGUSR1)
+    send(signal.SIGUSR1, box.trainer(job))
     house.until(job, lambda record: record.checkpoint != known)
 
 
@@ -118,7 +117,7 @@ def test_row_18_a_save_that_fills_the_disk_leaves_the_one_before_it(house: House
     box, job = begun(house, keep=1, FAKE_SAVE_SECONDS="1.0")
     (kept,) = good(box, job)
     before = len(box.events(job, "saving"))
-    os.kill(box.trainer(job), signal.SIGUSR1)
+    send(signal.SIGUSR1, box.trainer(job))
     wait(lambda: len(box.events(job, "saving")) > before, "the next save", lambda: box.log)
     step = box.events(job, "saving")[-1]["step"]
     wait((box.checkpoint(job, step) / "pretrained_model" / "train_config.json").exists, "half of it")

@@ -10,8 +10,8 @@ import pytest
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
-from tests.faults.tale import FREQ, ONE_LIFE, begun, dies, flower, nothing_left, reasons, send, states, went_on
-from tests.rig.house import gone, paused, wait
+from tests.faults.tale import FREQ, ONE_LIFE, begun, dies, flower, nothing_left, reasons, states, went_on
+from tests.rig.house import gone, paused, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.state import State
-from tests.faults.tale import STEPS, begun, nothing_left, send, states, went_on
-from tests.rig.house import paused, wait
+from tests.faults.tale import STEPS, begun, nothing_left, states, went_on
+from tests.rig.house import paused, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import House

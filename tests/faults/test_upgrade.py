@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pi0q.queue import app
-from tests.faults.tale import FREQ, ONE_LIFE, begun, send, states, went_on
-from tests.rig.house import TESTS, paused, wait
+from tests.faults.tale import FREQ, ONE_LIFE, begun, states, went_on
+from tests.rig.house import TESTS, paused, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House

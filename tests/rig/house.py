@@ -118,14 +118,12 @@ class Box:
 
     def kill(self) -> None:
         """SIGKILL to the worker alone."""
-        if pid := self.worker_pid:
-            os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, self.worker_pid)
         self.worker.wait()
 
     def stop(self) -> int:
         """SIGTERM to the worker; its exit code."""
-        if pid := self.worker_pid:
-            os.kill(pid, signal.SIGTERM)
+        send(signal.SIGTERM, self.worker_pid)
         return self.worker.wait(PATIENCE)
 
     def crash(self) -> None:
@@ -141,9 +139,7 @@ class Box:
         """SIGSTOP to every process of the box, as a paused machine; their pids."""
         frozen: list[int] = []
         while fresh := [process.pid for process in self.processes() if process.pid not in frozen]:
-            for pid in fresh:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
+            send(signal.SIGSTOP, *fresh)
             frozen += fresh
         return frozen
 
@@ -268,14 +264,21 @@ def gone(pid: int) -> bool:
         return True
 
 
+def send(sig: int, *pids: int) -> None:
+    """Signals processes; one that is gone, 0 among them, is no fault. The kernel takes 0 for our own process group."""
+    for pid in filter(None, pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+
+
 def resume(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
+    send(signal.SIGCONT, pid)
 
 
 @contextlib.contextmanager
 def paused(pid: int) -> Iterator[None]:
     """The process stands still meanwhile."""
+    assert pid, "it is gone already"
     os.kill(pid, signal.SIGSTOP)
     yield
     os.kill(pid, signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import psutil
 import pytest
 
 from tests.rig import clock, machine
-from tests.rig.house import gone, wait
+from tests.rig.house import gone, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import House
@@ -52,6 +51,6 @@ def test_a_frozen_box_stands_still_and_its_line_can_be_cut(frail: House) -> None
     done = frail.ends(job)
     assert (str(done.state), done.step, done.epoch) == ("succeeded", 60, 1)
     assert box.link.made > made
-    os.kill(box.worker_pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, box.worker_pid)
     box.kill()
     assert box.worker_pid == 0
