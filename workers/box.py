@@ -74,6 +74,7 @@ class Box:
         #: Claims, each a job and its epoch, that a thread of this worker sees through.
         self.attended: set[tuple[str, int]] = set()
         self._attending = threading.Lock()
+        self._announcing = threading.Lock()
         #: Why waiting jobs are not taken here: job -> shortfalls.
         self.refusals: dict[str, str] = {}
         #: Why no job at all is taken, where the server is to blame.
@@ -87,7 +88,12 @@ class Box:
     # -- saying who we are --------------------------------------------------------------------------
 
     def announce(self, *, status: str = "") -> None:
-        """Says that this box lives and what it has. Raises NameTaken."""
+        """Says that this box lives and what it has; once it stops, nothing but its last word. Raises NameTaken."""
+        with self._announcing:
+            if status or not self.stopping.is_set():
+                self._announce(status)
+
+    def _announce(self, status: str) -> None:
         host, owned = self.measure(), self.store.owned(self.name)
         self.trouble = eviction(self.store.client) or ""
         lacking = self.trainer.why if isinstance(self.trainer, interpreter.NoTrainer) else host.gpu_fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.state import State
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
+from pi0q.workers.agent import Agent
 from pi0q.workers.box import Box
 from pi0q.workers.interpreter import NoTrainer
 from pi0q.workers.launcher import CannotStart
 from pi0q.workers.run.order import Order
 
-from ..conftest import Hands
+from ..conftest import Command, Hands
 from .conftest import a_box, own_queue, submit
 
 # -- taking jobs
@@ -91,6 +93,27 @@ def test_two_boxes_of_one_name_are_told_apart(box: Box, chosen: Settings, store:
     box.announce()
 
 
+def test_a_drain_is_heard_and_told_at_once(box: Box, store: Store, call: Command) -> None:
+    """Not at the next beat, 10 s later."""
+    agent = Agent(box, give_up=print)
+    agent.announce()
+    agent._waking, agent._next_beat = store.subscribe("wake"), float("inf")
+    call("drain", "box-a")
+    with agent._waking:
+        agent.sleep()
+    agent.beat()
+    assert store.boxes()[0]["status"] == "drained"
+
+
+def test_its_last_word_is_that_it_stopped(box: Box, store: Store) -> None:
+    """Whatever its agent was about to say."""
+    box.announce()
+    box.stopping.set()
+    box.announce(status="stopped")
+    box.announce()
+    assert store.boxes()[0]["status"] == "stopped"
+
+
 # -- seeing them through
 
 
@@ -108,11 +131,14 @@ def test_a_runner_that_cannot_start_is_an_interruption(box: Box, store: Store, m
     monkeypatch.setattr(box.launcher, "launch", launch)
     job = submit(store)
     box.claim()
+    began = time.monotonic()
     record = box.attend(job)
     assert record and (record.state, str(record.reason), record.attempt) == (State.QUEUED, "runner_lost", 0)
     assert record.detail == "a runner could not be started: see the worker's log"
     assert record.fruitless == 0
     # The next claim would fare no better: the box pauses, longer each time, and says why.
+    assert box._pause_until > began
+    box._pause_until = float("inf")
     box.claim()
     assert box.refusals == {job: "runners do not start on this box: see its worker's log"}
     box.announce()
