@@ -17,6 +17,7 @@ import hashlib
 import http.client
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,8 @@ class StandInHub:
 
         # The Hub itself and the place that it sends readers of large files to: another host, or huggingface_hub
         # would take that one's answers for the Hub's.
-        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in hosts]
+        self._held = [socket.socket() for _ in hosts]
+        self._servers = [_serve(host, held, Handler) for host, held in zip(hosts, self._held, strict=True)]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in self._servers
         ]
@@ -130,6 +132,8 @@ class StandInHub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        for held in self._held:
+            held.close()
 
     def close(self) -> None:
         """Cuts the network: from now on connections are refused. May be called twice."""
@@ -260,6 +264,18 @@ class StandInHub:
 
     def blob(self, name: str) -> bytes:
         return self._blobs[name]
+
+
+class _Server(ThreadingHTTPServer):
+    #: Who comes while the tests are kept waiting is not turned away.
+    request_queue_size = 128
+
+
+def _serve(host: str, held: socket.socket, handler: type[BaseHTTPRequestHandler]) -> _Server:
+    """A server on a free port, which `held` keeps for as long as it is open: a closed server's is nobody else's."""
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    return _Server(held.getsockname(), handler)
 
 
 def _oid(body: bytes) -> str:

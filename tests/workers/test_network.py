@@ -15,6 +15,8 @@ from pi0q.queue.settings import Settings
 from pi0q.workers import network
 from pi0q.workers.network import Route, Ways, completed, environment, hub_routes, own, parse_turbo, read_turbo
 
+from ..conftest import PATIENCE
+
 #: As three people dumped it from their boxes.
 TURBO = """export no_proxy=localhost,127.0.0.1,modelscope.com,aliyuncs.com,tencentyun.com,wisemodel.cn
 export http_proxy=http://172.20.0.113:12798 && export https_proxy=http://172.20.0.113:12798
@@ -149,7 +151,9 @@ class Place:
 
 
 @pytest.fixture
-def places() -> Iterator[list[Place]]:
+def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Place]]:
+    # They live in this very process, which may be kept waiting.
+    monkeypatch.setattr(network, "PROBE_SECONDS", PATIENCE)
     opened: list[Place] = []
     yield opened
     for place in opened:
@@ -161,9 +165,12 @@ def place(places: list[Place], status: int = 200) -> Place:
     return places[-1]
 
 
-def dead() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """An address at which nothing answers, nor will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
@@ -173,24 +180,24 @@ def test_any_answer_but_a_broken_one_shows_a_way(places: list[Place], status: in
     assert network.answers_at(Route(name="direct", endpoint=place(places, status).url)) is good
 
 
-def test_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not network.answers_at(Route(name="direct", endpoint=dead()))
+def test_silence_is_no_answer(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not network.answers_at(Route(name="direct", endpoint=dead))
     monkeypatch.setattr(network, "PROBE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         assert not network.answers_at(Route(name="direct", endpoint=f"http://127.0.0.1:{mute.getsockname()[1]}"))
 
 
-def test_a_way_over_a_proxy_is_asked_over_it(places: list[Place]) -> None:
+def test_a_way_over_a_proxy_is_asked_over_it(places: list[Place], dead: str) -> None:
     proxy = place(places)
     over = Route(name="turbo", endpoint="http://hub.example", variables={"http_proxy": proxy.url})
     assert network.answers_at(over) and proxy.asked == ["http://hub.example/"]
-    past = replace(over, endpoint=dead(), variables={**over.variables, "no_proxy": "127.0.0.1"})
+    past = replace(over, endpoint=dead, variables={**over.variables, "no_proxy": "127.0.0.1"})
     assert not network.answers_at(past) and len(proxy.asked) == 1
 
 
-def test_the_way_that_worked_is_remembered_until_it_fails(places: list[Place], tmp_path: Path) -> None:
+def test_the_way_that_worked_is_remembered_until_it_fails(places: list[Place], dead: str, tmp_path: Path) -> None:
     a, b = place(places), place(places)
-    ends = {"mirror": dead(), "turbo": a.url, "direct": b.url}
+    ends = {"mirror": dead, "turbo": a.url, "direct": b.url}
     routes = [Route(name=name, endpoint=end) for name, end in ends.items()]
     here = Ways("hub", routes, tmp_path)
     assert [route.name for route in here.order()] == ["turbo", "direct"]
@@ -207,17 +214,17 @@ def test_the_way_that_worked_is_remembered_until_it_fails(places: list[Place], t
     assert [route.name for route in anew.order()] == ["turbo", "direct"]
 
 
-def test_the_remembered_way_is_left_when_it_no_longer_answers(places: list[Place], tmp_path: Path) -> None:
-    routes = [Route(name="turbo", endpoint=dead()), Route(name="direct", endpoint=place(places).url)]
+def test_the_remembered_way_is_left_when_it_no_longer_answers(places: list[Place], dead: str, tmp_path: Path) -> None:
+    routes = [Route(name="turbo", endpoint=dead), Route(name="direct", endpoint=place(places).url)]
     here = Ways("wandb", routes, tmp_path)
     here.remember(routes[0])
     assert here.best().name == "direct"
     assert here.order()[0].name == "direct"
 
 
-def test_a_damaged_memory_is_none(tmp_path: Path, places: list[Place]) -> None:
+def test_a_damaged_memory_is_none(tmp_path: Path, places: list[Place], dead: str) -> None:
     (tmp_path / "network.json").write_text("[")
-    routes = [Route(name="turbo", endpoint=dead()), Route(name="direct", endpoint=place(places).url)]
+    routes = [Route(name="turbo", endpoint=dead), Route(name="direct", endpoint=place(places).url)]
     assert Ways("hub", routes, tmp_path).best().name == "direct"
 
 

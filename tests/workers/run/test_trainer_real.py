@@ -145,7 +145,7 @@ def test_act_stopped_and_resumed_goes_on_where_it_was(place: Path) -> None:
         whole.kill()
         raise
     assert (stopped.finish(), whole.finish()) == (75, 0)
-    hub.close()
+    hub.__exit__(None, None, None)
     check_push(place, hub.files("model", "you/it"))
     asked, saved = stopped.events("saved")
     assert (asked["wanted"], saved["wanted"]) == (True, False) and asked["step"] < saved["step"]
