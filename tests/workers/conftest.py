@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -56,3 +57,10 @@ def at_work(box: Box, job: str, *, epoch: int = 1) -> RunDirectory:
 def own_queue(box: Box) -> list[str]:
     raw: list[str] = box.store.client.lrange(f"{box.store.prefix}box.{box.name}", 0, -1)  # type: ignore[assignment]
     return [json.loads(text)["headers"]["id"] for text in raw]
+
+
+def join_tries() -> None:
+    """Waits until all that aftercare began is done and told; one that has yet to tell is no longer busy."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("aftercare "):
+            thread.join()

@@ -17,6 +17,7 @@ from pi0q.queue.store import NotOwner, ServerOlder, Store
 from pi0q.workers.aftercare import KINDS, Aftercare, Desk, Did, Kind, Later, Never
 from pi0q.workers.run.chores import DONE, FAILED, PENDING, Chore, Chores
 from tests.conftest import Hands
+from tests.workers.conftest import join_tries
 
 #: What the next try of a chore comes to, and which were tried.
 NEXT: list[Callable[[Desk], Did]] = []
@@ -42,8 +43,7 @@ class Tended(Aftercare):
 
     def tend(self) -> None:
         self.round()
-        for thread in list(self._busy.values()):
-            thread.join()
+        join_tries()
 
 
 @pytest.fixture

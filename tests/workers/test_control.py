@@ -12,7 +12,7 @@ from pi0q.queue import app as celery_app
 from pi0q.queue.settings import Settings
 from pi0q.workers import control
 
-from ..conftest import Hands, Running, Start
+from ..conftest import PATIENCE, Hands, Running, Start, WaitFor
 
 Ask = Callable[..., Any]
 
@@ -34,11 +34,13 @@ def app(chosen: Settings) -> Iterator[Any]:
 
 
 @pytest.fixture
-def ask(worker: Running, app: Any) -> Ask:
+def ask(worker: Running, app: Any, wait_for: WaitFor) -> Ask:
     """Sends a command to the box; its answer."""
+    # Celery says that it is ready before it listens to its remote control.
+    wait_for(lambda: app.control.ping(timeout=1.0))
 
     def ask(command: str, **arguments: Any) -> Any:
-        answers = app.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1)
+        answers = app.control.broadcast(command, arguments=arguments, reply=True, timeout=PATIENCE, limit=1)
         return answers[0]["pi0q@box-a"]
 
     return ask

@@ -22,6 +22,6 @@ signal.pause()
 
 
 def test_a_signal_in_the_midst_of_another_takes_away_no_word() -> None:
-    said = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True, timeout=20, check=False)
+    said = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True, timeout=100, check=False)
     assert said.returncode == 0
     assert said.stderr == "pi0q: Stopping. The training goes on; the next worker here finds it again.\n"

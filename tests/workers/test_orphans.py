@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -53,21 +54,23 @@ def test_orphans_die_with_all_below_them_and_no_one_else_does() -> None:
             worker.stdin.flush()
             return {int(pid) for pid in worker.stdout.readline().split()}
 
-        stranger, helper, idle, runner, child, grandchild = map(int, worker.stdout.readline().split())
+        # Each known by its start as well: a pid may be another's soon.
+        started = [psutil.Process(int(pid)) for pid in worker.stdout.readline().split()]
+        stranger, helper, idle, runner, child, grandchild = started
         try:
             assert end() == set(), "its runner lives"
-            psutil.Process(runner).kill()
+            runner.kill()
             killed = set[int]()
             until = time.monotonic() + PATIENCE
             # One that a busy machine takes long to bury is told by no answer; it is gone all the same.
-            while psutil.pid_exists(child) or psutil.pid_exists(grandchild):
+            while child.is_running() or grandchild.is_running():
                 killed |= end()
                 assert time.monotonic() < until, "they live"
-            assert killed <= {child, grandchild}
-            assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in (stranger, helper, idle))
-            assert not psutil.pid_exists(runner), "it is buried"
+            assert killed <= {child.pid, grandchild.pid}
+            assert all(process.status() != psutil.STATUS_ZOMBIE for process in (stranger, helper, idle))
+            assert not runner.is_running(), "it is buried"
         finally:
-            for pid in (stranger, helper, idle, runner, child, grandchild):
-                if psutil.pid_exists(pid):
-                    psutil.Process(pid).kill()
+            for process in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             worker.kill()

@@ -12,6 +12,7 @@ from pi0q.jobs.record import Record, Saved, from_hash
 from pi0q.jobs.spec import Spec, parse
 from pi0q.workers import places
 from pi0q.workers.places import Places
+from tests.conftest import PATIENCE
 from tests.workers.run.saved import checkpoint
 
 NEW = from_hash({"id": "a1", "name": "n", "state": "queued", "created_ms": "5"})
@@ -28,7 +29,9 @@ def copied(place: Path, step: int = 20, checkpoint: Saved | None = None) -> Reco
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Places:
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    # A busy disk is not one that hangs.
+    monkeypatch.setattr(places, "PATIENCE_SECONDS", PATIENCE)
     return Places(tmp_path / "runs")
 
 
@@ -72,7 +75,7 @@ def test_a_disk_that_hangs_holds_up_no_claim(box: Places, tmp_path: Path, monkey
 
     def hangs(place: Path, *, make: bool) -> str:
         looks.append(place)
-        up.wait(30)
+        up.wait(PATIENCE)
         return ""
 
     monkeypatch.setattr(places, "PATIENCE_SECONDS", 0.05)
@@ -82,4 +85,5 @@ def test_a_disk_that_hangs_holds_up_no_claim(box: Places, tmp_path: Path, monkey
     assert len(looks) == 1, "each look would leave a thread behind"
     up.set()
     box._hanging[tmp_path].join()
+    monkeypatch.setattr(places, "PATIENCE_SECONDS", PATIENCE)
     assert box.problems(NEW, spec(tmp_path)) == []

@@ -26,6 +26,7 @@ from pi0q.workers.run.chores import Chore, Chores
 from pi0q.workers.run.directory import RunDirectory
 from tests.conftest import Hands
 from tests.standin_hub import TOKEN, Fault, StandInHub
+from tests.workers.conftest import join_tries
 
 pytest.importorskip("huggingface_hub")
 
@@ -221,7 +222,6 @@ def test_the_record_says_where_it_is(store: Store, settings: Settings, hub: Stan
     Chores(directory.path).add(chore)
     care = aftercare.Aftercare(settings, store, box="box-a")
     care.round()
-    for thread in list(care._busy.values()):
-        thread.join()
+    join_tries()
     told: dict[str, Any] = dict(store.get(record.id).push)
     assert (told["state"], told["url"], told["step"]) == ("done", f"{hub.url}/you/it", 6)

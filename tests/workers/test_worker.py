@@ -17,15 +17,16 @@ from pi0q.ops import server as servers
 from pi0q.queue.store import Store
 from pi0q.workers import identity
 
-from ..conftest import Command, Hands, Running, Start, WaitFor
-
-#: Shrinks all times: see queue/timing.py.
-QUICK = {"PI0Q_LEASE_SECONDS": "3"}
+from ..conftest import PATIENCE, Command, Hands, Running, Start, WaitFor
+from ..rig.server import free_port
 
 
 @pytest.fixture
-def port() -> int:
-    return servers.choose_port(0, default=0, option="--port")
+def port() -> Iterator[int]:
+    """One that stays free until a server of the test's own takes it."""
+    port, held = free_port()
+    with held:
+        yield port
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def own(tmp_path: Path, port: int) -> Iterator[Callable[[], redis.Redis]]:
 
     def own() -> redis.Redis:
         server = servers.start(tmp_path / "server", port=port, log=tmp_path / "server.log")
-        client = redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=5)
+        client = redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=PATIENCE)
         started.extend([client, server])
         return client
 
@@ -53,7 +54,7 @@ def box(start: Start) -> Callable[..., Running]:
     """Starts a box without LeRobot: it takes no job, and says so."""
 
     def box(**env: str) -> Running:
-        return start("worker", "--name", "box-a", **{"PI0Q_TRAINER_PYTHON": "/bin/false", **QUICK, **env})
+        return start("worker", "--name", "box-a", **{"PI0Q_TRAINER_PYTHON": "/bin/false", **env})
 
     return box
 
@@ -102,20 +103,18 @@ def test_a_server_that_may_drop_jobs_is_refused(
 
 
 def test_one_that_begins_to_is_told_and_gets_no_claims(
-    box: Callable[..., Running], own: Callable[[], redis.Redis], tmp_path: Path, port: int
+    box: Callable[..., Running], own: Callable[[], redis.Redis], tmp_path: Path, port: int, wait_for: WaitFor
 ) -> None:
     client = own()
     running = box(PI0Q_REDIS_URL=url(tmp_path, port))
     running.until("ready.")
     store = Store(client, known_prefix(running))
-    with store.subscribe("changes") as changes:
-        client.config_set("maxmemory-policy", "allkeys-lru")
-        client.config_set("maxmemory", "100mb")
-        job = Hands(store).submit()
-        for _ in range(200):
-            if "may drop jobs" in known(store)["refusals"]:
-                break
-            changes.get_message(timeout=0.2)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("maxmemory", "100mb")
+    job = Hands(store).submit()
+    # As if its beat had come.
+    client.publish(f"{store.prefix}wake", "")
+    wait_for(lambda: "may drop jobs" in known(store)["refusals"])
     assert "maxmemory-policy is allkeys-lru" in known(store)["note"]
     assert store.waits(store.get(job))[0].startswith("box-a: The queue's server may drop jobs")
 
@@ -127,7 +126,7 @@ def rival(store: Store) -> bool:
 
 def test_a_name_that_a_living_machine_has_is_refused(box: Callable[..., Running], store: Store) -> None:
     assert rival(store)
-    running = box(PI0Q_LEASE_SECONDS="600")
+    running = box()
     running.until("Another machine is the box box-a; this worker takes nothing.")
     running.until("Waiting")
     # It is heard of again, so it lives.
@@ -140,7 +139,7 @@ def test_a_name_that_a_living_machine_has_is_refused(box: Callable[..., Running]
 def test_a_name_of_a_machine_that_is_gone_is_waited_for(box: Callable[..., Running], store: Store) -> None:
     """It may be this very one, its data disk emptied."""
     assert rival(store)
-    running = box(PI0Q_LEASE_SECONDS="600")
+    running = box()
     running.until("It waits until that one has been silent for 60 s.")
     store.client.zincrby(f"{store.prefix}boxes", -60_000, "box-a")
     running.until("ready.")
@@ -154,7 +153,7 @@ def test_a_name_of_a_machine_that_is_gone_is_waited_for(box: Callable[..., Runni
 def test_a_worker_whose_name_was_taken_meanwhile_takes_no_more_messages(
     box: Callable[..., Running], store: Store
 ) -> None:
-    running = box(PI0Q_LEASE_SECONDS="600")
+    running = box()
     running.until("ready.")
     store.client.hset(f"{store.prefix}box:box-a", "box_id", "another")
     store.client.publish(f"{store.prefix}wake", "")
@@ -197,24 +196,20 @@ def test_a_server_out_of_memory_does_not_end_it(
 
 
 def test_a_drained_box_says_so_and_takes_nothing_until_that_ends(
-    start: Start, store: Store, hands: Hands, call: Command, wait_for: WaitFor
+    box: Callable[..., Running], store: Store, hands: Hands, call: Command, wait_for: WaitFor
 ) -> None:
-    def begin() -> Running:
-        started = start("worker", "--name", "box-a", PI0Q_TRAINER_PYTHON="/bin/false", PI0Q_LEASE_SECONDS="600")
-        started.until("ready.")
-        return started
-
-    running = begin()
+    running = box()
+    running.until("ready.")
     call("drain", "box-a")
-    # Of its own: its next beat comes in 10 s.
-    wait_for(lambda: known(store)["status"] == "drained", 5)
+    wait_for(lambda: known(store)["status"] == "drained")
     job = hands.submit(needs={"gpus": 0})
     assert running.end(signal.SIGTERM) == 0
-    running = begin()
+    running = box()
+    running.until("ready.")
     assert known(store)["status"] == "drained", "a drain outlives a restart"
     assert "drained by" in store.waits(store.get(job))[0]
     call("drain", "box-a", "--undo")
-    wait_for(lambda: known(store)["status"] == "ready", 5)
+    wait_for(lambda: known(store)["status"] == "ready")
     assert store.get(job).state is State.QUEUED
     assert running.end(signal.SIGTERM) == 0
 
