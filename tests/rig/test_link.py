@@ -56,7 +56,7 @@ def dial(link: Link) -> Iterator[Dial]:
     lines: list[socket.socket] = []
 
     def dial() -> socket.socket:
-        lines.append(socket.create_connection(("127.0.0.1", link.port), timeout=10))
+        lines.append(socket.create_connection(("127.0.0.1", link.port), timeout=30))
         return lines[-1]
 
     yield dial
@@ -79,7 +79,7 @@ def silent(line: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        line.settimeout(10)
+        line.settimeout(30)
 
 
 def test_it_passes_everything_on_under_its_own_address(link: Link, dial: Dial) -> None:
