@@ -10,6 +10,8 @@ At the beginning of that step (counted from 1):
     hog       takes memory until it is killed
     flood     prints 20,000 long lines
     autotune  prints what torch prints as it compiles, and waits a little
+    stop      stands still (SIGSTOP) until someone lets it go on
+    stopsave  does so half-way through the save of that step
     enospc    from that step on, a save raises OSError(ENOSPC) half-way
     killsave  from that step on, a save SIGKILLs the process half-way
 With FAKE_FAULT_ONCE=PATH a fault comes only while PATH does not exist, and makes it.
@@ -51,9 +53,11 @@ def remember() -> None:
 
 def before_step(step: int) -> None:
     kind = at(step)
-    if kind is None or kind in ("nan", "inf", "enospc", "killsave"):
+    if kind is None or kind in ("nan", "inf", "enospc", "killsave", "stopsave"):
         return
     remember()
+    if kind == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "oom":
         raise OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB "
@@ -88,8 +92,10 @@ def loss_at(step: int, loss: float) -> float:
 
 def inside_save(step: int) -> None:
     kind = at(step)
-    if kind in ("enospc", "killsave"):
+    if kind in ("enospc", "killsave", "stopsave"):
         remember()
+    if kind == "stopsave":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if kind == "killsave":

@@ -35,8 +35,8 @@ class Hook:
     NEEDED = ("update_policy", "save_checkpoint", "update_last_checkpoint", "make_optimizer_and_scheduler")
     WELCOME = ("should_save_checkpoint", "make_policy", "WandBLogger")
 
-    def __init__(self, events: Events, lease: Lease | None = None) -> None:
-        self.events, self.lease, self.pid = events, lease or Lease(None), os.getpid()
+    def __init__(self, events: Events) -> None:
+        self.events, self.lease, self.pid = events, Lease(None), os.getpid()
         self.every_s = float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf)
         self.order = Order()
         self.cost = Cost(float(os.environ.get("PI0Q_SAVE_COST_S") or 0))

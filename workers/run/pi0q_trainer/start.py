@@ -47,9 +47,11 @@ def main() -> None:
     faulthandler.enable()  # a crash in a library says where it was
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     events = Events(os.environ.get("PI0Q_EVENTS"))
-    hook = Hook(events, Lease(os.environ.get("PI0Q_LEASE")))
+    hook = Hook(events)
     signal.signal(signal.SIGUSR1, hook.on_usr1)
     signal.signal(signal.SIGTERM, hook.on_term)
+    # Now: past its fence it sends SIGTERM at once.
+    hook.lease = Lease(os.environ.get("PI0Q_LEASE"))
     try:
         run, hooked = load(hook)
         versions = {name: version(name) for name in ("lerobot", "torch")}

@@ -193,8 +193,8 @@ def save_checkpoint(
     cfg.save_pretrained(model)
     for name in ("policy_preprocessor", "policy_postprocessor"):
         (model / f"{name}.json").write_text(json.dumps({"name": name, "steps": []}))
-    time.sleep(setting("FAKE_SAVE_SECONDS"))
     faults.inside_save(step)
+    time.sleep(setting("FAKE_SAVE_SECONDS"))
     state.mkdir(parents=True, exist_ok=True)
     (state / "training_step.json").write_text(json.dumps({"step": step, **numbers}))
     save_rng_state(state)
