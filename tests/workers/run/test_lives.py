@@ -29,7 +29,7 @@ from pi0q.workers.run.order import Order
 
 from ...rig.link import Link
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 JOB = """
 preflight: {{rehearse: never}}
@@ -54,8 +54,8 @@ if "PI0Q_JOB" in os.environ and any(part.endswith("pi0q_trainer") for part in sy
 class Life:
     """One job on box-a, its runner and the line between that and the server."""
 
-    def __init__(self, store: Store, server: servers.Server, env: dict[str, str], lease: float) -> None:
-        self.store, self.link, self.lease = store, Link(server.url), lease
+    def __init__(self, store: Store, server: servers.Server, env: dict[str, str]) -> None:
+        self.store, self.link = store, Link(server.url)
         self.home = Path(env["PI0Q_HOME"])
         (self.home / "datasets/d/meta").mkdir(parents=True)
         (self.home / "datasets/d/meta/info.json").write_text("{}")
@@ -63,11 +63,16 @@ class Life:
         self.env = env | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PI0Q_REDIS_URL": self.link.url,
-            "PI0Q_LEASE_SECONDS": str(lease),
             "FAKE_STEP_SECONDS": "0.03",
         }
         self.runners: list[subprocess.Popen[str]] = []
         self.job = ""
+        self.lend(600.0)
+
+    def lend(self, lease: float, fence: float = 0.8) -> None:
+        """Where the end of a lease is waited for it is short, and yet longer than a busy machine stalls."""
+        self.lease = lease
+        self.env |= {"PI0Q_LEASE_SECONDS": str(lease), "PI0Q_FENCE": str(fence)}
 
     def submit(self, *, steps: int = 99_999, save_freq: int = 99_999) -> None:
         spec = parse(JOB.format(steps=steps, save_freq=save_freq), filename="job.yaml")
@@ -154,7 +159,7 @@ def gone(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def life(store: Store, server: servers.Server, env: dict[str, str]) -> Iterator[Life]:
-    made = Life(store, server, env, lease=5.0)
+    made = Life(store, server, env)
     yield made
     for runner in made.runners:
         if runner.poll() is None:
@@ -165,6 +170,7 @@ def life(store: Store, server: servers.Server, env: dict[str, str]) -> Iterator[
 
 def test_a_trainer_whose_runner_stands_still_saves_and_stops_within_the_lease(life: Life) -> None:
     """FAULTS.md row 13: nobody is there to stop it; it knows by itself."""
+    life.lend(20.0, fence=0.5)
     life.submit()
     runner = life.start()
     trainer = life.steps(3)
@@ -188,15 +194,15 @@ def test_a_trainer_whose_runner_stands_still_saves_and_stops_within_the_lease(li
 
 def test_the_whole_box_stands_still_and_nothing_lands_under_the_old_epoch(life: Life) -> None:
     """FAULTS.md row 13: runner and trainer wake together, after another box took the job."""
+    life.lend(12.0)
     life.submit(save_freq=7)
-    runner = life.start()
-    trainer = life.steps(10)
-    life.until(lambda: "checkpoint 7 verified" in life.log)
-    for process in (runner, trainer):
-        process.suspend()
+    # Neither in the midst of a save nor of a seal, where what has begun comes to its end.
+    runner = life.start(FAKE_FAULT="stop@12")
+    trainer = life.steps(11)
+    life.until(lambda: trainer.status() == psutil.STATUS_STOPPED and "checkpoint 7 verified" in life.log)
+    runner.suspend()
     end = life.lease_end()
     before = {path: path.stat().st_mtime_ns for path in life.directory.output.rglob("*")}
-    steps = len(life.events("step"))
     life.until(lambda: boottime() > end + 0.2)
     life.until(lambda: life.store.sweep(every_seconds=0.001) or life.record().state is State.QUEUED, "the sweep")
     life.claim("box-b")
@@ -205,13 +211,13 @@ def test_the_whole_box_stands_still_and_nothing_lands_under_the_old_epoch(life: 
     assert life.ended() == 0 and gone(trainer)
     after = {path: path.stat().st_mtime_ns for path in life.directory.output.rglob("*")}
     assert after == before
-    # What was in the pipe is read; no step was begun.
-    assert len(life.events("step")) - steps <= 64
+    assert last_step(life) == 11
     assert life.record().box == "box-b" and life.record().state is State.CLAIMED
 
 
 def test_cut_off_for_longer_than_its_lease_it_saves_and_stops_and_hands_back_later(life: Life) -> None:
     """FAULTS.md row 11, on a link that swallows everything."""
+    life.lend(30.0, fence=0.3)
     life.submit()
     life.start()
     trainer = life.steps(3)
@@ -233,13 +239,14 @@ def last_step(life: Life) -> int:
 
 
 def test_a_save_that_would_outlast_the_lease_is_ended_with_it(life: Life) -> None:
+    life.lend(30.0, fence=0.3)
     life.submit()
     life.start(FAKE_SAVE_SECONDS="600")
     trainer = life.steps(3)
     life.link.refuse()
     life.trained(trainer)
-    assert boottime() < life.lease_end()
     life.until(lambda: "stopped without a save" in life.log)
+    assert "it did not stop in time: the trainer is killed" in life.log, "before the lease was over"
     assert not (life.directory.checkpoints / "last").is_symlink()
     life.link.accept()
     assert life.ended() == 0
@@ -354,7 +361,7 @@ def test_a_daemon_that_left_everything_dies_with_the_run(life: Life, tmp_path: P
 def test_a_hung_trainer_is_dumped_and_ended_and_tried_once_more(life: Life, tmp_path: Path) -> None:
     """FAULTS.md row 34."""
     life.submit(steps=40, save_freq=10)
-    once = {"FAKE_FAULT": "hang@25", "FAKE_FAULT_ONCE": str(tmp_path / "once"), "PI0Q_HANG_SECONDS": "1"}
+    once = {"FAKE_FAULT": "hang@25", "FAKE_FAULT_ONCE": str(tmp_path / "once"), "PI0Q_HANG_SECONDS": "10"}
     life.start(**once)
     assert life.ended() == 0
     record = life.record()

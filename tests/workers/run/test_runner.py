@@ -25,6 +25,7 @@ from pi0q.jobs.state import State
 from pi0q.jobs.transition import preparing, running
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Claimed, Store
+from pi0q.queue.timing import timing
 from pi0q.queue.verbs.submit import put
 from pi0q.workers import identity
 from pi0q.workers.run import process
@@ -80,7 +81,9 @@ def settings(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     (chosen.home / "datasets/d/meta").mkdir(parents=True)
     (chosen.home / "datasets/d/meta/info.json").write_text("{}")
     monkeypatch.setenv("PYTHONPATH", str(FAKE))
-    return replace(chosen, box="box-a", lease_seconds=6.0)
+    # A lease that no stall outlasts: a runner that prepares would end this very process.
+    monkeypatch.setattr(Settings, "timing", replace(timing(600.0, 0.8), retry=0.1))
+    return replace(chosen, box="box-a")
 
 
 def claimed(store: Store, text: str = JOB) -> Order:
@@ -295,7 +298,6 @@ def test_a_live_run_needs_nothing_more_of_the_package(
         env=env | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

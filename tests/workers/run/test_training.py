@@ -10,13 +10,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pi0q.workers.run import launch, process, saves
+from pi0q.workers.run import lease as leases
 from pi0q.workers.run import training as module
 from pi0q.workers.run.directory import RunDirectory
 from pi0q.workers.run.hang import Watch
@@ -25,19 +27,19 @@ from pi0q.workers.run.log import Log
 from pi0q.workers.run.pace import Plan
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.training import Training
+from tests.rig.house import wait
 
 FAKE = Path(__file__).parents[2] / "fake_lerobot"
 
 
 class Life:
-    """What a runner has of one trainer; `saw` waits for what its progress shows."""
+    """What a runner has of one trainer."""
 
     def __init__(self, place: Path) -> None:
         self.job = secrets.token_hex(6)
         self.directory = RunDirectory(place / "run")
         self.directory.make()
         self.log = Log(self.directory.log, {})
-        self.changed = threading.Condition()
         self.progress = Progress(Plan(steps=9))
         self.progress.update = self.update  # type: ignore[method-assign]
         self.seen: list[dict[str, Any]] = []
@@ -45,23 +47,24 @@ class Life:
         self.hang_seconds, self.wishes = 10.0**6, list[str]()
 
     def update(self, **fields: Any) -> None:
-        with self.changed:
-            self.progress.fields |= fields
-            self.seen.append(fields)
-            self.changed.notify_all()
+        self.progress.fields.update(fields)
+        self.seen.append(fields)
 
-    def saw(self, name: str, at_least: int) -> None:
-        with self.changed:
-            assert self.changed.wait_for(lambda: (self.progress.fields.get(name) or -1) >= at_least, 30.0)
-
-    def at_step(self, step: int, act: Callable[[], None]) -> None:
-        """Does it once that step was seen, from another thread as a reporter would."""
+    def when(self, true: Callable[[], object], act: Callable[[], object]) -> None:
+        """Does it once that is so, from another thread as a reporter would."""
 
         def wait_and_act() -> None:
-            self.saw("step", step)
+            wait(true, "what is waited for")
             act()
 
         threading.Thread(target=wait_and_act, daemon=True).start()
+
+    def at_step(self, step: int, act: Callable[[], object]) -> None:
+        self.when(lambda: (self.progress.fields.get("step") or -1) >= step, act)
+
+    def fence(self) -> None:
+        """The runner comes to its fence."""
+        self.lease.fence_seconds = 0.0
 
     def start(self, *flags: str, keep: int = 2, stop_after_save: bool = False, **env: str) -> Training:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
@@ -155,34 +158,30 @@ def test_one_that_does_not_stop_is_ended(life: Life, tmp_path: Path, monkeypatch
     monkeypatch.setattr(process, "POLITE_SECONDS", 0.3)
     hangs = tmp_path / "hangs"
     training = life.start("--steps=1000", FAKE_FAULT="hang@4", FAKE_FAULT_ONCE=str(hangs))
-
-    def stop_when_it_hangs() -> None:
-        # At the step before it could still save and stop as it is told.
-        while not hangs.exists():
-            time.sleep(0.01)
-        training.stop("fenced")
-
-    life.at_step(3, stop_when_it_hangs)
+    # At the step before it could still save and stop as it is told.
+    life.when(hangs.exists, lambda: training.stop("fenced"))
     assert training.wait() != 75
     assert "it did not stop in time: the trainer is killed" in life.log.take()
 
 
-def leased(life: Life, *, fence: float, seconds: float) -> None:
-    life.lease = Lease(life.directory.lease, seconds=seconds, fence=fence, since=boottime())
-
-
 def test_past_the_fence_it_saves_stops_and_is_vouched_for(life: Life) -> None:
-    leased(life, fence=1.0, seconds=10.0)
     training = life.start("--steps=10000", "--save_freq=10000", FAKE_STEP_SECONDS="0.01")
+    life.at_step(3, life.fence)
     assert training.wait() == 75
     assert life.wishes == ["fenced"] and life.lease.ours()
     (kept,) = life.steps_kept()
     assert life.progress.fields["checkpoint"].step == int(kept)
 
 
-def test_a_save_that_takes_too_long_is_ended_before_the_lease(life: Life) -> None:
-    leased(life, fence=1.0, seconds=3.0)
+def test_a_save_that_takes_too_long_is_ended_before_the_lease(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "MARGIN_SECONDS", 60.0)
+
+    def last_call() -> None:
+        life.lease.since = boottime() + leases.MARGIN_SECONDS - life.lease.seconds
+
     training = life.start("--steps=10000", FAKE_STEP_SECONDS="0.01", FAKE_SAVE_SECONDS="600")
+    life.at_step(3, life.fence)
+    life.when(lambda: life.progress.saving, last_call)
     assert training.wait() == -signal.SIGKILL
     assert life.lease.ours() and "it did not stop in time: the trainer is killed" in life.log.take()
     assert "checkpoint" not in life.progress.fields
@@ -211,21 +210,30 @@ def test_when_it_is_lost_it_is_ended_at_once_and_not_a_word_is_written(life: Lif
     assert "pi0q:" not in life.log.take()
 
 
-def test_a_hung_one_is_dumped_and_ended(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_one_is_dumped_and_ended(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS.md row 34."""
-    monkeypatch.setattr(process, "POLITE_SECONDS", 0.5)
-    life.hang_seconds = 0.7
-    training = life.start("--steps=1000", FAKE_FAULT="hang@4")
+    monkeypatch.setattr(process, "POLITE_SECONDS", 60.0)
+    hangs = tmp_path / "hangs"
+    training = life.start("--steps=1000", FAKE_FAULT="hang@4", FAKE_FAULT_ONCE=str(hangs))
+    life.when(hangs.exists, lambda: setattr(training.watch, "seconds", 0.5))
+    # It is dead to SIGTERM; what it was asked for before that, it does in its own time.
+    life.when(lambda: "in before_step" in life.directory.log.read_text(), lambda: setattr(training, "_deadline", 0.0))
     assert training.wait() == -signal.SIGKILL
     log = life.log.take()
     assert life.wishes == ["hung"] and "the trainer hangs" in log
     assert "most recent call first" in log and "in before_step" in log
 
 
-def test_one_that_only_saves_for_long_does_not_hang(life: Life) -> None:
-    life.hang_seconds = 0.5
-    flags = ["--steps=4", "--save_freq=2"]
-    assert life.start(*flags, FAKE_SAVE_SECONDS="1.2", FAKE_STEP_SECONDS="0.05").wait() == 0
+def test_one_that_only_saves_for_long_does_not_hang(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = life.start("--steps=4", "--save_freq=2", FAKE_SAVE_SECONDS="1.2")
+    event = training.watch.event
+
+    def impatient(what: Mapping[str, Any], now: float) -> None:
+        training.watch.seconds = 0.5 if what["event"] == "saving" else life.hang_seconds
+        event(what, now)
+
+    monkeypatch.setattr(training.watch, "event", impatient)
+    assert training.wait() == 0
     assert life.wishes == []
 
 
@@ -289,9 +297,16 @@ def test_kernels_that_are_compiled_on_the_way_are_shown_as_that(life: Life) -> N
 
 
 def test_a_lerobot_without_a_hook_is_read_off_its_console(life: Life) -> None:
-    training = life.start(
-        "--steps=9", "--save_freq=3", "--log_freq=4", keep=2, FAKE_LAYOUT="other", FAKE_STEP_SECONDS="0.1"
-    )
+    # Behind a line that it prints after a save it waits until that was seen: a save that nobody saw is passed over.
+    flags = ["--steps=9", "--save_freq=3", "--log_freq=4"]
+    training = life.start(*flags, keep=2, FAKE_LAYOUT="other", FAKE_FAULT="stop@5,stop@9")
+
+    def go_on(step: int) -> None:
+        wait(lambda: step in [fields["checkpoint"].step for fields in life.seen if "checkpoint" in fields], "its seal")
+        wait(lambda: psutil.Process(training.pid).status() == psutil.STATUS_STOPPED, "its standing still")
+        os.kill(training.pid, signal.SIGCONT)
+
+    life.when(lambda: True, lambda: [go_on(step) for step in (3, 6)])
     assert training.wait() == 0
     assert "step" not in life.events()
     assert life.progress.fields["step"] == 9, "off the bar: its log says 4 and 8"
