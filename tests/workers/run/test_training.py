@@ -301,12 +301,15 @@ def test_a_lerobot_without_a_hook_is_read_off_its_console(life: Life) -> None:
     flags = ["--steps=9", "--save_freq=3", "--log_freq=4"]
     training = life.start(*flags, keep=2, FAKE_LAYOUT="other", FAKE_FAULT="stop@5,stop@9")
 
-    def go_on(step: int) -> None:
-        wait(lambda: step in [fields["checkpoint"].step for fields in life.seen if "checkpoint" in fields], "its seal")
+    def sealed(step: int) -> bool:
+        return step in [fields["checkpoint"].step for fields in life.seen if "checkpoint" in fields]
+
+    def go_on() -> None:
         wait(lambda: psutil.Process(training.pid).status() == psutil.STATUS_STOPPED, "its standing still")
         os.kill(training.pid, signal.SIGCONT)
 
-    life.when(lambda: True, lambda: [go_on(step) for step in (3, 6)])
+    life.when(lambda: sealed(3), go_on)
+    life.when(lambda: sealed(6), go_on)
     assert training.wait() == 0
     assert "step" not in life.events()
     assert life.progress.fields["step"] == 9, "off the bar: its log says 4 and 8"
