@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 #: The oldest server whose commands the store uses (ZRANGE … BYLEX came with 6.2).
 OLDEST = (6, 2)
 #: Seconds that a server has to answer; reading its data back in does not count against them.
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 #: Seconds between SIGTERM, on which the server flushes its data, and SIGKILL.
 STOP_SECONDS = 20.0
 ASK_AGAIN_SECONDS = 1.0
 #: Seconds that a start waits for an earlier server to let go of the data.
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 30.0
 POLL_SECONDS = 0.05
-#: Ports looked at from a default on.
+#: Ports looked at from a default on, or of those below.
 PORTS_TRIED = 100
+#: Of these one is taken where any will do. They lie below those that the kernel gives to outgoing connections, so that
+#: none takes it before the server listens, or while it is down.
+ANY_PORT = range(15000, 30000)
 PR_SET_PDEATHSIG = 1
 
 #: Nothing is dropped for want of memory, and what was answered is on the disk: a claim or an end that a machine's
@@ -103,14 +106,17 @@ def choose_port(given: int | None, *, default: int, option: str) -> int:
 
     Raises UsageError, with what to do, if something else listens on the given one.
     """
-    candidates = range(default, default + PORTS_TRIED) if given is None else (given,)
+    candidates: Sequence[int] = range(default, default + PORTS_TRIED) if given is None else (given,)
+    if given == 0:
+        candidates = secrets.SystemRandom().sample(ANY_PORT, PORTS_TRIED)
     refused = ""
     for port in candidates:
         try:
             with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # One that is wanted may still be in TIME_WAIT.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, given != 0)
                 probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
+                return port
         except OSError as error:
             refused = error.strerror or str(error)
     which = f"Port {given}" if given is not None else f"Every port from {default} to {candidates[-1]}"
