@@ -31,8 +31,8 @@ BACKOFF_SECONDS = (1.0, 60.0)
 HEALTHY_SECONDS = 60.0
 #: Seconds that a worker has to stop by itself; its trainings go on either way.
 STOP_SECONDS = 30.0
-#: Seconds that a keeper has to say who it is.
-HELLO_SECONDS = 20.0
+#: Seconds that a keeper has to say who it is; one that dies is not waited for.
+HELLO_SECONDS = 60.0
 #: Seconds between two looks at the size of the log, and at a worker that someone else has started.
 LOOK_SECONDS = 30.0
 #: From this size on the log is begun anew; one older one is kept.

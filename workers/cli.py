@@ -47,8 +47,8 @@ def worker(slots: int | None, name: str | None) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     lives = again.earlier(os.environ)
     try:
-        # In a new life the lock was let go for a moment.
-        with FileLock(settings.home / "worker.lock", timeout=0 if lives is None else 10):
+        # Who looks whether a worker runs holds it for a moment; in a new life it was let go for one.
+        with FileLock(settings.home / "worker.lock", timeout=1 if lives is None else 10):
             serve(settings, slots, lives)
     except Timeout:
         raise UsageError(
