@@ -321,12 +321,12 @@ def serve(settings: Settings, door: Door, say: Callable[[str], None]) -> None:
             f"Flower can't listen on {door.address}:{door.port}: {error.strerror}. Nothing was started.\n"
             "Choose another port with --port, or --port 0 for any that is free."
         ) from None
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, lambda *_: web.io_loop.add_callback_from_signal(web.stop))
     say(f"Flower: http://{door.address}:{port}  user {door.user}, password in its file. Ctrl-C stops it.")
     if door.address not in ("127.0.0.1", "::1", "localhost"):
         say("Other machines can reach it, and the password crosses the network unencrypted: prefer `ssh -L`.")
     feeder = Feeder(store, web)
-    for sig in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sig, lambda *_: web.io_loop.add_callback_from_signal(web.stop))
     feeder.start()
     try:
         web.start()
