@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..conftest import Running
+from ..conftest import PATIENCE, Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -35,11 +37,24 @@ class Web:
             token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+
+def shows(page: Page, where: str, text: str) -> None:
+    """Waits until an element says this, a regular expression; a page that does not poll is loaded anew."""
+    from playwright.sync_api import expect
+
+    for tries in range(8):
+        # Each time longer: a page must have the time to be drawn.
+        with contextlib.suppress(AssertionError):
+            expect(page.locator(where)).to_contain_text(re.compile(text), timeout=500 * 2**tries)
+            return
+        page.reload()
+    raise AssertionError(f"{text!r} never came; there is {page.locator('body').inner_text()}")
 
 
 def press(page: Page, button: str) -> None:
@@ -55,8 +70,9 @@ def browser() -> Iterator[Browser]:
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no browser on PATH (looked for {', '.join(BROWSERS)})")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield started
