@@ -7,6 +7,7 @@ shared memory and /proc do not. Where this machine allows no namespaces, `refusa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def refusal() -> str:
         "/mnt",
     ]
     try:
-        tried = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+        tried = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if tried.returncode == 0 else tried.stderr.strip() or "unshare failed"
@@ -158,7 +159,7 @@ class AutoDL:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -167,8 +168,11 @@ class AutoDL:
 
     def processes(self, word: str) -> list[int]:
         """The pids, inside, of those whose command line has this word."""
-        listed = self.run("ps", "-e", "-o", "pid=,args=").stdout.splitlines()
-        return [int(line.split()[0]) for line in listed if word in line and " ps " not in line]
+        listed = self.run("ps", "-e", "-o", "pid=,ppid=,args=").stdout.splitlines()
+        words = (line.split() for line in listed if word in line and " ps " not in line)
+        found = {int(pid): int(parent) for pid, parent, *_ in words}
+        # A child has its parent's command line until it has become what it was made for.
+        return [pid for pid, parent in found.items() if parent not in found]
 
     def tree(self, *places: str) -> dict[str, tuple[object, ...]]:
         """Every file below these places: kind, mode, content or target, time of the last change."""
@@ -177,15 +181,12 @@ class AutoDL:
         disks = {self.at(disk).stat().st_dev for disk in ("/", "/root/autodl-tmp", "/autodl-fs/data")}
         for place in places:
             for folder, folders, names in os.walk(self.at(place)):
-                folders[:] = [name for name in folders if Path(folder, name).lstat().st_dev in disks]
+                folders[:] = [name for name in folders if _disk(Path(folder, name)) in disks]
                 for name in [*folders, *names]:
                     path = Path(folder, name)
-                    stat = path.lstat()
-                    what: object = path.readlink() if path.is_symlink() else "folder"
-                    if path.is_file() and not path.is_symlink():
-                        what = path.read_bytes()
-                    inside = str(path).removeprefix(str(self.at("")))
-                    found[inside] = (oct(stat.st_mode), what, None if what == "folder" else stat.st_mtime_ns)
+                    # A worker that lives makes and removes files meanwhile.
+                    with contextlib.suppress(FileNotFoundError):
+                        found[str(path).removeprefix(str(self.at("")))] = _look(path)
         return found
 
     def close(self) -> None:
@@ -195,3 +196,18 @@ class AutoDL:
 
     def until_gone(self, word: str) -> None:
         wait(lambda: not self.processes(word), f"the end of {word}")
+
+
+def _disk(path: Path) -> int:
+    """Its file system; 0 if it has gone meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_dev
+    return 0
+
+
+def _look(path: Path) -> tuple[object, ...]:
+    stat = path.lstat()
+    what: object = path.readlink() if path.is_symlink() else "folder"
+    if path.is_file() and not path.is_symlink():
+        what = path.read_bytes()
+    return oct(stat.st_mode), what, None if what == "folder" else stat.st_mtime_ns

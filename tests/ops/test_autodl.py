@@ -58,10 +58,13 @@ def settle(container: AutoDL) -> dict[str, tuple[object, ...]]:
         "/runs",
         "/logs",
         "/keeper",
+        "/.keeper.",
+        "/trainer.",
         "/worker.lock",
         "/server.json",
         "/network.json",
-        "/box.id",
+        "/.network.json.",
+        "/box.",
         "/cache/",
         "/tmp",
     )
@@ -134,6 +137,8 @@ def test_every_cache_is_on_the_data_disk(container: AutoDL, shell: dict[str, str
                          "TMPDIR", "PIP_CACHE_DIR"}  # fmt: skip
     assert [name for name, place in kept.items() if not place.startswith("/root/autodl-tmp/")] == []
     assert [name for name, place in kept.items() if not container.at(place).is_dir()] == []
+    # Setup waits for the keeper alone.
+    wait(lambda: container.processes(WORKER), "the worker")
     worker = container.processes(WORKER)[0]
     there = container.run("cat", f"/proc/{worker}/environ").stdout.split("\0")
     assert {f"{name}={place}" for name, place in kept.items()} <= set(there)
@@ -156,24 +161,23 @@ def test_after_a_restart_the_worker_is_back_and_its_job_goes_on(
     container: AutoDL, house: House, shell: dict[str, str]
 ) -> None:
     container.write(f"{HOME}/datasets/grab_box/meta/info.json", "{}")
+    # It stands still at this step until the container is switched off, and not after that.
+    hung = container.at("/root/autodl-tmp/hung")
+    container.base["FAKE_FAULT_ONCE"] = "/root/autodl-tmp/hung"
     assert container.pi0q("box", "setup", **shell).returncode == 0
     ready(container, house)
-    job = house.submit(steps=120, save_freq=20)
+    job = house.submit("hang@60", steps=120, save_freq=20)
     sealed = container.at(f"{HOME}/runs/{job}/output/checkpoints/000020/pi0q.manifest.json")
-    wait(sealed.exists, "a checkpoint", container.at(f"{HOME}/logs/worker.log").read_text)
+    log = container.at(f"{HOME}/logs/worker.log").read_text
+    wait(lambda: sealed.exists() and hung.exists(), "a checkpoint and a later step", log)
     container.crash()
     before = house.store.get(job)
     container.boot()
-    after = house.until(job, lambda record: record.epoch > before.epoch and record.state is State.RUNNING)
-    assert (after.box, after.attempt) == ("autodl-1", before.attempt)
-    events = container.at(f"{HOME}/runs/{job}/events.jsonl")
-
-    def starts() -> list[int]:
-        return [event["step"] for event in lines(events) if event["event"] == "ready"]
-
-    wait(lambda: len(starts()) == 2, "the trainer's second start")
-    assert starts()[0] == 0 and starts()[1] >= 20
-    assert house.until(job, lambda record: record.state is State.SUCCEEDED).step == 120
+    after = house.ends(job)
+    assert (after.state, after.step, after.box, after.attempt) == (State.SUCCEEDED, 120, "autodl-1", before.attempt)
+    events = lines(container.at(f"{HOME}/runs/{job}/events.jsonl"))
+    first, second = (event["step"] for event in events if event["event"] == "ready")
+    assert first == 0 and second >= 20
     assert len(container.processes(KEEPER)) == len(container.processes(WORKER)) == 1
 
 
@@ -184,11 +188,12 @@ def test_a_worker_that_dies_is_started_again_and_a_keeper_too(
     ready(container, house)
     first = container.processes(WORKER)[0]
     container.run("kill", "-9", str(first))
-    wait(lambda: container.processes(WORKER) not in ([], [first]), "another worker")
+    # A keeper that is killed before it wrote down whom it started leaves one that the next can't know.
+    told = container.at(f"{HOME}/keeper.json")
+    wait(lambda: json.loads(told.read_text())["worker"]["pid"] != first, "another worker")
     # A keeper that was killed leaves its worker; the next one waits for that one's end and starts no other.
     keeper, worker = container.processes(KEEPER)[0], container.processes(WORKER)[0]
     container.run("kill", "-9", str(keeper))
-    ready(container, house)
     assert container.pi0q("box", "start").returncode == 0
     assert container.processes(KEEPER) not in ([], [keeper])
     assert container.processes(WORKER) == [worker]
@@ -240,6 +245,8 @@ def without_times(tree: dict[str, tuple[object, ...]]) -> dict[str, tuple[object
 
 def test_the_doctor_finds_what_ails_a_container(container: AutoDL, shell: dict[str, str]) -> None:
     sick = shell | {"HF_HOME": "/root/.cache/huggingface", "PI0Q_SYSTEM_DISK_RESERVE_MIB": "4096"}
+    # Also where this machine has a network.
+    sick |= {"PI0Q_HF_ENDPOINT": "http://127.0.0.1:1", "WANDB_BASE_URL": "http://127.0.0.1:1"}
     answer = container.pi0q("doctor", "--json", **sick)
     assert answer.returncode == 1, answer.stderr
     found = {one["name"]: one for one in json.loads(answer.stdout)["checks"]}
@@ -249,7 +256,8 @@ def test_the_doctor_finds_what_ails_a_container(container: AutoDL, shell: dict[s
     assert "HF_HOME=/root/.cache/huggingface" in found["caches"]["detail"]
     assert found["file storage"]["status"] == "warning" and "df -i" in found["file storage"]["cure"]
     assert found["shared memory"]["status"] == "warning"
-    assert found["server"]["status"] == "ok"
+    # On a busy machine it may be found slow.
+    assert "answers in" in found["server"]["detail"]
 
 
 def test_a_hung_boot_script_of_the_users_does_not_keep_the_worker(
