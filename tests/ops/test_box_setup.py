@@ -14,9 +14,10 @@ import pytest
 
 from pi0q.jobs.errors import UsageError
 from pi0q.ops import boot, keeper, setup, steps, stored
+from pi0q.ops import machine as machines
 from pi0q.ops.machine import Machine
 from pi0q.workers import identity
-from tests.conftest import Command
+from tests.conftest import PATIENCE, Command
 from tests.rig.house import wait
 
 URL = "redis://:aSecretOfTheQueue@127.0.0.1:1/0"
@@ -243,8 +244,9 @@ class TestToken:
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Path:
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with a systemctl that is a fake: it writes down what it was asked, and remembers one unit's state."""
+    monkeypatch.setattr(machines, "SYSTEMD_SECONDS", PATIENCE)
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     fake = tmp_path / "bin" / "systemctl"
     fake.parent.mkdir()
@@ -317,7 +319,8 @@ def test_with_neither_a_keeper_holds_the_worker_up(bare: Machine) -> None:
     done = {one.name: one for one in setup.prepare(made)}
     assert "pi0q box start" in done["start at boot"].detail and "@reboot" in done["start at boot"].detail
     home = made.home
-    wait(lambda: keeper.locked(home), "the worker", lambda: keeper.log_of(home).read_text())
+    # Either may be seen first: the lock that it takes, or its name, which its keeper writes down.
+    wait(lambda: keeper.locked(home) and keeper.worker(home), "the worker", lambda: keeper.log_of(home).read_text())
     first, held = keeper.worker(home), keeper.keeper(home)
     assert first is not None and held is not None
     assert keeper.start(home, bare.env) == held, "no second one"
@@ -335,7 +338,9 @@ def test_with_neither_a_keeper_holds_the_worker_up(bare: Machine) -> None:
         "the new name",
         lambda: keeper.log_of(home).read_text(),
     )
-    assert keeper.stop(home) and keeper.keeper(home) is None and not keeper.locked(home)
+    assert keeper.stop(home) and keeper.keeper(home) is None
+    # What it was about to start lets go of the lock a moment later.
+    wait(lambda: not keeper.locked(home), "the lock")
     assert not keeper.stop(home)
 
 
@@ -343,7 +348,7 @@ def test_three_starts_at_once_are_one(bare: Machine) -> None:
     home = prepared(bare).home
     argv = [sys.executable, "-m", "pi0q.queue.cli", "box", "start"]
     starts = [subprocess.Popen(argv, env=dict(bare.env), stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [start.communicate(timeout=60)[0] for start in starts]
+    said = [start.communicate(timeout=2 * PATIENCE)[0] for start in starts]
     held = keeper.keeper(home)
     assert held is not None and all(f"process {held.pid}" in text for text in said), said
     # A start ends as soon as a keeper answers, also while its own is still on its way to the lock.
@@ -369,8 +374,9 @@ def test_what_a_shell_sourced_does_not_stay_with_the_worker(bare: Machine, tmp_p
     more = {"https_proxy": "http://10.0.0.1:12798", "PI0Q_NETWORK_TURBO": str(turbo), "http_proxy": "http://mine:1"}
     one = Machine(root=bare.root, env={**bare.env, **more})
     list(setup.prepare(setup.plan(one)))
-    (keeper_pid,) = children_of(Path(one.env["PI0Q_HOME"]))
-    env = Path(f"/proc/{keeper_pid}/environ").read_bytes().split(b"\0")
+    held = keeper.keeper(Path(one.env["PI0Q_HOME"]))
+    assert held is not None
+    env = Path(f"/proc/{held.pid}/environ").read_bytes().split(b"\0")
     assert b"http_proxy=http://mine:1" in env
     assert not any(line.startswith((b"https_proxy=", b"PI0Q_REDIS_URL=")) for line in env)
 

@@ -33,7 +33,7 @@ def facts(home: Path) -> dict[str, Any]:
 
 
 def store_of(home: Path) -> Store:
-    return Store(redis.Redis.from_url(facts(home)["redis_url"], decode_responses=True, socket_timeout=5))
+    return Store(redis.Redis.from_url(facts(home)["redis_url"], decode_responses=True, socket_timeout=PATIENCE))
 
 
 @pytest.fixture
@@ -130,7 +130,8 @@ def test_without_a_box_the_queue_is_mended_all_the_same(start: Start, home: Path
     hands = Hands(store)
     job = hands.submit()
     changes = store.subscribe("changes")
-    hands.run(job, lease_seconds=1.0)
+    hands.run(job)
+    hands.let_lease_run_out(job)
     give_up = time.monotonic() + PATIENCE
     while store.get(job).state is not State.QUEUED:
         assert time.monotonic() < give_up, "nobody took it back"
