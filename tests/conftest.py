@@ -27,7 +27,7 @@ from pi0q.queue.store import Claimed, Store, heard
 #: The command as its users have it, of the interpreter that runs the tests.
 PI0Q = (sys.executable, "-m", "pi0q.queue.cli")
 #: Seconds after which a test that waits for something has failed; nothing here takes nearly as long.
-PATIENCE = 30.0
+PATIENCE = 60.0
 #: What a caller's shell may have set and a test must not see.
 FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
 

@@ -17,9 +17,11 @@ from pi0q.ops.checks import box as care
 from pi0q.ops.checks import hub, trainer
 from pi0q.ops.checks.finding import Finding, Patient, Status, patient
 from pi0q.ops.machine import Machine
+from pi0q.workers import network
 from pi0q.workers.look_at_trainer import runs
 from pi0q.workers.probe import Gpu
 from pi0q.workers.soundness import look
+from tests.conftest import PATIENCE
 from tests.ops.accounts import StandInAccounts
 from tests.ops.test_doctor import by_name
 
@@ -27,7 +29,8 @@ GATED = "https://huggingface.co/google/paligemma-3b-pt-224"
 
 
 @pytest.fixture
-def accounts() -> Iterator[StandInAccounts]:
+def accounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInAccounts]:
+    monkeypatch.setattr(network, "PROBE_SECONDS", PATIENCE)
     with StandInAccounts() as made:
         made.users["hf_good"] = "ada"
         yield made

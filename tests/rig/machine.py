@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tests.rig import namespaces
@@ -24,7 +25,7 @@ ROOT = os.getuid() == 0
 def refusal() -> str:
     """Why there are no containers on this machine; empty where there are."""
     try:
-        tried = subprocess.run([*_unshare(), "true"], capture_output=True, text=True, timeout=10, check=False)
+        tried = subprocess.run([*_unshare(), "true"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"unshare: {error}"
     return "" if tried.returncode == 0 else tried.stderr.strip() or f"unshare ended with {tried.returncode}"
@@ -37,7 +38,7 @@ def net_refusal() -> str:
         return "only root can lay a line into a network namespace"
     try:
         line = ("ip", "link", "add", "dev", "a", "type", "veth", "peer", "name", "b")
-        tried = subprocess.run(["unshare", "--net", *line], capture_output=True, text=True, timeout=10, check=False)
+        tried = subprocess.run(["unshare", "--net", *line], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if tried.returncode == 0 else tried.stderr.strip()
@@ -114,15 +115,16 @@ class Wire:
         assert container.own_network and container.up
         Wire._count += 1
         self.here = f"pi0q{os.getpid() % 10000}x{Wire._count}"
-        net = f"10.{200 + os.getpid() % 50}.{Wire._count % 250}"
+        # Of the network for trials of lines: four addresses that no other test run of this machine has.
+        net = IPv4Address("198.18.0.0") + 4 * ((8 * os.getpid() + Wire._count) % 2**15)
         #: This machine, as the container sees it.
-        self.address = f"{net}.1"
+        self.address = str(net + 1)
         inner = ["nsenter", "-t", str(container.init), "-n"]
         _ip("link", "add", "dev", self.here, "type", "veth", "peer", "name", "line", "netns", str(container.init))
-        _ip("addr", "add", f"{net}.1/24", "dev", self.here)
+        _ip("addr", "add", f"{self.address}/30", "dev", self.here)
         _ip("link", "set", self.here, "up")
         for words in (
-            ("addr", "add", f"{net}.2/24", "dev", "line"),
+            ("addr", "add", f"{net + 2}/30", "dev", "line"),
             ("link", "set", "line", "up"),
             ("link", "set", "lo", "up"),
         ):
