@@ -180,9 +180,9 @@ def pace(log: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Store]:
+def running(home: Path, *options: str) -> Iterator[Store]:
     """`pi0q up` without Flower, until the end of the block; the store once its box is there."""
-    up = subprocess.Popen(pi0q("up", "--no-flower", "--port", "0"), start_new_session=True)
+    up = subprocess.Popen(pi0q("up", "--no-flower", "--port", "0", *options), start_new_session=True)
     try:
         while up.poll() is None and not (home / "up.json").exists():
             time.sleep(0.2)
