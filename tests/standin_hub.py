@@ -99,7 +99,7 @@ class StandInHub:
         self.strangers: set[str] = set()
         #: Who TOKEN is of; it may write below this name.
         self.account = "you"
-        #: Bytes of files that were written to a connection.
+        #: Bytes of files that were written to a connection; each is counted before its client can have it.
         self.served = 0
         self._repos: dict[tuple[str, str], _Repo] = {}
         self._blobs: dict[str, bytes] = {}
@@ -543,9 +543,9 @@ class _Handler(BaseHTTPRequestHandler):
         # A client that was killed hangs up.
         with contextlib.suppress(ConnectionError):
             for start in range(0, len(data), 65536):
-                self.wfile.write(data[start : start + 65536])
                 if not self.path.startswith("/api/"):
                     self.standin.count(len(data[start : start + 65536]))
+                self.wfile.write(data[start : start + 65536])
             self.wfile.flush()
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from pi0q.workers.run.blobs import CHUNK
 from pi0q.workers.run.fetches import PALIGEMMA, Fetch
+from tests.rig.house import gone, wait
 from tests.standin_hub import TOKEN, Fault, StandInHub
 from tests.workers.run.hub_box import (
     BASE,
@@ -32,7 +33,6 @@ from tests.workers.run.hub_box import (
     box_env,
     content,
     finish,
-    gone,
     prepare,
     read_until,
 )
@@ -237,7 +237,7 @@ def test_a_killed_download_is_not_taken_for_whole_and_leaves_nothing_behind(hub:
     assert content(DATASET, home, sha) == DATASET_FILES
     assert not list(home.rglob("*.incomplete"))
     assert prepare(hub, home, DATASET, HF_HUB_OFFLINE="1").pins == {DATASET.pin: sha}
-    assert all(map(gone, children)), "its download outlived it"
+    wait(lambda: all(map(gone, children)), "the end of its download")
 
 
 def test_progress_is_told_in_bytes_while_a_file_comes(hub: StandInHub, home: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from pi0q.workers.run.blobs import CHUNK
 from pi0q.workers.run.fetches import PALIGEMMA
+from tests.rig.house import gone, wait
 from tests.standin_hub import TOKEN, Fault, StandInHub, StandInProxy
 from tests.workers.run.hub_box import (
     BASE,
@@ -27,7 +28,6 @@ from tests.workers.run.hub_box import (
     begin,
     content,
     finish,
-    gone,
     prepare,
     read_until,
 )
@@ -198,8 +198,7 @@ def test_killed_at_90_percent_it_fetches_no_more_than_one_chunk_again(hub: Stand
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    psutil.wait_procs(children, timeout=10)
-    assert all(gone(child.pid) for child in children)
+    wait(lambda: all(gone(child.pid) for child in children), "the end of its download")
     fault.resume.set()
     hub.forget()
 
@@ -223,12 +222,11 @@ def test_a_part_that_an_older_huggingface_hub_left_is_taken_up(hub: StandInHub, 
 def test_a_stall_is_broken_and_the_rest_comes_another_way(hub: StandInHub, mirror: StandInHub, home: Path) -> None:
     sha = hub.commit("model", BASE.repo_id, BIG_FILES)
     mirror.faults.append(Fault(path="/cdn/", halfway=threading.Event()))
-    began = time.monotonic()
     end = prepare(hub, home, BASE, **ways(mirror, PI0Q_STALL_SECONDS="2"))
     assert end.pins == {BASE.pin: sha} and content(BASE, home, sha) == BIG_FILES
     assert any("no byte came for 2 s (over the mirror)" in line for line in end.says)
-    assert hub.served <= BIG // 2 + CHUNK + 100
-    assert time.monotonic() - began < 45, "sooner than the connection's own patience"
+    rests = [int((one.range or "bytes=0-")[6:-1]) for one in hub.downloads() if one.path.startswith("/cdn/")]
+    assert rests and min(rests) >= BIG // 2 - CHUNK
 
 
 def test_a_download_that_something_kills_is_begun_again_where_it_was(hub: StandInHub, home: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from pi0q.workers.run.pace import Plan
 from pi0q.workers.run.pins import Pins
 from pi0q.workers.run.progress import Progress
 from pi0q.workers.run.stop import Stop
+from tests.rig.house import wait
 from tests.workers.run.saved import checkpoint, content
 
 JOB = """
@@ -36,6 +37,10 @@ resources: {gpus: 0}
 checkpoints: {keep: 2, copy_to: PLACE}
 train: {dataset: {repo_id: l/d}, policy: {type: act, device: cpu}}
 """
+
+
+#: The process that copies stands back behind whoever else is busy.
+PATIENCE = 120.0
 
 
 class Desk:
@@ -56,7 +61,7 @@ class Desk:
 
     def step(self) -> int:
         """The step whose copy was asked for."""
-        return int(Path(self.orders.get(timeout=10)["checkpoint"]).name)
+        return int(Path(self.orders.get(timeout=PATIENCE)["checkpoint"]).name)
 
 
 @pytest.fixture
@@ -102,10 +107,7 @@ def copy(step: int, place: str = "/share") -> Saved:
 
 
 def until(true: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait(true, "what is waited for", seconds=PATIENCE)
 
 
 @pytest.fixture
@@ -130,13 +132,16 @@ def test_at_most_one_is_behind_and_the_newest_takes_its_place(run: Run, desk: De
     desk.answers.put({"copied": "/share/a1/000030", "gone": [5]})
     until(lambda: run.progress.fields["copied"] == copy(30))
     assert run.progress.fields["copy_detail"] == "" and made.behind() is None
-    assert "checkpoint 30 is copied to /share/a1/000030, 1 MB in 0 s; removed its copies of [5]" in run.said()
+    made.close()
+    assert re.search(
+        r"checkpoint 30 is copied to /share/a1/000030, 1 MB in \d+ s; removed its copies of \[5\]", run.said()
+    )
 
 
 def test_a_copy_that_failed_is_told_and_tried_again_after_a_rest(
     run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "pause_seconds", lambda failures: 0.05 * failures)
+    monkeypatch.setattr(rules, "pause_seconds", lambda failures: 0.05 if failures < 3 else 3600.0)
     made = run.copies()
     made.offer(saved(10))
     for _ in range(2):
@@ -150,6 +155,7 @@ def test_a_copy_that_failed_is_told_and_tried_again_after_a_rest(
     desk.answers.put({"failed": "once more"})
     until(lambda: made.copying() == ())
     made.offer(saved(20))
+    made.last(Reason.STOPPED_BY_BOX, until=lambda: True)
     assert desk.step() == 20
 
 
@@ -176,7 +182,7 @@ def test_whoever_hands_its_job_back_waits_for_the_last_copy(run: Run, desk: Desk
     assert desk.step() == 10
     assert waiting.is_alive()
     desk.answers.put({"copied": "/share/a1/000010", "gone": []})
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert not waiting.is_alive() and made.behind() is None
 
 
@@ -187,7 +193,8 @@ def test_and_not_for_ever(run: Run, desk: Desk, what: str) -> None:
     assert desk.step() == 10
     if what == "lease":
         run.lease.revoke()
-    if what == "failure":
+    for _ in range(2 if what == "failure" else 0):
+        # Once more for one that is heard of before anyone waits: that is tried again.
         desk.answers.put({"failed": "no room"})
     reason = Reason.TRAINER_FAILED if what == "reason" else Reason.STOPPED_BY_BOX
     made.last(reason, until=lambda: what == "wish")

@@ -28,9 +28,11 @@ def retagged(directory: RunDirectory, **changed: object) -> None:
 def test_it_is_made_with_a_fresh_pipe_only_we_can_read(directory: RunDirectory) -> None:
     mode = directory.pipe.stat().st_mode
     assert stat.S_ISFIFO(mode) and stat.S_IMODE(mode) == 0o600
-    before = directory.pipe.stat().st_ino, directory.pipe.stat().st_ctime_ns
+    # Held open: its number is not given to the next one.
+    before = os.open(directory.pipe, os.O_RDWR)
     directory.make()
-    assert (directory.pipe.stat().st_ino, directory.pipe.stat().st_ctime_ns) != before
+    assert directory.pipe.stat().st_ino != os.fstat(before).st_ino
+    os.close(before)
 
 
 def test_who_signed_lives_under_its_epoch_only(directory: RunDirectory) -> None:
@@ -73,7 +75,7 @@ def test_an_output_in_the_way_of_a_fresh_start_is_kept_aside(directory: RunDirec
 def test_its_size_is_what_it_takes_of_the_disk(directory: RunDirectory) -> None:
     assert directory.size_mib() == 0
     directory.output.mkdir()
-    (directory.output / "weights").write_bytes(bytes(3 * 1024 * 1024))
+    (directory.output / "weights").write_bytes(os.urandom(3 * 1024 * 1024))
     with (directory.output / "hole").open("wb") as sparse:
         sparse.truncate(50 * 1024 * 1024)
     (directory.output / "link").symlink_to(directory.output / "weights")

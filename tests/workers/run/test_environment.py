@@ -12,7 +12,9 @@ from pi0q.workers.run import environment
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("WANDB_SETTINGS", "LOGIN_TOKEN"):
+        monkeypatch.setattr(environment, name, tmp_path / "none")
     return Settings(home=tmp_path / "home", hf_home=tmp_path / "hf")
 
 
