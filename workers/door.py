@@ -75,11 +75,7 @@ class Rival:
 
     def lives(self) -> bool:
         """Whether it was heard of since the first call."""
-        seen = next((float(b["seen_seconds"]) for b in self.box.store.boxes() if b["name"] == self.box.name), None)
-        if seen is None:
-            return False
-        heard = time.monotonic() - seen
-        if self._heard is None:
-            self._heard = heard
-        # The two clocks are read a moment apart.
-        return heard - self._heard > 1.0
+        store = self.box.store
+        heard = float(store.client.zscore(f"{store.prefix}boxes", self.box.name) or 0.0)
+        self._heard = heard if self._heard is None else self._heard
+        return heard > self._heard

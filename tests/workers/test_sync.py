@@ -71,7 +71,7 @@ def logged(place: Path, low: int, high: int, *, mode: str = "offline", run: str 
     place.mkdir(parents=True, exist_ok=True)
     before = set(place.glob("wandb/*"))
     argv = [sys.executable, "-c", LOGS, run, str(place), mode, str(low), str(high)]
-    subprocess.run(argv, env={**os.environ, "WANDB_SILENT": "true"}, check=True, timeout=100)
+    subprocess.run(argv, env={**os.environ, "WANDB_SILENT": "true"}, check=True, timeout=300)
     (made,) = (path for path in set(place.glob("wandb/*run-*")) - before if not path.is_symlink())
     return made
 
