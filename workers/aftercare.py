@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -165,11 +165,13 @@ class Aftercare(threading.Thread):
                 for chores, chore in find(self.settings, self.box):
                     chores.add(chore)
         for chores in everywhere(self.settings.runs):
+            # Before it is read: a try that ends meanwhile would be begun anew.
+            busy = frozenset(self._busy)
             for chore in chores.read():
                 if chore.kind in self.kinds and not (chore.state == DONE and chore.told):
-                    self._look(chores, chore)
+                    self._look(chores, chore, busy)
 
-    def _look(self, chores: Chores, chore: Chore) -> None:
+    def _look(self, chores: Chores, chore: Chore, busy: Container[str]) -> None:
         try:
             record = self.store.get(chores.path.name)
         except NotFound:
@@ -184,7 +186,7 @@ class Aftercare(threading.Thread):
                 chore = chores.change(chore, state=PENDING, told=False) or chore
         if not chore.told:
             self._tell(chores, chore)
-        if chore.state == PENDING and self._due(chore) and chore.kind not in self._busy:
+        if chore.state == PENDING and self._due(chore) and chore.kind not in busy:
             thread = threading.Thread(target=self._do, args=(chores, chore, record), name=f"aftercare {chore.kind}")
             thread.daemon = True
             self._busy[chore.kind] = thread

@@ -199,6 +199,9 @@ class Preflight:
             self._pass(job.id)
             return ""
         with self._lock:
+            # It may have been answered since.
+            if job.id in self._passed:
+                return ""
             rest = self._rests.get(job.id)
             if rest and (left := rest.until - time.monotonic()) > 0:
                 return f"preflight: {rest.why}; asked again in {left:.0f} s"

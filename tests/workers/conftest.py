@@ -13,6 +13,7 @@ from pi0q.jobs.spec import parse
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
 from pi0q.queue.verbs.submit import put
+from pi0q.workers import soundness
 from pi0q.workers.box import Box
 from pi0q.workers.interpreter import Trainer
 from pi0q.workers.run.directory import RunDirectory
@@ -30,7 +31,13 @@ def a_box(settings: Settings, store: Store, name: str = "box-a", **how: Any) -> 
 
 
 @pytest.fixture
-def box(chosen: Settings, store: Store) -> Box:
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever memory the tests themselves may use."""
+    monkeypatch.setattr(soundness, "machine", lambda **_: soundness.Machine(shared_mib=None, memory_mib=None))
+
+
+@pytest.fixture
+def box(chosen: Settings, store: Store, roomy: None) -> Box:
     made = a_box(chosen, store)
     (chosen.home / "datasets/d/meta").mkdir(parents=True)
     (chosen.home / "datasets/d/meta/info.json").write_text("{}")

@@ -11,6 +11,7 @@ import pytest
 
 from pi0q.jobs.aftermath import FIRST_REST_SECONDS, LONGEST_REST_SECONDS, rest_seconds
 from pi0q.jobs.outcome import Reason
+from pi0q.jobs.record import Record
 from pi0q.jobs.transition import ended
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import NotOwner, ServerOlder, Store
@@ -80,8 +81,6 @@ def only(chores: Chores) -> Chore:
 
 
 def test_every_kind_is_there_and_has_its_field_in_the_record() -> None:
-    from pi0q.jobs.record import Record
-
     assert all(callable(kind.load()) for kind in KINDS.values())
     assert {kind.field for kind in KINDS.values()} <= set(Record.__dataclass_fields__)
 
@@ -193,6 +192,29 @@ def test_two_of_a_kind_come_one_after_the_other(care: Tended, hands: Hands) -> N
     care.tend()
     care.tend()
     assert sorted(TRIED) == sorted(jobs)
+
+
+def test_one_that_ends_while_it_is_looked_at_is_not_begun_anew(
+    care: Tended, hands: Hands, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = hands.submit()
+    left(care, job, epoch=succeeded(hands, job))
+    go, get = threading.Event(), store.get
+
+    def wait(desk: Desk) -> Did:
+        go.wait(20)
+        return Did(detail="done")
+
+    def slow(job_id: str) -> Record:
+        go.set()
+        join_tries()
+        return get(job_id)
+
+    NEXT.append(wait)
+    care.round()
+    monkeypatch.setattr(store, "get", slow)
+    care.tend()
+    assert [job] == TRIED
 
 
 def test_a_box_speaks_for_its_own_part_also_while_the_job_is_elsewhere(

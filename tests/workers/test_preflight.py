@@ -163,7 +163,9 @@ def wandb() -> Iterator[StandInWandB]:
 
 
 @pytest.fixture
-def far(chosen: Settings, store: Store, hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
+def far(
+    chosen: Settings, store: Store, hub: StandInHub, roomy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Box]:
     """A box whose Hub is the stand-in; its own datasets are there too."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "WANDB_"))}
     root = str(Path(__file__).parents[2])
@@ -173,7 +175,10 @@ def far(chosen: Settings, store: Store, hub: StandInHub, tmp_path: Path, monkeyp
     box = a_box(near, store)
     (chosen.home / "datasets/d/meta").mkdir(parents=True)
     (chosen.home / "datasets/d/meta/info.json").write_text("{}")
-    return box
+    yield box
+    if pool := box.gate.preflight._pool:
+        # What it still asks, it asks of this test's Hub.
+        pool.shutdown()
 
 
 def ask(store: Store, *, copy_to: str | None = None, **train: Any) -> str:
