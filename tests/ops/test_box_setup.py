@@ -312,6 +312,8 @@ def bare(tmp_path: Path, env: dict[str, str]) -> Iterator[Machine]:
                   PI0Q_FAKE_GPUS="[]", PI0Q_BOX="bare")  # fmt: skip
     yield one
     keeper.stop(Path(one.env["PI0Q_HOME"]))
+    while keeper._started:
+        keeper._started.pop().wait()
 
 
 def test_with_neither_a_keeper_holds_the_worker_up(bare: Machine) -> None:
