@@ -101,6 +101,8 @@ class StandInHub:
         self.account = "you"
         #: Bytes of files that were written to a connection; each is counted before its client can have it.
         self.served = 0
+        #: How often all of it was forgotten: what an older request still writes is not counted.
+        self.forgotten = 0
         self._repos: dict[tuple[str, str], _Repo] = {}
         self._blobs: dict[str, bytes] = {}
         self._lock = threading.Lock()
@@ -211,6 +213,7 @@ class StandInHub:
         with self._lock:
             self.requests.clear()
             self.served = 0
+            self.forgotten += 1
 
     def tokens(self) -> set[str | None]:
         """Every Authorization header that was seen."""
@@ -221,9 +224,9 @@ class StandInHub:
         """What a file of this content is called among the cache's blobs."""
         return hashlib.sha256(body).hexdigest() if len(body) >= LFS_FROM else _oid(body)
 
-    def count(self, size: int) -> None:
+    def count(self, size: int, forgotten: int) -> None:
         with self._lock:
-            self.served += size
+            self.served += size if forgotten == self.forgotten else 0
 
     def files_read(self) -> list[str]:
         """Paths of the files whose content was asked for, sorted; one read twice is there twice."""
@@ -323,6 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
+        self._forgotten = self.standin.forgotten
         # All of it, whatever comes of it: what is left would be taken for the next request.
         self._sent = self._body()
         fault = self.standin.strike(path)
@@ -544,7 +548,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             for start in range(0, len(data), 65536):
                 if not self.path.startswith("/api/"):
-                    self.standin.count(len(data[start : start + 65536]))
+                    self.standin.count(len(data[start : start + 65536]), self._forgotten)
                 self.wfile.write(data[start : start + 65536])
             self.wfile.flush()
 

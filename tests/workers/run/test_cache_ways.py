@@ -222,9 +222,9 @@ def test_a_part_that_an_older_huggingface_hub_left_is_taken_up(hub: StandInHub, 
 def test_a_stall_is_broken_and_the_rest_comes_another_way(hub: StandInHub, mirror: StandInHub, home: Path) -> None:
     sha = hub.commit("model", BASE.repo_id, BIG_FILES)
     mirror.faults.append(Fault(path="/cdn/", halfway=threading.Event()))
-    end = prepare(hub, home, BASE, **ways(mirror, PI0Q_STALL_SECONDS="2"))
+    end = prepare(hub, home, BASE, **ways(mirror, PI0Q_STALL_SECONDS="10"))
     assert end.pins == {BASE.pin: sha} and content(BASE, home, sha) == BIG_FILES
-    assert any("no byte came for 2 s (over the mirror)" in line for line in end.says)
+    assert any("no byte came for 10 s (over the mirror)" in line for line in end.says)
     rests = [int((one.range or "bytes=0-")[6:-1]) for one in hub.downloads() if one.path.startswith("/cdn/")]
     assert rests and min(rests) >= BIG // 2 - CHUNK
 
@@ -240,7 +240,6 @@ def test_a_download_that_something_kills_is_begun_again_where_it_was(hub: StandI
     (child,) = psutil.Process(process.pid).children()
     child.kill()
     end = finish(process)
-    fault.resume.set()
     assert end.pins == {BASE.pin: sha} and content(BASE, home, sha) == BIG_FILES
     assert any("the download was ended by SIGKILL" in line for line in end.says)
     assert hub.served <= len(BIG_FILES["model.safetensors"]) + 2 * CHUNK
