@@ -42,6 +42,7 @@ def hub() -> Iterator[StandInHub]:
 def python(hub: StandInHub, place: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     own = {"HOME": str(place), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    own |= {"HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
     return subprocess.run(
         [sys.executable, "-c", *args],
         env={**kept, **own, "HF_HUB_DISABLE_XET": "1", **env},

@@ -23,7 +23,7 @@ from tests.rig import clock, machine
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a house that says nothing is given up with its round.
-SILENT = 240.0
+SILENT = 600.0
 #: A house is three workers that start at once: as many houses as have the CPU for it are opened at a time.
 OPENING = threading.Semaphore(max(1, (os.cpu_count() or 2) // 3))
 

@@ -34,7 +34,7 @@ LIMIT = 60.0
 #: What a job that comes further lets be written.
 PROGRESS = {"begin", "stepping", "saving", "manifest", "done"}
 #: Seconds in which all that an ended job held must be gone.
-TIDY = 20.0
+TIDY = 60.0
 #: Seconds that a fault waits for its moment before it is left out.
 PATIENCE = 3.0
 #: Seconds without CPU for the rig's clock thread that count as the machine's fault.
@@ -457,11 +457,11 @@ class Round:
                 self.house.store.release(job)
                 return
 
-    def _restart(self, box: Box) -> None:
+    def _restart(self, box: Box, patience: float = 5.0) -> None:
         if box.worker.poll() is None:
             # It was told to stop and takes its time.
             with contextlib.suppress(Exception):
-                box.worker.wait(5)
+                box.worker.wait(patience)
         if box.worker.poll() is not None:
             box.start()
             self._down.discard(box.name)
@@ -477,10 +477,10 @@ class Round:
             box.link.heal()
             box.thaw()
             if box.name in self._down:
-                self._restart(box)
-            elif not box.worker_pid:
+                self._restart(box, LIMIT)
+            elif box.worker.poll() is not None:
                 said = box.log[-600:]
-                self.history.died.append(f"the worker of {box.name} ended with {box.worker.wait()}: {said}")
+                self.history.died.append(f"the worker of {box.name} ended with {box.worker.returncode}: {said}")
                 box.start()
         for box in self.stage.boxes.values():
             # Also one that was not drained in this round: older data may say so again.
@@ -493,7 +493,7 @@ class Round:
     def _await_the_end(self) -> None:
         for known in self.known.values():
             # A server with older data may have forgotten that it ended, and boxes that knew may have been away.
-            if known.ended is not None and self._state(known) not in ENDED:
+            if known.ended is not None and self.house.store.raw(known.id).get("state") not in ENDED:
                 known.ended = None
         while not all(map(self._ended, self.known.values())):
             self._look()

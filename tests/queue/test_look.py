@@ -25,6 +25,12 @@ def hub() -> Iterator[StandInHub]:
         yield hub
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub that is slow to answer is this machine's."""
+    monkeypatch.setattr(look, "PATIENCE_SECONDS", 60.0)
+
+
 def submit(call: Command, hub: StandInHub, more: str = "", *args: str, **env: str) -> tuple[int, str, str]:
     asked = {"HF_HUB_OFFLINE": "", "PI0Q_HF_ENDPOINT": hub.url, **env}
     answer = call("submit", "-", *args, stdin=JOB.format(more=more), **asked)

@@ -21,7 +21,7 @@ from pi0q.ops import server as servers
 #: Below the ports that the kernel gives to outgoing connections: a dead server's port must stay free.
 PORTS = range(15000, 30000)
 #: Seconds that a replica may take to have everything, and a full file to be written.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def free_port() -> tuple[int, socket.socket]:
