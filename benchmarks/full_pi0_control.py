@@ -1,14 +1,16 @@
 """Full-size pi0 under control: saved on demand, held, damaged, out of disk, copied, moved to another box, repeated.
 
-    PYTHON benchmarks/full_pi0_control.py --out DIR --home DISK --ram RAM --part one      two GPUs of 80 GB, 120 GB of
-    PYTHON benchmarks/full_pi0_control.py --out DIR --home DISK --ram RAM --part two      disk, 120 GB of RAM disk
-    …  --tiny                      rehearsed on a CPU, model shrunk; DISK is a small file system of its own
+    PYTHON benchmarks/full_pi0_control.py --out DIR --home DISK --ram RAM --part one    then two, then three
 
-Two boxes on one machine: `one` has its home on the disk, `two` on a RAM disk, where the copies go as well. Part one
-trains one job on box one through a save on demand, a hold and a damaged checkpoint, and beside it on box two the same
-short training three times, once killed; at its end everything is killed. Part two goes on from there: a disk that runs
-low twice, a drain that moves the job to the other box, and the plain `lerobot-train` for comparison. Stand-ins: see
-full_pi0.py.
+Two GPUs of 80 GB, 120 GB of disk and 120 GB of RAM disk; `--tiny` rehearses it on a CPU, the model shrunk, where DISK
+is a small file system of its own. Two boxes on one machine: `one` has its home on the disk, `two` on the RAM disk,
+where the copies go as well. Each part takes less than ten minutes, for machines that are lent by the slice:
+
+    one     a job on box one: saved on demand, held, damaged; beside it on box two the same short training, twice
+    two     another job: its disk runs low twice; beside it that short training once more, killed and resumed
+    three   all was killed: the second job goes on, and moves to box two, which has nothing but the copy
+
+Stand-ins: see full_pi0.py.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class Job:
         return found
 
     def at_step(self, step: int) -> Record:
-        return self.until(lambda job: (job.step or 0) >= step and not job.phase, f"step {step}")
+        return self.until(lambda job: (job.step or 0) >= step, f"step {step}")
 
     def ask(self, *words: str) -> dict[str, Any]:
         """What one of pi0q's commands prints as JSON."""
@@ -188,86 +190,82 @@ def damaged(job: Job) -> dict[str, Any]:
     }
 
 
-def repeated(args: argparse.Namespace, home: Path) -> Iterator[dict[str, Any]]:
-    """The same 60 steps three times, the second one killed at 45 and resumed from 30: how far the losses differ."""
-    losses = list[dict[int, float]]()
-    for kill_at in (None, 45, None):
-        with TURN:
-            short = submit(args, train={"steps": 60, "save_freq": 30}, checkpoints={"keep": 1})
-            job = Job(args, short, home)
-            job.until(lambda now: now.state in OWNED, "claimed")
-        assert job.record.box == "two", job.record.box
-        if kill_at:
-            job.at_step(kill_at)
-            job.until(lambda now: now.checkpoint, "first checkpoint verified")
-            job.kill()
-        record = job.until(lambda now: now.ended_ms, "ended")
-        assert record.state is State.SUCCEEDED, record
-        lives = job.lives()
-        losses.append({event["step"]: event["loss"] for life in lives for event in life.steps})
-        yield {
-            "begun_at": [life.begun_at for life in lives],
-            "losses": losses[-1],
-            "save_s": [save["seconds"] for life in lives for save in life.saves],
-        }
-        shutil.rmtree(job.run)
-    whole, killed, again = losses
-    yield {
-        "killed_from_whole": gap(whole, killed),
-        "killed_from_whole_after_30": gap(whole, killed, after=30),
-        "whole_from_whole": gap(whole, again),
-        "whole_from_whole_after_30": gap(whole, again, after=30),
-    }
-
-
-def gap(one: Mapping[int, float], other: Mapping[int, float], *, after: int = 0) -> dict[str, float]:
-    """The largest and the mean difference of two losses of the same step, relative to the first."""
-    found = [abs(other[step] - loss) / abs(loss) for step, loss in one.items() if step > after]
-    return {"largest": max(found), "mean": statistics.mean(found)}
-
-
-# -- part two -----------------------------------------------------------------------------------------
-
-
-def came_back(job: Job, life: int) -> dict[str, Any]:
-    """Everything was killed at the end of part one: it goes on from its newest checkpoint."""
-    seconds = job.trains(life + 1)
-    assert job.record.checkpoint
+def repeated(args: argparse.Namespace, home: Path, *, kill_at: int | None = None) -> dict[str, Any]:
+    """The same 60 steps as ever on box two, killed at that step and resumed from 30."""
+    with TURN:
+        short = submit(args, train={"steps": 60, "save_freq": 30}, checkpoints={"keep": 1})
+        job = Job(args, short, home)
+        job.until(lambda now: now.state in OWNED, "claimed")
+    assert job.record.box == "two", job.record.box
+    if kill_at:
+        job.at_step(kill_at)
+        job.kill()
+    record = job.until(lambda now: now.ended_ms, "ended")
+    assert record.state is State.SUCCEEDED, record
+    lives = job.lives()
+    shutil.rmtree(job.run)
     return {
-        "checkpoint": job.record.checkpoint.step,
-        "first_step_after": job.lives()[-1].first,
-        "up_to_training_s": seconds,
+        "lives": [(life.begun_at, life.last) for life in lives],
+        "losses": [{str(event["step"]): event["loss"] for event in life.steps} for life in lives],
     }
 
 
-def low_disk(job: Job, disk: Path) -> Iterator[dict[str, Any]]:
-    """Someone else fills the disk: older checkpoints go. Fills it more: it saves, stops, waits, goes on by itself."""
-    assert job.record.checkpoint
-    save, checkpoints = job.record.checkpoint.bytes, job.run / "output" / "checkpoints"
-    if len(verified(checkpoints)) < 2:
-        job.ask("checkpoint", job.id)
+def differences(report: Report) -> dict[str, dict[str, float]]:
+    """How far the losses of each life of each repetition are from the first one's."""
+    whole, found = report.told["repeated 1"]["losses"][0], dict[str, dict[str, float]]()
+    for name, result in report.told.items():
+        if name.startswith("repeated "):
+            for life, losses in enumerate(result["losses"], 1):
+                found[f"{name}, life {life}"] = gap(whole, losses)
+    return found
+
+
+def gap(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """The largest and the mean difference of two losses of the same step, relative to the first."""
+    found = [abs(loss - one[step]) / abs(one[step]) for step, loss in other.items()]
+    return {"steps": len(found), "largest": max(found), "mean": statistics.mean(found)}
+
+
+# -- parts two and three -----------------------------------------------------------------------------------------
+
+
+#: Bytes for what logs take meanwhile: much where a checkpoint is small.
+SPARE = 20 * 2**20
+
+
+def low_disk(job: Job, disk: Path) -> dict[str, Any]:
+    """Someone else takes so much of the disk that no save fits: the older checkpoint goes, the training goes on."""
+    job.ask("checkpoint", job.id)
+    save = job.ask("checkpoint", job.id)["checkpoint"]["bytes"]
+    checkpoints = job.run / "output" / "checkpoints"
     before = verified(checkpoints)
-    with filled(disk / "someone-elses-1", leave=int(0.6 * save)):
+    with filled(disk / "someone-elses", leave=int(0.6 * save) + SPARE):
         while len(verified(checkpoints)) > 1:
             time.sleep(0.2)
-        trained = job.lives()[-1].last
-        job.at_step(trained + 5)
-        yield {"verified_before": before, "and_once_the_disk_was_low": verified(checkpoints), "it_trains": True}
-        life = len(job.lives())
-        with filled(disk / "someone-elses-2", leave=int(1.05 * save)):
-            record = job.until(lambda now: now.state is State.QUEUED, "out of disk")
-            stopped = job.lives()[-1].last
-            waits = subprocess.run(pi0q("why", job.id), capture_output=True, text=True, check=False).stdout
-    seconds = job.trains(life + 1)
+        at = job.lives()[-1].last
+        job.at_step(at + 5)
+        return {"verified_before": before, "and_once_it_was_low": verified(checkpoints), "trained_on_at_step": at}
+
+
+def out_of_disk(job: Job, disk: Path) -> dict[str, Any]:
+    """It takes more, and nothing can go: the job saves while it still can, waits, and goes on by itself."""
+    assert job.record.checkpoint
+    life = len(job.lives())
+    with filled(disk / "someone-elses", leave=int(1.05 * job.record.checkpoint.bytes) + SPARE):
+        began = time.monotonic()
+        record = job.until(lambda now: now.state is State.QUEUED, "out of disk")
+        seconds, stopped = time.monotonic() - began, job.lives()[-1].last
+        why = subprocess.run(pi0q("why", job.id), capture_output=True, text=True, check=False).stdout
+    again = job.trains(life + 1)
     assert record.checkpoint
-    yield {
+    return {
         "last_step_before": stopped,
         "checkpoint": record.checkpoint.step,
-        "reason": str(record.reason),
         "detail": record.detail,
-        "why": waits.splitlines(),
+        "why": why.splitlines(),
         "first_step_after": job.lives()[-1].first,
-        "room_to_training_s": seconds,
+        "full_to_queued_s": round(seconds, 1),
+        "room_to_training_s": again,
     }
 
 
@@ -284,6 +282,17 @@ def filled(path: Path, *, leave: int) -> Iterator[None]:
         yield
     finally:
         path.unlink()
+
+
+def came_back(job: Job, life: int) -> dict[str, Any]:
+    """Everything was killed at the end of part one: it goes on from its newest checkpoint."""
+    seconds = job.trains(life + 1)
+    assert job.record.checkpoint
+    return {
+        "checkpoint": job.record.checkpoint.step,
+        "first_step_after": job.lives()[-1].first,
+        "up_to_training_s": seconds,
+    }
 
 
 def moved(job: Job, home: Path) -> dict[str, Any]:
@@ -321,12 +330,12 @@ def pace(job: Job, home: Path) -> dict[str, Any]:
 
 def nan_check(checkpoint: Path) -> dict[str, Any]:
     """What the look for a NaN before each save takes, on the weights of that checkpoint, as the hook does it."""
-    import torch
     from safetensors.torch import load_file
 
     from pi0q.workers.run.pi0q_trainer import health
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    free = vram()
+    device = f"cuda:{free.index(max(free))}" if free else "cpu"
     weights = load_file(checkpoint / "pretrained_model" / "model.safetensors", device=device)
 
     class Model:
@@ -385,31 +394,31 @@ class Report:
     def part(self, name: str, act: Callable[[], Any]) -> None:
         """Does it; one that fails is told of, and the others go on."""
         try:
-            found = act()
-            if isinstance(found, Iterator):
-                for number, result in enumerate(found):
-                    self.add(f"{name} {number + 1}", result)
-            else:
-                self.add(name, found)
+            self.add(name, act())
         except Exception:
             self.add(f"{name} FAILED", traceback.format_exc())
 
 
-def part_one(args: argparse.Namespace, one: Path, two: Path, report: Report) -> None:
-    copies = args.ram.absolute() / "copies"
+def begun(args: argparse.Namespace, one: Path) -> Job:
+    """A long job with copies on the RAM disk, trained by box one."""
     need = {} if args.tiny else {"resources": {"disk": "70GiB"}}
     long = submit(
         args,
         train={"steps": 100_000, "save_freq": 100_000},
         preflight={"rehearse": "never"},
-        checkpoints={"keep": 2, "every": "60s", "copy_to": str(copies)},
+        checkpoints={"keep": 2, "every": "60s", "copy_to": str(args.ram.absolute() / "copies")},
         **need,
     )
     (args.out / "job").write_text(long)
     job = Job(args, long, one)
     job.until(lambda now: now.state in OWNED, "claimed")
+    return job
+
+
+def part_one(args: argparse.Namespace, one: Path, two: Path, report: Report) -> None:
+    job = begun(args, one)
     with box_two(two), ThreadPoolExecutor() as pool:
-        beside = pool.submit(report.part, "repeated", lambda: repeated(args, two))
+        beside = pool.submit(twice, args, two, report)
         job.at_step(20)
         report.part("saved on demand", lambda: saved_on_demand(job))
         report.part("held", lambda: held(job))
@@ -419,29 +428,35 @@ def part_one(args: argparse.Namespace, one: Path, two: Path, report: Report) -> 
     report.part("pace one", lambda: pace(job, two))
 
 
+def twice(args: argparse.Namespace, two: Path, report: Report) -> None:
+    for number in (1, 2):
+        report.part(f"repeated {number}", lambda: repeated(args, two))
+
+
 def part_two(args: argparse.Namespace, one: Path, two: Path, report: Report) -> None:
-    job = Job(args, (args.out / "job").read_text(), one)
-    life = len(job.lives())
-    with box_two(two), ThreadPoolExecutor() as pool:
-        report.part("came back", lambda: came_back(job, life))
-        beside = pool.submit(alone, args, one, job, report)
+    job = begun(args, one)
+    with ThreadPoolExecutor() as pool, box_two(two):
+        beside = pool.submit(report.part, "repeated 3", lambda: repeated(args, two, kill_at=45))
+        job.at_step(20)
         report.part("low disk", lambda: low_disk(job, one))
         beside.result()
+    # By itself again: else the other box would take it from its copy.
+    report.part("out of disk", lambda: out_of_disk(job, one))
+    report.part("differences", lambda: differences(report))
+    report.part("pace two", lambda: pace(job, two))
+
+
+def part_three(args: argparse.Namespace, one: Path, two: Path, report: Report) -> None:
+    job = Job(args, (args.out / "job").read_text(), one)
+    life = len(job.lives())
+    with box_two(two):
+        report.part("came back", lambda: came_back(job, life))
+        report.part("nan check", lambda: nan_check(job.run / "output" / "checkpoints" / "last"))
         report.part("moved", lambda: moved(job, two))
-        report.part("pace two", lambda: pace(job, two))
+        report.part("pace three", lambda: pace(job, two))
         job.ask("cancel", job.id)
         job.until(lambda now: now.ended_ms, "cancelled")
     report.add("vram_free_mib_after", vram())
-
-
-def alone(args: argparse.Namespace, home: Path, job: Job, report: Report) -> None:
-    """On the other GPU: the plain lerobot-train, then the cost of a look for a NaN."""
-    free = vram()
-    if free:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(free.index(max(free)))
-    report.part("bare", lambda: full_pi0.bare(args, home))
-    weights = job.run / "output" / "checkpoints"
-    report.part("nan check", lambda: nan_check(weights / (weights / "last").readlink()))
 
 
 def main() -> None:
@@ -449,9 +464,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--ram", type=Path, required=True)
-    parser.add_argument("--part", choices=("one", "two"), required=True)
+    parser.add_argument("--part", choices=("one", "two", "three"), required=True)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--bare-steps", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=8)
     args = parser.parse_args()
     args.steps, args.save_freq, args.gradient_checkpointing = 60, 30, False
@@ -466,7 +480,7 @@ def main() -> None:
             standins.make_tokenizer(home / "huggingface")
     report = Report(args.out / "control.json")
     with running(one, "--slots", "1"):
-        (part_one if args.part == "one" else part_two)(args, one, two, report)
+        {"one": part_one, "two": part_two, "three": part_three}[args.part](args, one, two, report)
     kill_all_of(one)
 
 

@@ -141,9 +141,9 @@ def words(items: Sequence[Item]) -> str:
 
 
 def handed_over(job: Record) -> bool:
-    """Its box gave it back with all it had copied: nobody need wait for that box."""
+    """Its box gave it back, or has no room for it, and all it had is copied: nobody need wait for that box."""
     whole = bool(job.checkpoint and job.copied and job.copied.step >= job.checkpoint.step)
-    return whole and job.reason is Reason.STOPPED_BY_BOX
+    return whole and job.reason in (Reason.STOPPED_BY_BOX, Reason.DISK_LOW, Reason.DISK_FULL)
 
 
 def pause_seconds(job: Record) -> float:

@@ -239,9 +239,9 @@ def test_a_full_system_disk_comes_with_what_would_free_it() -> None:
 @pytest.mark.parametrize(
     ("copied", "reason", "waits"),
     [(10, Reason.STOPPED_BY_BOX, False), (5, Reason.STOPPED_BY_BOX, True), (None, Reason.STOPPED_BY_BOX, True),
-     (10, Reason.LEASE_EXPIRED, True)],
+     (10, Reason.DISK_LOW, False), (5, Reason.DISK_FULL, True), (10, Reason.LEASE_EXPIRED, True)],
 )  # fmt: skip
-def test_nobody_waits_for_a_box_that_gave_the_job_back_with_all_of_it_copied(
+def test_nobody_waits_for_a_box_that_gave_back_or_lacks_room_for_a_job_that_is_copied_whole(
     copied: int | None, reason: Reason, waits: bool
 ) -> None:
     copy = replace(SAVED, step=copied) if copied else None
