@@ -38,7 +38,7 @@ def saves(box: Box, job: str) -> list[int]:
 
 
 def test_it_saves_tells_and_goes_on_and_what_is_pinned_stays(house: House) -> None:
-    box = house.box(PI0Q_LEASE_SECONDS="30")
+    box = house.box(PI0Q_LEASE_SECONDS="60")
     job = training(house, box)
     first = house.pi0q("checkpoint", job, "--pin")
     assert first.returncode == 0, first.stderr
@@ -76,7 +76,7 @@ def test_it_saves_tells_and_goes_on_and_what_is_pinned_stays(house: House) -> No
 
 
 def test_a_wish_is_heard_after_a_partition_and_by_the_next_runner_once(house: House) -> None:
-    box = house.box(linked=True, PI0Q_LEASE_SECONDS="30")
+    box = house.box(linked=True, PI0Q_LEASE_SECONDS="60")
     assert box.link
     job = training(house, box)
     # The box can't hear it; two people ask, and both get the same save.
@@ -92,6 +92,7 @@ def test_a_wish_is_heard_after_a_partition_and_by_the_next_runner_once(house: Ho
     assert len(saves(box, job)) == 1
     # Its runner stands still, so it hears nothing, and dies; the next one saves as soon as it trains.
     runner = box.runner(job)
+    house.slow_down(1)
     with paused(runner):
         late = asked(house, job)
         house.until(job, lambda record: record.save_wish > record.save_served)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from tests.rig.house import PATIENCE
+
 if TYPE_CHECKING:
     from tests.rig.house import House
 
 
 def test_now_saves_hands_back_and_the_job_goes_on_from_there_afterwards(house: House) -> None:
     box = house.box(PI0Q_LEASE_SECONDS="30")
+    house.slow_down(5)
     job = house.submit(steps=150, save_freq=1000)
     box.steps(job, 5)
     said = house.pi0q("drain", "box-a", "--now", "--wait")
@@ -25,6 +28,7 @@ def test_now_saves_hands_back_and_the_job_goes_on_from_there_afterwards(house: H
     box.start().says("ready.")
     assert "drained" in house.pi0q("boxes").stdout
     assert house.store.get(job).epoch == 1
+    house.speed_up()
     house.pi0q("drain", "box-a", "--undo")
     done = house.ends(job)
     assert (str(done.state), done.step, done.epoch, done.attempt) == ("succeeded", 150, 2, 1)
@@ -35,13 +39,15 @@ def test_now_saves_hands_back_and_the_job_goes_on_from_there_afterwards(house: H
 def test_a_worker_told_to_stop_again_and_again_leaves_the_training(house: House) -> None:
     """pi0q is upgraded: the old worker goes, in a hurry, and the new one finds the run."""
     box = house.box()
+    house.slow_down(5)
     job = house.submit(steps=150, save_freq=50)
     box.steps(job, 5)
     for sig in (signal.SIGTERM, signal.SIGTERM, signal.SIGQUIT):
         box.worker.send_signal(sig)
-    assert box.worker.wait(20) == 0
+    assert box.worker.wait(PATIENCE) == 0
     assert "pi0q: Stopping. The training goes on; the next worker here finds it again." in box.log
     box.start().says(f"found the live runner {box.runner(job)} of {job}")
+    house.speed_up()
     done = house.ends(job)
     assert (str(done.state), done.step, done.epoch, done.attempt) == ("succeeded", 150, 1, 1)
     assert len(box.trainers_came_one_by_one(job)) == 1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def test_held_it_saves_and_frees_its_box_and_released_it_goes_on_from_there(house: House) -> None:
     box = house.box()
+    house.slow_down(5)
     job = house.submit(steps=150, save_freq=1000)
     box.steps(job, 5)
     assert house.pi0q("hold", job).returncode == 0
@@ -22,6 +23,7 @@ def test_held_it_saves_and_frees_its_box_and_released_it_goes_on_from_there(hous
     # Meanwhile the box is another's.
     assert str(house.ends(house.submit(steps=3)).state) == "succeeded"
     assert house.store.get(job).epoch == 1
+    house.speed_up()
     house.pi0q("release", job)
     done = house.ends(job)
     assert (str(done.state), done.step, done.epoch, done.attempt) == ("succeeded", 150, 2, 1)

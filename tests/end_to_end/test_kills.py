@@ -23,6 +23,7 @@ def box(street: House) -> Box:
 
 
 def test_a_trainer_killed_before_its_first_checkpoint_starts_again_from_nothing(street: House, box: Box) -> None:
+    street.slow_down(5)
     job = street.submit(steps=STEPS, save_freq=STEPS)
     box.steps(job, 5)
     os.kill(box.lives(job)[0]["pid"], signal.SIGKILL)
@@ -59,11 +60,12 @@ def test_a_worker_that_stops_leaves_no_runner_waiting(street: House, box: Box) -
 
 def test_a_lost_runner_with_a_stalled_trainer_never_writes_again(house: House) -> None:
     """A runner that sleeps beyond its lease (a paused machine) finds that another claim was made, and stops."""
-    box = house.box(slots=2, PI0Q_LEASE_SECONDS="3")
+    box = house.box(slots=2, PI0Q_LEASE_SECONDS="8")
     job = begun(house, box)
     first = box.runner(job)
     send(signal.SIGSTOP, first)
     house.until(job, house.sweeps(lambda record: any(str(e.reason) == "lease_expired" for e in record.history)))
+    house.speed_up()
     done = house.ends(job)
     assert (str(done.state), done.step, done.attempt) == ("succeeded", STEPS, 1)
     box.trainers_came_one_by_one(job)

@@ -124,7 +124,10 @@ def test_a_message_that_comes_twice_starts_nothing(street: House, job: Record, b
 
 
 def test_a_rehearsal_stops_after_its_first_save_and_resumes_once(street: House, box: Box) -> None:
+    # It is told to stop when its save is seen.
+    street.slow_down(11)
     done = street.ends(street.submit("rehearsed", steps=5000, rehearsal=True))
+    street.speed_up()
     assert (str(done.state), done.step, done.epoch, done.attempt) == ("succeeded", 20, 1, 1)
     first, second = box.trainers_came_one_by_one(done.id)
     assert "--resume=true" not in first["argv"] and "--resume=true" in second["argv"]

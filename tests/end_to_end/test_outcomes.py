@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pi0q.jobs.record import Record
+from tests.rig.house import gone, wait
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
@@ -83,6 +84,7 @@ def redis_says(house: House) -> str:
 @pytest.mark.parametrize("name", ["tell", "confess"])
 def test_no_secret_gets_out(street: House, box: Box, name: str) -> None:
     record = street.ends(street.submit(name))
+    wait(lambda: gone(box.runner(record.id)), "the end of its runner, which writes its last")
     seen = {path.name: path.read_text(errors="replace") for path in box.run_dir(record.id).iterdir() if path.is_file()}
     assert set(seen) == {"trainer.log", "events.jsonl", "runner.json", "runner.log", "ledger.json", "lease"}
     seen["redis"] = redis_says(street)

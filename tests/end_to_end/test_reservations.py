@@ -39,6 +39,7 @@ def at_once(records: list[Record]) -> int:
 
 
 def test_of_three_jobs_of_30_gib_two_share_a_card_of_80(street: House, box: Box) -> None:
+    street.slow_down(1)
     jobs = [street.submit(gib=30, steps=60) for _ in range(3)]
     street.comes_to(jobs[0], State.RUNNING)
     street.comes_to(jobs[1], State.RUNNING)
@@ -47,6 +48,7 @@ def test_of_three_jobs_of_30_gib_two_share_a_card_of_80(street: House, box: Box)
         "VRAM: needs 30.0 GiB on 1 GPU, 0 have it; the best has 20.0 GiB of 80.0 GiB free "
         "(60.0 GiB more are promised to running jobs)"
     )
+    street.speed_up()
     records = [street.ends(job) for job in jobs]
     assert {str(record.state) for record in records} == {"succeeded"}
     assert at_once(records) == 2
@@ -62,12 +64,14 @@ def test_a_failed_job_gives_back_what_it_had(street: House, box: Box) -> None:
 def test_the_disk_is_not_promised_twice_even_to_two_boxes(house: House) -> None:
     first, second = house.box("box-a"), house.box("box-b")
     share = f"{probe.disk(first.home).free_mib * 6 // 10}MiB"
+    house.slow_down(1)
     jobs = [house.submit(steps=60, disk=share) for _ in range(2)]
     house.until(jobs[0], lambda record: record.state in OWNED)
     waits = next(job for job in jobs if house.store.get(job).state not in OWNED)
     idle = "box-b" if house.store.get(jobs[0]).box == "box-a" else "box-a"
     assert "promised to running jobs" in house.refused(waits, idle)
     assert house.refused(waits, idle).startswith("disk: needs ")
+    house.speed_up()
     records = [house.ends(job) for job in jobs]
     assert {str(record.state) for record in records} == {"succeeded"}
     assert at_once(records) == 1

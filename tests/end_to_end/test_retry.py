@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 def test_it_goes_on_from_its_checkpoint_under_a_new_id(house: House) -> None:
     box = house.box()
+    house.slow_down(11)
     job = house.submit(steps=150, save_freq=10)
     box.sealed(job, 10)
     house.pi0q("cancel", job)
     saved = house.ends(job).checkpoint
     assert saved is not None
+    house.speed_up()
     new = json.loads(house.pi0q("retry", job, "--json").stdout)["id"]
     done = house.ends(new)
     assert (str(done.state), done.step, done.continues) == ("succeeded", 150, job)

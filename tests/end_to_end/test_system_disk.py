@@ -77,7 +77,7 @@ def work(house: House, box: TwoDisks, *, fake: bool, **env: str) -> None:
     box.start(argv, clean | given, log=house.place / "worker.out")
 
 
-def ends(house: House, box: TwoDisks, job: str, seconds: float = 90.0) -> Record:
+def ends(house: House, box: TwoDisks, job: str, seconds: float = 300.0) -> Record:
     """Looks at the disk whenever something is told of the job."""
     try:
         return house.until(job, lambda record: (box.look(), record.state in ENDED)[1], seconds=seconds)

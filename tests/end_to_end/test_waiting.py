@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pi0q.jobs.state import State
+from tests.rig.house import PATIENCE, wait
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Box, House
@@ -30,15 +31,19 @@ def test_a_job_too_big_for_the_box_waits_and_those_behind_it_go_on(street: House
     small = street.submit(gib=24, priority="low", steps=4)
     assert street.ends(small).state is State.SUCCEEDED
     assert street.store.get(big).state is State.QUEUED
-    words = street.refused(big, "box-a")
-    assert words == "VRAM: needs 64.0 GiB on 1 GPU, 0 have it; the best has 40.0 GiB of 40.0 GiB free"
+    words = "VRAM: needs 64.0 GiB on 1 GPU, 0 have it; the best has 40.0 GiB of 40.0 GiB free"
+    wait(lambda: street.refused(big, "box-a") == words, words)
     street.store.cancel(big, text="enough waited")
 
 
 def test_a_job_without_a_gpu_runs_on_a_box_without_one(street: House, plain: Box, box: Box) -> None:
     on_gpu = street.submit(gib=30, steps=4)
     assert street.ends(on_gpu).box == "box-a"
+    street.slow_down(1)
     jobs = [street.submit(steps=30) for _ in range(2)]
+    for job in jobs:
+        street.until(job, lambda record: record.box)
+    street.speed_up()
     assert {street.ends(job).box for job in jobs} == {"plain", "box-a"}
 
 
@@ -87,7 +92,7 @@ def test_a_dataset_that_the_box_does_not_allow_is_told_and_the_job_stays(street:
 def test_a_second_worker_in_one_home_is_refused(street: House, box: Box) -> None:
     before = len(box.started)
     box.start()
-    assert box.worker.wait(40) == 2
+    assert box.worker.wait(PATIENCE) == 2
     assert f"A worker already runs with PI0Q_HOME={box.home}; nothing was started." in box.log
     box.started.pop()
     assert len(box.started) == before and box.worker.poll() is None
@@ -98,7 +103,7 @@ def test_a_second_box_of_one_name_is_refused(street: House, box: Box) -> None:
     other.kill()
     other.argv[1] = "box-a"
     other.start()
-    assert other.worker.wait(40) == 2
+    assert other.worker.wait(PATIENCE) == 2
     assert "Another machine is the box box-a; this worker takes nothing." in other.log
     assert street.ends(street.submit(gib=30, steps=2)).box == "box-a"
-    assert other.processes() == []
+    wait(lambda: not other.processes(), "the end of its processes")

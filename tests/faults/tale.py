@@ -13,7 +13,7 @@ from celery.events.state import State as Flower
 from pi0q.jobs.record import Record
 from pi0q.queue import app as celery_app
 from pi0q.queue import settings
-from tests.rig.house import Box, House, gone, wait
+from tests.rig.house import PATIENCE, Box, House, gone, wait
 
 STEPS, FREQ = 60, 20
 #: A step at which one checkpoint is there and the next is far.
@@ -23,7 +23,11 @@ ONE_LIFE = "claimed preparing running"
 
 
 def begun(house: House, box: Box, name: str = "grab_box", *, steps: int = STEPS, **more: Any) -> str:
-    """A job that is at MIDDLE on this box, its first checkpoint sealed and known to the queue."""
+    """A job that is at MIDDLE on this box, its first checkpoint sealed and known to the queue.
+
+    From there on it takes its time until the story asks how it `went_on`.
+    """
+    house.slow_down(MIDDLE)
     job = house.submit(name, steps=steps, save_freq=FREQ, **more)
     box.sealed(job, FREQ)
     box.steps(job, MIDDLE)
@@ -38,6 +42,7 @@ def went_on(
 
     The last trainer began at `resumed_at`, or else where it must: at the newest checkpoint of the one before it.
     """
+    house.speed_up()
     done = house.ends(job)
     assert (str(done.state), done.step) == ("succeeded", steps)
     assert len(box.trainers_came_one_by_one(job)) == lives
@@ -129,7 +134,7 @@ def flower(house: House) -> Iterator[Callable[[str], list[str]]]:
 
     thread = threading.Thread(target=listen, name="flower")
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(PATIENCE)
     try:
         yield lambda job: list(shown.get(job, []))
     finally:

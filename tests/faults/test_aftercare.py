@@ -111,6 +111,7 @@ def test_row_27_wandb_hangs_as_the_run_is_to_begin(house: House, wandb: StandInW
 def test_row_28_a_run_that_was_deleted_meanwhile_goes_on_as_another(house: House, wandb: StandInWandB) -> None:
     deleted = house.place / "deleted"
     box = tracked(house, wandb, FAKE_WANDB=f"deleted@{deleted}")
+    house.slow_down(MIDDLE)
     job = house.submit(steps=STEPS, save_freq=FREQ, flags=ONLINE)
     box.sealed(job, FREQ)
     box.steps(job, MIDDLE)
@@ -119,6 +120,7 @@ def test_row_28_a_run_that_was_deleted_meanwhile_goes_on_as_another(house: House
     trainer = box.trainer(job)
     send(signal.SIGKILL, trainer)
     dies(trainer)
+    house.speed_up()
     done = house.ends(job)
     assert (str(done.state), done.attempt, done.wandb_run_id) == ("succeeded", 2, f"pi0q-{job}.2")
     assert done.wandb_url and done.wandb_url.endswith(f"/pi0q-{job}.2") and done.wandb_url != before.wandb_url

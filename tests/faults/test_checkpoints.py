@@ -56,6 +56,7 @@ def bit_flipped(checkpoint: Path) -> None:
 
 def harmed(street: House, box: Box, harm: Callable[[Path], None]) -> Record:
     """Its trainer is killed, and its newest checkpoint harmed before anyone looks; the one before it is used."""
+    street.slow_down(2 * FREQ + 1)
     job = street.submit(steps=60, save_freq=FREQ, checkpoints={"every": None, "keep": 3})
     newest = box.sealed(job, 2 * FREQ)
     before = (box.checkpoint(job, FREQ) / MODEL).read_bytes()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: How the box trains that takes over: what it does is what counts, not how long.
 QUICK: dict[str, Any] = {"FAKE_STEP_SECONDS": "0.001"}
-TIMES: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "5", "PI0Q_WAIT_FOR_BOX": "1"}
+TIMES: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "30", "PI0Q_WAIT_FOR_BOX": "5"}
 
 
 @pytest.fixture
@@ -29,10 +29,11 @@ def share(tmp_path: Path) -> str:
     return str(tmp_path / "share")
 
 
-def gone_for_good(house: House, box: Box) -> None:
+def gone_for_good(house: House, box: Box, job: str) -> None:
     box.crash()
     shutil.rmtree(box.home)
     house.boxes.remove(box)
+    house.let_lease_run_out(job)
 
 
 def copied_step(record: Record) -> int:
@@ -52,7 +53,7 @@ def test_row_05_another_box_goes_on_from_the_copy_in_a_directory(house: House, s
     assert copied and copied.path == f"{share}/{job}/{copied.step:06d}"
     second = house.box("box-b", contained=True, **TIMES, **QUICK)
     second.says("Box box-b takes jobs")
-    gone_for_good(house, first)
+    gone_for_good(house, first, job)
     waits = house.until(job, lambda record: record.state is State.QUEUED)
     assert reasons(waits) == ["lease_expired"]
     assert "which may still take it" in house.refused(job, "box-b")
@@ -77,10 +78,12 @@ def test_row_05_another_box_goes_on_from_the_copy_on_the_hub(house: House) -> No
             "HF_HUB_DISABLE_XET": "1",
         }
         first = house.box("box-a", **own)
+        # No other copy is under way when the box is gone.
+        house.slow_down(FREQ + 1)
         job = house.submit(steps=400, save_freq=FREQ, checkpoints={"every": None, "copy_to": "hf://you/checkpoints"})
         copied = house.until(job, lambda record: record.copied).copied
         assert copied and copied.path == f"hf://you/checkpoints/{job}/{copied.step:06d}"
-        gone_for_good(house, first)
+        gone_for_good(house, first, job)
         kept = max(int(path.split("/")[1]) for path in hub.files("model", "you/checkpoints"))
         second = house.box("box-b", contained=True, **own, **QUICK)
         done = went_on(house, second, job, lives=1, steps=400, resumed_at=kept)

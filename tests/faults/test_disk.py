@@ -39,6 +39,7 @@ def data(house: House) -> Iterator[SmallDisk]:
 def begun(house: House, *, keep: int = 2, **env: Any) -> tuple[Box, str]:
     """A job with two verified checkpoints that saves by itself only at its far end; and how to make it save."""
     box = house.box(FAKE_MODEL_BYTES=str(MODEL), FAKE_STEP_SECONDS="0.05", **env)
+    house.slow_down(1)
     job = house.submit(steps=STEPS, save_freq=10**6, checkpoints={"keep": keep, "every": None})
     box.steps(job, 1)
     for _ in range(2):
@@ -68,6 +69,7 @@ def goes_on(house: House, box: Box, data: SmallDisk, job: str, step: int) -> Non
     said = house.refused(job)
     assert said.startswith("disk: needs ") and str(data.place) in said
     epoch = house.store.get(job).epoch
+    house.speed_up()
     data.empty()
     done = house.ends(job)
     assert (str(done.state), done.step, done.attempt, done.epoch) == ("succeeded", STEPS, 1, epoch + 1), done
@@ -114,7 +116,7 @@ def test_row_18_a_disk_without_room_for_a_save_keeps_the_last_good_one(house: Ho
 @small
 def test_row_18_a_save_that_fills_the_disk_leaves_the_one_before_it(house: House, data: SmallDisk) -> None:
     """Another tenant takes the room while the save is being written: nobody could have seen it coming."""
-    box, job = begun(house, keep=1, FAKE_SAVE_SECONDS="1.0")
+    box, job = begun(house, keep=1, FAKE_SAVE_SECONDS="3.0")
     (kept,) = good(box, job)
     before = len(box.events(job, "saving"))
     send(signal.SIGUSR1, box.trainer(job))
@@ -137,6 +139,7 @@ def test_row_18_a_disk_that_can_hold_no_more_files(house: House, data: SmallDisk
     assert "files free on" in record.detail and record.checkpoint and record.checkpoint.step == record.step
     said = house.refused(job)
     assert "inodes: " in said and "20000 are needed" in said
+    house.speed_up()
     data.empty()
     assert house.ends(job).state is State.SUCCEEDED
     assert box.events(job, "ready")[-1]["step"] == record.checkpoint.step

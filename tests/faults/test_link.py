@@ -43,7 +43,8 @@ def catches_up(house: House, box: Box, job: str, *, heal: Callable[[], None]) ->
 
 
 def test_row_10_a_line_that_fails_for_less_than_the_fence(house: House) -> None:
-    box = house.box(linked=True, PI0Q_LEASE_SECONDS="24", FAKE_STEP_SECONDS="0.01")
+    box = house.box(linked=True, PI0Q_LEASE_SECONDS="60", FAKE_STEP_SECONDS="0.01")
+    house.slow_down(120)
     job = house.submit(steps=300, save_freq=50)
     box.steps(job, 2)
     house.comes_to(job, State.RUNNING)
@@ -58,7 +59,8 @@ def test_row_10_a_real_line_is_pulled_and_plugged_again(frail: House) -> None:
     wire = Wire(container)
     frail.store.client.config_set("bind", f"127.0.0.1 {wire.address}")
     url = frail.server.url.replace("127.0.0.1", wire.address)
-    box = frail.box(contained=container, PI0Q_REDIS_URL=url, PI0Q_LEASE_SECONDS="24", FAKE_STEP_SECONDS="0.01")
+    box = frail.box(contained=container, PI0Q_REDIS_URL=url, PI0Q_LEASE_SECONDS="60", FAKE_STEP_SECONDS="0.01")
+    frail.slow_down(120)
     job = frail.submit(steps=300, save_freq=50)
     box.steps(job, 2)
     frail.comes_to(job, State.RUNNING)
@@ -73,7 +75,7 @@ def test_row_10_a_real_line_is_pulled_and_plugged_again(frail: House) -> None:
 
 def test_row_11_beyond_the_lease_the_run_has_stopped_before_its_successor_starts(house: House) -> None:
     """What the first box sent meanwhile arrives in the end: packets that were sent until they got through."""
-    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "6", "PI0Q_FENCE": "0.5", "PI0Q_WAIT_FOR_BOX": "0"}
+    times: dict[str, Any] = {"PI0Q_LEASE_SECONDS": "16", "PI0Q_FENCE": "0.5", "PI0Q_WAIT_FOR_BOX": "0"}
     first = house.box("box-a", linked=True, **times)
     job = begun(house, first, steps=400)
     # In a container: it neither sees nor kills what runs on the first.
@@ -102,7 +104,8 @@ def test_row_11_beyond_the_lease_the_run_has_stopped_before_its_successor_starts
 
 
 def test_row_11_alone_it_saves_stops_and_asks_to_go_on_when_the_line_is_back(house: House) -> None:
-    box = house.box(linked=True, PI0Q_LEASE_SECONDS="6", PI0Q_FENCE="0.5")
+    box = house.box(linked=True, PI0Q_LEASE_SECONDS="16", PI0Q_FENCE="0.5")
+    house.slow_down(3)
     job = house.submit(steps=250, save_freq=1000)
     box.steps(job, 3)
     line(box).refuse()
@@ -118,7 +121,8 @@ def test_row_11_alone_it_saves_stops_and_asks_to_go_on_when_the_line_is_back(hou
 
 def test_row_12_a_half_open_line_is_noticed_and_left_for_a_new_one(house: House) -> None:
     """All that was connected stays so, for its two ends, and is dead: as behind a NAT that forgot it."""
-    box = house.box(slots=2, linked=True, PI0Q_LEASE_SECONDS="12")
+    box = house.box(slots=2, linked=True, PI0Q_LEASE_SECONDS="30")
+    house.slow_down(1)
     job = house.submit(steps=250, save_freq=100)
     house.comes_to(job, State.RUNNING)
     link, made = line(box), line(box).made

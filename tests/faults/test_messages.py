@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def box(street: House) -> Box:
-    """A box that sweeps twice a second, on a line of its own."""
-    return street.box(slots=2, linked=True, PI0Q_LEASE_SECONDS="12")
+    """A box that sweeps every six seconds, on a line of its own."""
+    return street.box(slots=2, linked=True, PI0Q_LEASE_SECONDS="24")
 
 
 def shared_queue(house: House, job: str) -> str:

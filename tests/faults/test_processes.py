@@ -59,7 +59,7 @@ def test_row_03_runner_and_trainer_killed_and_the_worker_goes_on_at_once(street:
     assert states(done) == f"queued {ONE_LIFE} queued {ONE_LIFE} succeeded"
     assert reasons(done) == ["runner_lost", "finished"]
     seen = done.history[4]
-    assert seen.at_ms - killed_ms <= 10_000, "the worker saw it too late"
+    assert seen.at_ms - killed_ms <= 60_000, "the worker saw it too late"
 
 
 def test_row_03_a_killed_runner_takes_its_trainer_along(street: House, box: Box) -> None:

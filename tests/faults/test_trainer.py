@@ -60,7 +60,7 @@ def test_row_17_a_job_that_always_kills_its_runner_is_a_crash_loop_and_others_fl
 
 
 def test_row_34_a_hung_trainer_is_ended_once_and_goes_on(house: House) -> None:
-    box = house.box(PI0Q_HANG_SECONDS="1", FAKE_FAULT_ONCE=str(house.place / "hung"), **IMPATIENT)
+    box = house.box(PI0Q_HANG_SECONDS="8", FAKE_FAULT_ONCE=str(house.place / "hung"), **IMPATIENT)
     job = begun(house, box, "hang@30")
     dies(box.trainer(job))
     done = went_on(house, box, job)
@@ -127,6 +127,7 @@ def test_row_34_a_trainer_that_nothing_can_kill_drains_its_box(house: House, fre
     drained = next(known for known in house.store.boxes() if known["name"] == "box-a")
     assert drained["drain"] == "drain"
     assert drained["drain_text"] == f"process {trainer} of {job} can't be killed: restart the machine"
+    house.speed_up()
     done = house.ends(job)
     assert (str(done.state), done.step, done.box) == ("succeeded", STEPS, "box-b")
     # It takes nothing before its user says so.

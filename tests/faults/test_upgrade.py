@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pi0q.queue import app
 from tests.faults.tale import FREQ, ONE_LIFE, begun, states, went_on
-from tests.rig.house import TESTS, paused, send, wait
+from tests.rig.house import PATIENCE, TESTS, paused, send, wait
 
 if TYPE_CHECKING:
     from tests.rig.house import Box, House
@@ -87,7 +87,7 @@ def test_row_47_a_second_sigterm_hurts_no_run_either(house: House) -> None:
     with paused(trainer):
         for _ in range(3):
             send(signal.SIGTERM, box.worker_pid)
-        box.worker.wait(40)
+        box.worker.wait(PATIENCE)
         assert trainer in [process.pid for process in box.processes(job)]
         box.start().says(f"found the live runner {box.runner(job)} of {job}")
     done = went_on(house, box, job, lives=1, resumed_at=0)
@@ -96,7 +96,7 @@ def test_row_47_a_second_sigterm_hurts_no_run_either(house: House) -> None:
 
 def test_row_47_drained_at_once_the_run_is_saved_and_handed_back(house: House) -> None:
     box = house.box("box-a", PI0Q_LEASE_SECONDS="24", PI0Q_WAIT_FOR_BOX="0")
-    job = begun(house, box, steps=400)
+    job = begun(house, box)
     drained = house.pi0q("drain", "box-a", "--now", "--wait")
     assert drained.returncode == 0, drained.stderr
     saved = box.events(job, "saved")[-1]["step"]
@@ -107,7 +107,7 @@ def test_row_47_drained_at_once_the_run_is_saved_and_handed_back(house: House) -
     box.start()
     assert "drained" in house.refused(job)
     assert house.pi0q("drain", "box-a", "--undo").returncode == 0
-    done = went_on(house, box, job, resumed_at=saved, steps=400)
+    done = went_on(house, box, job, resumed_at=saved)
     assert (done.attempt, done.epoch) == (1, 2)
 
 
@@ -118,7 +118,7 @@ def test_row_47_a_platform_that_ends_a_container_politely_gets_a_saved_run(house
     send(signal.SIGTERM, box.runner(job), box.worker_pid)
     waits = house.until(job, lambda record: record.reason)
     assert (str(waits.state), str(waits.reason)) == ("queued", "stopped_by_box")
-    box.worker.wait(40)
+    box.worker.wait(PATIENCE)
     saved = box.events(job, "saved")[-1]["step"]
     box.start()
     done = went_on(house, box, job, resumed_at=saved)

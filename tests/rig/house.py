@@ -32,7 +32,7 @@ from tests.rig.server import Server
 
 TESTS = Path(__file__).parents[1]
 #: Seconds before a wait is given up; a wait ends with its event, so a slow machine only fails later.
-PATIENCE = 40.0
+PATIENCE = 120.0
 SMALL_DISK = "10MiB"
 
 
@@ -324,6 +324,7 @@ class House:
             "PI0Q_SYSTEM_DISK_RESERVE_MIB": "0",
             "PI0Q_FAKE_GPUS": "[]",
             "FAKE_STEP_SECONDS": "0.03",
+            "FAKE_SLOWLY": str(self._slowly),
             **more,
         }
 
@@ -396,6 +397,24 @@ class House:
         more.setdefault("preflight", {"rehearse": "never"})
         text = yaml.safe_dump({"name": name, "resources": resources, "train": train, **more})
         return str(put(self.store, parse(text, filename="job.yaml"))["id"])
+
+    @property
+    def _slowly(self) -> Path:
+        return self.place / "slowly"
+
+    def slow_down(self, step: int) -> None:
+        """From this step on trainers take their time, until `speed_up`: what is done in the middle of a training comes
+        before its end, on a busy machine as well."""
+        self._slowly.write_text(str(step))
+
+    def speed_up(self) -> None:
+        self._slowly.unlink(missing_ok=True)
+
+    def let_lease_run_out(self, job: str) -> None:
+        """As if its box, which says nothing any more, had been silent for all of it."""
+        self.store.client.zadd(f"{self.prefix}leases", {job: self.store.now_ms() - 1})
+        self.store.client.delete(f"{self.prefix}swept")
+        self.store.sweep()
 
     def until(self, job: str, wanted: Callable[[Record], object], *, seconds: float = PATIENCE) -> Record:
         """Waits for a change of the job after which it is as wanted; a server that is away is waited for too."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @pytest.mark.skipif(bool(machine.refusal()), reason=f"no containers here: {machine.refusal()}")
 def test_a_contained_box_crashes_starts_anew_and_goes_on(frail: House) -> None:
     box = frail.box(linked=True, contained=True, clock="" if clock.missing() else "+2h")
+    frail.slow_down(11)
     job = frail.submit(steps=80, save_freq=10)
     box.sealed(job, 10)
     boot = frail.store.get(job).boot
@@ -30,6 +31,7 @@ def test_a_contained_box_crashes_starts_anew_and_goes_on(frail: House) -> None:
     box.crash()
     assert all(map(gone, pids)) and box.processes() == []
     box.start()
+    frail.speed_up()
     done = frail.ends(job)
     assert (str(done.state), done.step) == ("succeeded", 80)
     assert done.boot != boot
@@ -40,6 +42,7 @@ def test_a_contained_box_crashes_starts_anew_and_goes_on(frail: House) -> None:
 def test_a_frozen_box_stands_still_and_its_line_can_be_cut(frail: House) -> None:
     box = frail.box(linked=True, contained=True)
     assert box.link is not None
+    frail.slow_down(6)
     job = frail.submit(steps=60, save_freq=10)
     box.steps(job, 5)
     frozen = box.freeze()
@@ -48,6 +51,7 @@ def test_a_frozen_box_stands_still_and_its_line_can_be_cut(frail: House) -> None
     made = box.link.made
     box.link.cut()
     box.thaw()
+    frail.speed_up()
     done = frail.ends(job)
     assert (str(done.state), done.step, done.epoch) == ("succeeded", 60, 1)
     assert box.link.made > made

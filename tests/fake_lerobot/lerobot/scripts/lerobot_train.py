@@ -5,6 +5,7 @@ restored too early: a resume repeats the unkilled run's losses only if it is put
 
 Environment:
     FAKE_STEP_SECONDS  a step's length (0)
+    FAKE_SLOWLY        file with a step; while it is there, each from that one on takes half a second more
     FAKE_SAVE_SECONDS  a save's length (0)
     FAKE_MODEL_BYTES   size of model.safetensors' data (4096); the optimizer's is twice that
     FAKE_PUSH_SECONDS  the final push's length (0)
@@ -15,6 +16,7 @@ Environment:
     FAKE_LAYOUT        "0.4": no should_save_checkpoint; "other": update_policy is called one_step
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -152,6 +154,15 @@ def load_training_state(checkpoint: Path, optimizer: Any, scheduler: Any) -> tup
     return int(json.loads((state / "training_step.json").read_text())["step"]), optimizer, scheduler
 
 
+def slowly(step: int) -> float:
+    """Seconds."""
+    with contextlib.suppress(OSError):
+        since = Path(os.environ.get("FAKE_SLOWLY", "")).read_text()
+        # Just as it is written it is empty.
+        return 0.5 if since and step >= int(since) else 0.0
+    return 0.0
+
+
 def update_policy(
     tracker: MetricsTracker, policy: FakePolicy, *_: Any, **__: Any
 ) -> tuple[MetricsTracker, dict[str, Any]]:
@@ -159,7 +170,7 @@ def update_policy(
     began = time.monotonic()
     record("stepping", step, began)
     faults.before_step(step)
-    if seconds := setting("FAKE_STEP_SECONDS"):
+    if seconds := setting("FAKE_STEP_SECONDS") + slowly(step):
         time.sleep(seconds)
     tracker.loss = faults.loss_at(step, 1 / (1 + step / 100) + random.random() / 100)
     tracker.grad_norm, tracker.lr = 10 / (1 + step / 100), 2.5e-5
