@@ -54,7 +54,7 @@ class Life:
         """Does it once that is so, from another thread as a reporter would."""
 
         def wait_and_act() -> None:
-            wait(true, "what is waited for")
+            wait(true, "what is waited for", seconds=600.0)
             act()
 
         threading.Thread(target=wait_and_act, daemon=True).start()
