@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
 from pi0q.jobs.checkpoint import to_remove
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import Spec
 
@@ -19,6 +20,8 @@ from pi0q.jobs.spec import Spec
 HUB = "hf://"
 #: Before a copy that failed is tried again, seconds: the first pause, and the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 1800.0
+#: Ends after which another box need not wait for a job's own, once all is copied: that one sent it away, or lacks room.
+HANDED_OVER = frozenset({Reason.STOPPED_BY_BOX, Reason.DISK_LOW, Reason.DISK_FULL})
 
 _PART = re.compile(r"(\d+)\.epoch-(\d+)\.part")
 

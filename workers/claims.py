@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pi0q.jobs.copies import HANDED_OVER
 from pi0q.jobs.disk import gib
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record
@@ -143,7 +144,7 @@ def words(items: Sequence[Item]) -> str:
 def handed_over(job: Record) -> bool:
     """Its box gave it back, or has no room for it, and all it had is copied: nobody need wait for that box."""
     whole = bool(job.checkpoint and job.copied and job.copied.step >= job.checkpoint.step)
-    return whole and job.reason in (Reason.STOPPED_BY_BOX, Reason.DISK_LOW, Reason.DISK_FULL)
+    return whole and job.reason in HANDED_OVER
 
 
 def pause_seconds(job: Record) -> float:

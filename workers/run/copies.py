@@ -81,6 +81,8 @@ class Copies:
         self._now: Saved | None = None
         self._changed = threading.Condition()
         self._over = threading.Event()
+        #: Tells the copy that is made now to end: at the run's end, or to give way.
+        self._enough = threading.Event()
         self._thread: threading.Thread | None = None
         if self.place:
             progress.update(copied=self.copied, copy_detail="")
@@ -110,6 +112,18 @@ class Copies:
         now = self._now
         return (now.step,) if now else ()
 
+    def give_way(self) -> None:
+        """Breaks off the copy of a checkpoint that a newer one replaces: its room is needed, and the newer one is next."""
+        with self._changed:
+            old = self._now if self._wanted else None
+            if old:
+                self.log.say(
+                    f"the copy of checkpoint {old.step} is broken off: its room is needed, and a newer one waits"
+                )
+                self._enough.set()
+            while old and self._now is old:
+                self._changed.wait(LOOK_SECONDS)
+
     def _run(self) -> None:
         while (saved := self._next()) is not None:
             failed, lasting = self._copy(saved)
@@ -130,6 +144,7 @@ class Copies:
                 pause = self._not_before - time.monotonic()
                 if self._wanted and pause <= 0:
                     self._now, self._wanted = self._wanted, None
+                    self._enough.clear()
                     return self._now
                 self._changed.wait(pause if self._wanted else None)
         return None
@@ -146,7 +161,7 @@ class Copies:
             "xet": self._failures % 2 == 0,
         }
         try:
-            for line in clerk.send(order, self.settings, over=self._over):
+            for line in clerk.send(order, self.settings, over=self._enough):
                 end = line
                 if line.get("total"):
                     self.progress.beside("copying", f"copying step {saved.step}, {amount(line['done'], line['total'])}")
@@ -160,7 +175,7 @@ class Copies:
             gone = f"; removed its copies of {end['gone']}" if end["gone"] else ""
             self.log.say(f"checkpoint {saved.step} is copied to {end['copied']}, {took}{gone}")
             return "", False
-        if self._over.is_set() or "lost" in end:
+        if self._enough.is_set() or "lost" in end:
             return "it was broken off", True
         why = str(end.get("failed") or "the process that copies ended without a word")
         again = (
@@ -181,12 +196,12 @@ class Copies:
         return None if newest is None or (copied and copied.manifest == newest.manifest) else newest
 
     def last(self, reason: Reason, *, until: Callable[[], bool]) -> None:
-        """Of a run that hands its job back: waits for the copy of the newest checkpoint.
+        """Of a run whose job another box may go on with: waits for the copy of the newest checkpoint.
 
         So long as the settings say, while the lease lasts, and `until` someone wants an end. A copy that failed
         is tried once more, at once.
         """
-        if reason is not Reason.STOPPED_BY_BOX:
+        if reason not in copies.HANDED_OVER:
             return
         give_up = time.monotonic() + self.settings.copy_seconds
         with self._changed:
@@ -204,6 +219,7 @@ class Copies:
         """Ends the thread and its process; what has arrived of a copy is kept."""
         self._over.set()
         with self._changed:
+            self._enough.set()
             self._changed.notify_all()
         if self._thread:
             self._thread.join(JOIN_SECONDS)

@@ -60,7 +60,7 @@ class Sealing:
 
     def make_room(self, free: Callable[[Callable[[], list[int]], Lease], None]) -> None:
         """Frees what it may, in turn with the seals; `free` gets what removes all checkpoints but the newest."""
-        self._pool.submit(free, lambda: self._prune(1), self.lease)
+        self._pool.submit(free, self._newest_alone, self.lease)
 
     def _vouch(self, step: int, path: Path) -> Saved | None:
         try:
@@ -84,6 +84,11 @@ class Sealing:
         if self.demand:
             self.demand.sealed(saved)
         return saved
+
+    def _newest_alone(self) -> list[int]:
+        if self.copies:
+            self.copies.give_way()
+        return self._prune(1)
 
     def _prune(self, keep: int | None = None) -> list[int]:
         """Removes what newer ones replaced; a disk that refuses that is no fault of the new one."""

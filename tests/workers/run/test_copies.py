@@ -138,6 +138,21 @@ def test_at_most_one_is_behind_and_the_newest_takes_its_place(run: Run, desk: De
     )
 
 
+def test_on_a_low_disk_the_copy_of_one_that_is_replaced_gives_way(run: Run, desk: Desk) -> None:
+    made = run.copies()
+    made.offer(saved(10))
+    assert desk.step() == 10
+    made.give_way()
+    assert list(made.copying()) == [10], "none is newer: it stays"
+    made.offer(saved(20))
+    made.give_way()
+    assert 10 not in made.copying() and desk.step() == 20
+    desk.answers.put({"copied": "/share/a1/000020", "gone": []})
+    until(lambda: made.behind() is None)
+    assert "the copy of checkpoint 10 is broken off" in run.said()
+    made.give_way()
+
+
 def test_a_copy_that_failed_is_told_and_tried_again_after_a_rest(
     run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
