@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pi0q.jobs.copies import HANDED_OVER
 from pi0q.jobs.disk import gib
-from pi0q.jobs.outcome import OUTCOMES, Next, Reason
+from pi0q.jobs.outcome import OUTCOMES, Next
 from pi0q.jobs.record import Record
 from pi0q.workers.probe import Disk, Gpu, Host
 

@@ -113,7 +113,7 @@ class Copies:
         return (now.step,) if now else ()
 
     def give_way(self) -> None:
-        """Breaks off the copy of a checkpoint that a newer one replaces: its room is needed, and the newer one is next."""
+        """Breaks off the copy of a checkpoint that a newer one replaces: its room is needed, and that one is next."""
         with self._changed:
             old = self._now if self._wanted else None
             if old:
