@@ -152,14 +152,14 @@ def _someone(evidence: Evidence) -> Words:
 
 
 def _crashed(evidence: Evidence) -> Words:
-    how = {
+    how: dict[int, str] = {
         signal.SIGILL: "an instruction that this processor lacks",
         signal.SIGSEGV: "a segmentation fault",
         signal.SIGABRT: "an abort",
         signal.SIGBUS: "a bus error",
         signal.SIGFPE: "an arithmetic fault",
     }
-    name = how.get(signal.Signals(evidence.signal), "a crash") if evidence.signal else "a crash of a data loader"
+    name = how.get(evidence.signal, "a crash") if evidence.signal else "a crash of a data loader"
     where = innermost(evidence.lines)
     last = "" if where else said_last(evidence)
     told = f"the trainer crashed ({name}){when(evidence)}{f' in {where}' if where else ''}{last}"

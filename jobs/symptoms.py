@@ -156,12 +156,6 @@ def diagnose(evidence: Evidence) -> Reason:
     )
 
 
-def classify(exit_code: int, error: str | None = None, message: str = "") -> Reason:
-    """The same from an exit code and the exception that the hook reported, where no more is known."""
-    name = error.rpartition(".")[2] if error else None
-    return diagnose(Evidence(exit_code=exit_code, error=name, message=message))
-
-
 def _hardware(evidence: Evidence) -> Reason | None:
     for gpu in evidence.gpus:
         if gpu.lost or gpu.ecc_errors or XIDS_OF_HARDWARE & set(gpu.xids):

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pi0q.jobs import command
+from pi0q.jobs.evidence import Evidence
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.spec import Spec, parse
-from pi0q.jobs.symptoms import classify
+from pi0q.jobs.symptoms import diagnose
 from pi0q.ops import boot, doctor, setup, steps
 from pi0q.ops.checks import disks, hub, trainer
 from pi0q.ops.checks.finding import Patient, Status, patient
@@ -213,8 +214,10 @@ def test_what_autotune_passes_over_is_no_error_of_the_run() -> None:
     line = "OutOfResources: out of resource: shared memory, Required: 180224, Hardware limit: 101376."
     assert console.Console(9).line(line, 0.0) is None
     assert console.compiling(line)
-    assert classify(0, None, line) is Reason.FINISHED
-    assert classify(1, "RuntimeError", line) is Reason.TRAINER_FAILED, "least of all is it the GPU's memory"
+    assert diagnose(Evidence(exit_code=0, message=line)) is Reason.FINISHED
+    assert diagnose(Evidence(exit_code=1, error="RuntimeError", message=line)) is Reason.TRAINER_FAILED, (
+        "least of all is it the GPU's memory"
+    )
 
 
 def test_the_doctor_makes_all_these_checks() -> None:
