@@ -32,7 +32,7 @@ _POLICY_ON_RESUME = frozenset(
     )
 )
 #: Text that every parser on the way (argparse, YAML 1.1 on a fresh start, JSON on a resume) takes for itself.
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:@+-]*")
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:@+-]*(?<!:)")
 _WORDS = frozenset(["true", "false", "yes", "no", "on", "off", "null", "nan", "infinity"])
 #: Flags that LeRobot reads off the command line itself, without any parser: never quoted.
 _RAW = frozenset({"config_path", "policy.type", "policy.path"})

@@ -36,7 +36,7 @@ _POLICY = (
     both(
         "policy.push_to_hub",
         Bool(),
-        "Push the trained policy to the Hub at the end; pi0q says false if left out.",
+        "Push the trained policy to policy.repo_id at the end; true if left out and that is given.",
     ),
     both("policy.repo_id", Repo(nullable=True), "Repository to push to."),
     both("policy.private", Bool(nullable=True), "Make that repository private."),

@@ -289,6 +289,7 @@ def as_json(text: str) -> object:
         "--resume=true",
         "ж 📦",
         "cuda:0",
+        "todo:",
     ],
 )
 def test_text_arrives_as_written(notes: str) -> None:
