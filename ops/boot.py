@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import shlex
 import signal
 import sys
 from pathlib import Path
 
+from pi0q.jobs.errors import Pi0qError
 from pi0q.ops import keeper, stored
 from pi0q.ops.machine import AUTODL_HOOK, Machine
 from pi0q.ops.steps import UNIT, Plan, prune
@@ -59,9 +61,8 @@ class Unit:
     name = "start at boot"
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, machine = plan, plan.machine
-        config = Path(machine.env.get("XDG_CONFIG_HOME") or machine.user_home / ".config")
-        self.file = config / "systemd" / "user" / UNIT
+        self.plan = plan
+        self.file = _unit_file(plan.machine)
 
     def text(self) -> str:
         """The unit."""
@@ -87,7 +88,7 @@ class Unit:
     def do(self) -> str:
         stored.write(self.file, self.text())
         self.plan.machine.systemctl("daemon-reload")
-        self.plan.machine.systemctl("enable", UNIT)
+        _asked(self.plan.machine, "enable", UNIT)
         return f"{self.file}; for a start before you log in: loginctl enable-linger {_user()}"
 
     def undo(self) -> str:
@@ -116,14 +117,14 @@ class NoBoot:
 
 
 class Worker:
-    """The worker itself, detached and held up. `anew`: what it was started with has changed since."""
+    """The worker itself, detached and held up; anew when what it was started with has changed since."""
 
     name = "worker"
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.anew = plan, False
-        #: Which pi0q the worker was started from.
-        self.code = plan.home / ".code"
+        self.plan = plan
+        #: Which pi0q and which settings the worker was started with.
+        self.note = plan.home / ".started-with"
 
     @property
     def _by_systemd(self) -> bool:
@@ -135,33 +136,37 @@ class Worker:
                 return f"{UNIT} is not active"
         elif not keeper.keeper(self.plan.home):
             return "nothing holds the worker up"
-        return "" if stored.read(self.code) == _code() else "it runs since before pi0q was installed anew"
+        same = stored.read(self.note) == self._now()
+        return "" if same else "it runs since before pi0q or its settings changed"
+
+    def _now(self) -> str:
+        files = (self.plan.config, keeper.environment_file(self.plan.home))
+        told = "\0".join([_code(), *map(stored.read, files)])
+        return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
     def do(self) -> str:
-        self.anew |= bool(self.missing())
-        text = self._start()
-        stored.write(self.code, _code())
+        text = self._start(anew=bool(self.missing()))
+        stored.write(self.note, self._now())
         return text
 
-    def _start(self) -> str:
+    def _start(self, *, anew: bool) -> str:
         machine, home = self.plan.machine, self.plan.home
         if self._by_systemd:
-            done = machine.systemctl("restart" if self.anew else "is-active", UNIT)
-            state = "runs" if done.returncode == 0 else f"did not start: {done.stderr.strip()}"
-            return f"{UNIT} {state}; see journalctl --user -u {UNIT}"
-        living = keeper.keeper(home)
-        if living and self.anew:
-            living.signal(signal.SIGHUP)
-            return f"started anew with what has changed; log: {keeper.log_of(home)}"
+            _asked(machine, "restart" if anew else "is-active", UNIT)
+            return f"{UNIT} runs; see journalctl --user -u {UNIT}"
+        living, left = keeper.keeper(home), keeper.worker(home)
         # A shell that sourced the turbo file must not make the worker another than the one that comes up at boot.
         turbo = network.read_turbo(self.plan.settings.network_turbo)
         fast = {name for word in turbo for name in (word, word.upper()) if machine.env.get(name) == turbo[word]}
-        keeper.start(home, {name: value for name, value in machine.env.items() if name not in fast})
+        held = keeper.start(home, {name: value for name, value in machine.env.items() if name not in fast})
+        if anew and (living or left):
+            held.signal(signal.SIGHUP)
+            return f"started anew with what has changed; log: {keeper.log_of(home)}"
         return f"{'runs already' if living else 'started'}; log: {keeper.log_of(home)}"
 
     def undo(self) -> str:
         """Trainings that run go on to their end."""
-        self.code.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
         if self._by_systemd:
             return f"{UNIT} was stopped" if self.plan.machine.systemctl("stop", UNIT).returncode == 0 else ""
         stopped = keeper.stop(self.plan.home)
@@ -176,13 +181,14 @@ def boot_script(plan: Plan) -> str:
     }
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
     start = shlex.join([sys.executable, "-m", "pi0q.queue.cli", "box", "start"])
-    log = shlex.quote(str(plan.home / "logs" / "boot.log"))
+    logs = shlex.quote(str(plan.home / "logs"))
     return (
         "#!/bin/bash\n"
         f"# Starts this box's worker when the container starts; {AUTODL_HOOK} calls it.\n"
         f"# Written by `pi0q box setup`, as is this: PI0Q_HOME is {json.dumps(str(plan.home))}.\n"
         f"{exports}export PI0Q_HOME={shlex.quote(str(plan.home))}\n"
-        f"setsid nohup {start} >>{log} 2>&1 </dev/null &\n"
+        f"mkdir -p {logs}\n"
+        f"setsid nohup {start} >>{logs}/boot.log 2>&1 </dev/null &\n"
     )
 
 
@@ -198,7 +204,43 @@ def starts_by_itself(machine: Machine, home: Path) -> str:
     if machine.autodl:
         body = home / "boot.sh"
         return AUTODL_HOOK if body.is_file() and str(body) in stored.read(machine.at(AUTODL_HOOK)) else ""
-    return UNIT if machine.systemd and machine.systemctl("is-enabled", UNIT).returncode == 0 else ""
+    return UNIT if by_systemd(machine, home) and machine.systemctl("is-enabled", UNIT).returncode == 0 else ""
+
+
+def by_systemd(machine: Machine, home: Path) -> bool:
+    """Whether a unit of the user's holds this home's worker up, rather than a keeper."""
+    return machine.systemd and _quoted(f"PI0Q_HOME={home}") in stored.read(_unit_file(machine))
+
+
+def start(machine: Machine, home: Path) -> str:
+    """Starts the worker of what is a box already, unless it runs; says what was done. Raises Pi0qError."""
+    if by_systemd(machine, home):
+        _asked(machine, "start", UNIT)
+        return f"The worker runs as {UNIT}; log: journalctl --user -u {UNIT}"
+    before = keeper.keeper(home)
+    living = keeper.start(home, machine.env)
+    how = "runs already" if before else "is started"
+    return f"The worker {how} (kept by process {living.pid}); log: {keeper.log_of(home)}"
+
+
+def stop(machine: Machine, home: Path) -> bool:
+    """Ends the worker until the next start; trainings go on. Whether there was one."""
+    ran = by_systemd(machine, home) and machine.systemctl("is-active", UNIT).returncode == 0
+    if ran:
+        _asked(machine, "stop", UNIT)
+    return keeper.stop(home) or ran
+
+
+def _unit_file(machine: Machine) -> Path:
+    return Path(machine.env.get("XDG_CONFIG_HOME") or machine.user_home / ".config") / "systemd" / "user" / UNIT
+
+
+def _asked(machine: Machine, *words: str) -> None:
+    """Asks systemd for something that must come about. Raises Pi0qError with its words if it does not."""
+    done = machine.systemctl(*words)
+    if done.returncode:
+        said = done.stderr.strip() or f"exit code {done.returncode}"
+        raise Pi0qError(f"systemctl --user {' '.join(words)}: {said}; see journalctl --user -u {UNIT}")
 
 
 def _code() -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pi0q.jobs.errors import Pi0qError
-from pi0q.ops import keeper
 from pi0q.ops.checks.finding import Status
 from pi0q.ops.machine import Machine
 from pi0q.queue import render
@@ -47,10 +46,10 @@ def setup(check: bool, remove: bool, as_json: bool) -> None:
         raise click.UsageError("--check only looks and --remove takes away: choose one.")
     if not remove:
         house.require()
-    made = house.plan(Machine())
+    made = house.plan(Machine(), removing=remove)
     if remove:
-        _tell(house.remove(made), as_json=as_json)
-        return
+        done = _tell(house.remove(made), as_json=as_json)
+        sys.exit(1 if any(one.status == "failed" for one in done) else 0)
     done = _tell(house.check(made) if check else house.prepare(made), as_json=as_json)
     bad = any(one.status in ("missing", "failed") for one in done)
     if not as_json:
@@ -85,20 +84,20 @@ def _judge(made: Plan) -> bool:
 @box.command()
 def start() -> None:
     """Start this box's worker in the background, unless it runs; what a boot hook calls."""
+    from pi0q.ops import boot
+
     settings = all_settings.load()
     if not settings.home.is_dir() or "redis_url" not in settings.sources:
         raise Pi0qError("This machine is no box yet; nothing was started.\nMake it one with: pi0q box setup")
-    before = keeper.keeper(settings.home)
-    living = keeper.start(settings.home, Machine().env)
-    how = "runs already" if before else "is started"
-    click.echo(f"The worker {how} (kept by process {living.pid}); log: {keeper.log_of(settings.home)}")
+    click.echo(boot.start(Machine(), settings.home))
 
 
 @box.command()
 def stop() -> None:
     """Stop this box's worker until the next start; trainings that run go on."""
-    home = all_settings.load().home
-    stopped = keeper.stop(home)
+    from pi0q.ops import boot
+
+    stopped = boot.stop(Machine(), all_settings.load().home)
     click.echo("The worker is stopped; trainings go on. `pi0q box start` starts it." if stopped else "Nothing ran.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -38,7 +39,13 @@ def up(
 
     env = {**os.environ, "PI0Q_HOME": str(home)} if home else os.environ
     wanted = stack.Wanted(port=port, flower_port=flower_port, slots=slots, worker=not no_worker, flower=not no_flower)
-    stack.run(settings.load(env), wanted, click.echo, stack.stop_on_signals())
+    stack.run(settings.load(env), wanted, _say, stack.stop_on_signals())
+
+
+def _say(text: str) -> None:
+    """What it holds up does not fall with its terminal, or the full disk below a log."""
+    with suppress(OSError):
+        click.echo(text)
 
 
 @click.command()

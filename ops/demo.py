@@ -22,6 +22,7 @@ from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from pi0q.jobs import flags
 from pi0q.jobs.checkpoint import MANIFEST
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
@@ -137,7 +138,7 @@ def main() -> None:
         del os.environ[name]
     shutil.rmtree(home, ignore_errors=True)
     lerobot = version("lerobot")
-    example = "quickstart.yaml" if lerobot >= "0.5" else "act.yaml"
+    example = "act.yaml" if flags.line(lerobot) == "0.4" else "quickstart.yaml"
     say(f"A dataset of noise and a stand-in tokenizer for LeRobot {lerobot}")
     make("dataset", home / "datasets" / "grab_box")
     if example == "quickstart.yaml":

@@ -23,7 +23,7 @@ from redis import RedisError
 from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, OWNED, State
-from pi0q.ops.server import private_text
+from pi0q.ops import stored
 from pi0q.queue import app as celery_app
 from pi0q.queue import message, render
 from pi0q.queue.connection import connect
@@ -237,7 +237,7 @@ def password(home: Path, path: Path | None = None) -> str:
     """The password of the page, made at the first time. Raises UsageError if the file can't serve."""
     path = path or home / "flower.password"
     if not path.exists():
-        private_text(path, secrets.token_urlsafe(16) + "\n")
+        stored.write(path, secrets.token_urlsafe(16) + "\n", 0o600)
     try:
         found = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

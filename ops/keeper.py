@@ -74,7 +74,7 @@ def environment_file(home: Path) -> Path:
 def read_environment(home: Path) -> dict[str, str]:
     """The lines NAME=VALUE of that file; empty if there is none."""
     try:
-        lines = environment_file(home).read_text(encoding="utf-8").splitlines()
+        lines = environment_file(home).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return {}
     return dict(line.partition("=")[::2] for line in lines if "=" in line and not line.startswith("#"))
@@ -183,10 +183,11 @@ class Keeper:
         while True:
             if self.someone_elses():
                 heard = self.hear(LOOK_SECONDS)
+                if heard is signal.SIGHUP and (left := worker(self.home)):
+                    left.signal(signal.SIGTERM)
             else:
                 began = time.monotonic()
-                self.begin()
-                heard = self.attend()
+                heard = self.attend() if self.begin() else None
                 if heard is None:
                     heard = self.pause(time.monotonic() - began)
             if heard in (signal.SIGTERM, signal.SIGINT):
@@ -198,20 +199,29 @@ class Keeper:
         # One that starts has not taken its lock yet.
         return self.worker is None and (locked(self.home) or worker(self.home) is not None)
 
-    def begin(self) -> None:
-        """Starts the worker."""
-        with log_of(self.home).open("ab") as out:
-            self.worker = subprocess.Popen(
-                [sys.executable, "-m", "pi0q.queue.cli", "worker"],
-                env={**os.environ, **read_environment(self.home)},
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_hear_all,
-            )
-        self.write()
+    def begin(self) -> bool:
+        """Starts the worker; whether it could be."""
+        log = log_of(self.home)
+        try:
+            log.parent.mkdir(exist_ok=True)
+            with log.open("ab") as out:
+                self.worker = subprocess.Popen(
+                    [sys.executable, "-m", "pi0q.queue.cli", "worker"],
+                    env={**os.environ, **read_environment(self.home)},
+                    cwd=self.home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_hear_all,
+                )
+        except OSError as error:
+            self.say(f"the worker can't be started ({error}); tried again in {self.delay:.0f} s")
+            return False
+        # On a full disk the lock alone says that it runs.
+        with contextlib.suppress(OSError):
+            self.write()
+        return True
 
     def attend(self) -> signal.Signals | None:
         """Waits for the worker's end (None) or for a signal."""
@@ -258,7 +268,9 @@ class Keeper:
         self.worker = None
 
     def say(self, text: str) -> None:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} keeper: {text}", flush=True)
+        # The log's disk may be full: what is said then comes later, or never.
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} keeper: {text}", flush=True)
 
     def write(self) -> None:
         """Says who we are."""

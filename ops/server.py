@@ -17,12 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pi0q.jobs.errors import Pi0qError, UsageError
-
-if TYPE_CHECKING:
-    from redis import Redis
+from pi0q.ops import stored
 
 #: The oldest server whose commands the store uses (ZRANGE … BYLEX came with 6.2).
 OLDEST = (6, 2)
@@ -81,7 +78,12 @@ def find_binary(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def _new_enough(binary: Path) -> bool:
-    said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=False).stdout
+    """One that can't be run here (of another processor, half removed) is none."""
+    argv = [str(binary), "--version"]
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START_SECONDS).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     version = re.search(r"v=(\d+)\.(\d+)", said)
     return version is not None and (int(version[1]), int(version[2])) >= OLDEST
 
@@ -126,21 +128,11 @@ def choose_port(given: int | None, *, default: int, option: str) -> int:
     )
 
 
-def private_text(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(opened, "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)
-
-
 def password(data: Path) -> str:
     """The password of the server whose data lies in `data`; made at its first start."""
     config = data / "server.conf"
     if not config.exists():
-        private_text(config, f"requirepass {secrets.token_urlsafe(24)}\n")
+        stored.write(config, f"requirepass {secrets.token_urlsafe(24)}\n", 0o600)
     config.chmod(0o600)
     found = re.search(r"^requirepass\s+(\S+)", config.read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
@@ -220,20 +212,20 @@ def _sole(data: Path) -> Iterator[int]:
 def _await_answer(server: Server, log: Path) -> None:
     import redis
 
-    client: Redis = redis.Redis.from_url(server.url, socket_timeout=1.0, socket_connect_timeout=1.0)
     give_up = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.exceptions.BusyLoadingError:
-            give_up = time.monotonic() + START_SECONDS
-        except redis.RedisError as error:
-            if isinstance(error, redis.exceptions.AuthenticationError) or time.monotonic() > give_up:
-                raise _did_not_start(f"it does not answer: {error}", log) from None
-        if server.process.poll() is not None:
-            raise _did_not_start(f"it ended with {server.process.returncode}", log)
-        time.sleep(POLL_SECONDS)
+    with redis.Redis.from_url(server.url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.exceptions.BusyLoadingError:
+                give_up = time.monotonic() + START_SECONDS
+            except redis.RedisError as error:
+                if isinstance(error, redis.exceptions.AuthenticationError) or time.monotonic() > give_up:
+                    raise _did_not_start(f"it does not answer: {error}", log) from None
+            if server.process.poll() is not None:
+                raise _did_not_start(f"it ended with {server.process.returncode}", log)
+            time.sleep(POLL_SECONDS)
 
 
 def _did_not_start(why: str, log: Path) -> Pi0qError:

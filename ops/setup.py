@@ -16,7 +16,7 @@ from pi0q.ops.machine import AUTODL_DATA, Machine, room, size_mib
 from pi0q.queue import settings as all_settings
 from pi0q.queue.settings import READERS, Settings
 from pi0q.workers import interpreter
-from pi0q.workers.run.directory import RunDirectory
+from pi0q.workers.run.directory import live_runs
 
 #: Where the guide puts the Hub's cache; what it has fetched is not fetched again.
 GUIDE_HF_HOME = f"{AUTODL_DATA}/huggingface_cache"
@@ -43,10 +43,15 @@ def require() -> None:
         )
 
 
-def plan(machine: Machine) -> steps.Plan:
-    """What this machine would be as a box. Raises UsageError where nothing says where the queue is."""
+def plan(machine: Machine, *, removing: bool = False) -> steps.Plan:
+    """What this machine would be as a box, or is where it is taken back.
+
+    Raises UsageError where nothing says where the queue is, or home is no place for a box.
+    """
     settings, kept = _known(machine)
     settings = replace(settings, hf_home=_hf_home(machine, settings))
+    if removing:
+        return steps.Plan(machine=machine, settings=settings, values=kept)
     if "redis_url" not in settings.sources:
         raise UsageError(
             "Nothing says where the queue is; nothing was done.\n"
@@ -116,18 +121,13 @@ def steps_of(made: steps.Plan) -> list[steps.Step]:
 
 def prepare(made: steps.Plan) -> Iterator[Done]:
     """Puts in place what is not. One step's failure keeps the others from nothing."""
-    changed = False
     for step in steps_of(made):
         try:
             lacking = step.missing()
-            if isinstance(step, boot.Worker):
-                step.anew = changed
             text = step.do()
         except (OSError, Pi0qError) as error:
             yield Done(name=step.name, status="failed", detail=_told(error))
             continue
-        # What a worker has in its hands from its start.
-        changed |= bool(lacking) and isinstance(step, (steps.StoredSettings, steps.Secrets))
         yield Done(name=step.name, status="done" if lacking else "ok", detail=text)
 
 
@@ -140,9 +140,7 @@ def check(made: steps.Plan) -> Iterator[Done]:
 
 def remove(made: steps.Plan) -> Iterator[Done]:
     """Takes all of it back; runs, checkpoints and caches stay."""
-    running = [
-        path.name for path in sorted(made.settings.runs.glob("*")) if RunDirectory(path).other_runner(sys.maxsize)
-    ]
+    running = live_runs(made.settings.runs)
     for step in reversed(steps_of(made)):
         try:
             if text := step.undo():

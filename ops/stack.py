@@ -20,8 +20,9 @@ from typing import Any
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import server as servers
-from pi0q.ops import sweeper
+from pi0q.ops import stored, sweeper
 from pi0q.queue.settings import Settings
+from pi0q.workers.run.directory import live_runs
 
 DEFAULT_PORT = 6389
 DEFAULT_FLOWER_PORT = 5555
@@ -74,7 +75,7 @@ class Child:
                     self.process, self.started = self.start(), now
                     if self.again:
                         say(f"The {self.name} runs again.")
-                except Pi0qError as error:
+                except (OSError, Pi0qError) as error:
                     self._later(now, f"{error}\n", say)
         elif (code := self.process.poll()) is not None:
             if now - self.started > HEALTHY_SECONDS:
@@ -107,7 +108,7 @@ def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event)
         children: list[Child] = []
         try:
             facts = _start(settings, wanted, children, say)
-            servers.private_text(home / "up.json", json.dumps(facts))
+            stored.write(home / "up.json", json.dumps(facts), 0o600)
             sweeper.Sweeper(replace(settings, redis_url=str(facts["redis_url"])), stopping).start()
             _await_flower(children, facts, stopping)
             say("pi0q is up.\n" + reach(settings, facts) + "\nCtrl-C stops it.")
@@ -115,7 +116,7 @@ def run(settings: Settings, wanted: Wanted, say: Say, stopping: threading.Event)
                 for child in children:
                     child.look(time.monotonic(), say)
         finally:
-            _stop(home, children, say)
+            _stop(settings, children, say)
 
 
 def require(wanted: Wanted) -> None:
@@ -209,15 +210,16 @@ def _verb(name: str, args: Sequence[str], env: Mapping[str, str], logs: Path) ->
     return Child(name=name, start=start, log=log)
 
 
-def _stop(home: Path, children: list[Child], say: Say) -> None:
+def _stop(settings: Settings, children: list[Child], say: Say) -> None:
     """The server goes last, so that the others can still tell it what they do."""
-    (home / "up.json").unlink(missing_ok=True)
+    (settings.home / "up.json").unlink(missing_ok=True)
     if not children:
         return
-    say(
-        "Stopping. A training that runs goes on, without its queue, until its lease nears its end; "
+    goes_on = (
+        " The training that runs goes on, without its queue, until its lease nears its end; "
         "then it saves and stops. Start pi0q again before that and it never notices."
     )
+    say("Stopping." + goes_on * bool(live_runs(settings.runs)))
     threads = [threading.Thread(target=child.stop, args=(STOP_SECONDS,)) for child in children[1:]]
     for thread in threads:
         thread.start()

@@ -194,7 +194,7 @@ class Token:
         """The token to put here; "" if it is here, or there is none at all."""
         own = stored.read(self.here).strip()
         if self._astray:
-            found = self.login.read_text(encoding="utf-8").strip()
+            found = stored.read(self.login).strip()
             # Whoever logged in last meant it.
             newer = not own or self.login.stat().st_mtime > self.here.stat().st_mtime
             if found and found != own and newer:
@@ -252,7 +252,7 @@ class PipCache:
     def do(self) -> str:
         if not self.missing():
             return f"in {self.place.resolve()}"
-        if self.place.is_dir():
+        if self.place.is_dir() and not self.place.is_symlink():
             # All of it can be fetched again; copying gigabytes between disks would take longer.
             shutil.rmtree(self.place)
         link(self.place, self.target)
@@ -272,6 +272,9 @@ class Command:
 
     def __init__(self, plan: Plan) -> None:
         self.place = plan.machine.at(COMMAND)
+        if not os.access(self.place.parent, os.W_OK):
+            # Without root: where login shells look as well.
+            self.place = plan.machine.user_home / ".local" / "bin" / "pi0q"
         # A venv's python is a link to another's, beside which there is no pi0q.
         self.script = Path(sys.executable).parent / "pi0q"
         self.env = plan.machine.env
@@ -279,7 +282,9 @@ class Command:
     def missing(self) -> str:
         if not self.script.is_file() or shutil.which("pi0q", path=self.env.get("PATH")):
             return ""
-        return f"{COMMAND} does not lead to {self.script}"
+        if self.place.is_symlink() and self.place.resolve() == self.script.resolve():
+            return ""
+        return f"{self.place} does not lead to {self.script}"
 
     def do(self) -> str:
         if self.missing():
@@ -290,7 +295,7 @@ class Command:
         if not self.place.is_symlink() or self.place.resolve() != self.script.resolve():
             return ""
         self.place.unlink()
-        return f"the link {COMMAND}"
+        return f"the link {self.place}"
 
 
 def link(place: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,9 +30,13 @@ def with_settings(text: str, values: Mapping[str, str]) -> str:
 
 
 def ours(text: str) -> dict[str, str]:
-    """What our lines in a settings file say."""
-    lines = [line.removesuffix(MARK).partition(" = ") for line in text.splitlines() if line.endswith(MARK)]
-    return {name: str(json.loads(value)) for name, _, value in lines}
+    """What our lines in a settings file say; their owner may have changed them since."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    lines = [line.removesuffix(MARK) for line in text.splitlines() if line.endswith(MARK)]
+    return {name: str(value) for name, value in tomllib.loads("\n".join(lines)).items()}
 
 
 def without_settings(text: str) -> str:
@@ -64,21 +69,28 @@ def write(path: Path, text: str, mode: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if mode is None:
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    if path.is_file() and path.read_bytes() == text.encode() and path.stat().st_mode & 0o777 == mode:
+    content = text.encode("utf-8", "surrogateescape")
+    if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(opened, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.chmod(mode)
-    part.replace(path)
+    part.unlink(missing_ok=True)
+    # A shared cache's directory may be anyone's: what lies there under that name is not written to.
+    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(mode)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> str:
-    """What a file says; "" if there is none."""
+    """What a file says; "" if there is none. What is not UTF-8 is written back as it was."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return ""

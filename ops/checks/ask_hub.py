@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 
 #: Seconds for one answer.
 PATIENCE = 10.0
@@ -40,10 +41,10 @@ def ask(repo: str) -> dict[str, object]:
     return {**told, "gated": {200: "open", 401: "refused", 403: "refused"}.get(code or 0, "unknown"), "error": error}
 
 
-def _status(ask: object) -> tuple[int | None, str]:
+def _status(ask: Callable[[], object]) -> tuple[int | None, str]:
     """What the Hub answered; None if it was not the Hub that did."""
     try:
-        ask()  # type: ignore[operator]
+        ask()
     except Exception as error:
         return _code(error), _class(error)
     return 200, ""

@@ -24,8 +24,7 @@ def check(patient: Patient) -> Iterator[Finding]:
     elif by or there(home / "boot.sh"):
 
         def start() -> str:
-            keeper.start(home, machine.env)
-            return "started"
+            return boot.start(machine, home)
 
         yield broken("worker", f"does not run; its log is {keeper.log_of(home)}", "pi0q box start", start)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from pi0q.ops import stored
 from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
 from pi0q.ops.checks.install import private
 from pi0q.workers import accounts, network
@@ -72,7 +72,7 @@ def token(patient: Patient) -> Iterator[Finding]:
     """Where the token lies: with HF_HOME moved, huggingface_hub looks for it there and nowhere else."""
     home = patient.settings.hf_home
     here, login = home / "token", patient.machine.user_home / ".cache" / "huggingface" / "token"
-    if here.is_file():
+    if here.is_file() and here.stat().st_size:
         yield from private("token file", here)
         return
     if patient.machine.env.get("HF_TOKEN"):
@@ -82,10 +82,7 @@ def token(patient: Patient) -> Iterator[Finding]:
     if login.is_file():
 
         def copy() -> str:
-            home.mkdir(parents=True, exist_ok=True)
-            fresh = os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fresh, "wb") as file:
-                file.write(login.read_bytes())
+            stored.write(here, stored.read(login), 0o600)
             return f"copied to {here}"
 
         told = f"it lies in {login}; HF_HOME is {home}, and there is none there"

@@ -105,6 +105,32 @@ def test_our_settings_can_be_taken_back(text: str) -> None:
         assert ("fake_gpus" in text) == ("fake_gpus" in read)
 
 
+def test_a_line_of_ours_that_its_owner_changed_is_read_as_it_is() -> None:
+    changed = f"redis_url = 'redis://mine/0'{stored.MARK}\nlease_seconds = 300{stored.MARK}\n"
+    assert stored.ours(changed) == {"redis_url": "redis://mine/0", "lease_seconds": "300"}
+
+
+def test_a_write_that_fails_leaves_what_was_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "config.toml"
+    file.write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        stored.write(file, "after")
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_others_left_under_its_name_is_not_written_to(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("")
+    (tmp_path / f".token.{os.getpid()}.part").symlink_to(theirs)
+    stored.write(tmp_path / "token", "hf_secret", 0o600)
+    assert (tmp_path / "token").read_text() == "hf_secret" and theirs.read_text() == ""
+    assert not (tmp_path / "token").is_symlink()
+
+
 # -- AutoDL -------------------------------------------------------------------------------------------
 
 
@@ -156,6 +182,60 @@ def test_remove_leaves_what_was_there(tmp_path: Path) -> None:
     assert removed == {"settings", "environment", "token", "pip cache", "start at boot"} | COMMAND
     assert tree(tmp_path) == before
     assert [done for done in setup.remove(setup.plan(one)) if done.status == "removed"] == []
+
+
+def test_it_is_taken_back_also_where_nothing_says_any_more_where_the_queue_is(tmp_path: Path) -> None:
+    made = prepared(machine(tmp_path))
+    made.config.unlink()
+    (made.home / "config.toml").unlink()
+    bare = machine(tmp_path, PI0Q_REDIS_URL="")
+    removed = {done.name for done in setup.remove(setup.plan(bare, removing=True)) if done.status == "removed"}
+    assert removed == {"environment", "pip cache", "start at boot"} | COMMAND
+    assert not (tmp_path / "etc/autodl.sh").exists()
+
+
+def test_a_boot_script_that_is_not_utf_8_is_kept_to_the_byte(tmp_path: Path) -> None:
+    hook, users = tmp_path / "etc/autodl.sh", "#!/bin/bash\n# 开机启动\nexit 0\n".encode("gbk")
+    one = machine(tmp_path)
+    hook.write_bytes(users)
+    made = prepared(one)
+    assert hook.read_bytes().endswith(users.partition(b"\n")[2]) and b"boot.sh" in hook.read_bytes()
+    list(setup.remove(made))
+    assert hook.read_bytes() == users
+
+
+def test_a_pip_cache_that_leads_elsewhere_on_the_system_disk_leads_to_the_data_disk(tmp_path: Path) -> None:
+    made = setup.plan(machine(tmp_path))
+    step, elsewhere = steps.PipCache(made), tmp_path / "root/wheels"
+    elsewhere.mkdir()
+    step.place.parent.mkdir()
+    step.place.symlink_to(elsewhere)
+    assert step.missing()
+    step.do()
+    assert step.place.resolve() == made.home / "cache/pip" and elsewhere.is_dir() and not step.missing()
+
+
+def test_without_the_right_to_the_systems_commands_it_is_among_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = setup.plan(machine(tmp_path))
+    script = tmp_path / "venv/bin/pi0q"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    assert steps.Command(made).place == tmp_path / "usr/local/bin/pi0q"
+    (tmp_path / "usr/local/bin").rmdir()
+    step = steps.Command(made)
+    assert step.missing() and step.do() and not step.missing()
+    assert (tmp_path / "root/.local/bin/pi0q").resolve() == script
+    assert step.undo() and not step.place.is_symlink()
+
+
+def test_a_boot_whose_logs_were_removed_starts_the_box(tmp_path: Path) -> None:
+    made = prepared(machine(tmp_path))
+    (made.home / "logs").rmdir()
+    subprocess.run(["bash", str(made.home / "boot.sh")], env={"PATH": os.environ["PATH"]}, check=True)
+    wait(lambda: (made.home / "logs/boot.log").exists(), "the start")
 
 
 def test_without_an_address_nothing_is_done(tmp_path: Path) -> None:
@@ -299,10 +379,38 @@ def test_a_newer_pi0q_gets_to_the_worker(systemd: Path, monkeypatch: pytest.Monk
     (systemd / "said").unlink()
     monkeypatch.setattr(boot, "_code", lambda: "installed later")
     told = {done.name: done.detail for done in setup.check(setup.plan(one)) if done.status == "missing"}
-    assert told == {"worker": "it runs since before pi0q was installed anew"}
+    assert told == {"worker": "it runs since before pi0q or its settings changed"}
     list(setup.prepare(setup.plan(one)))
     assert "--user restart pi0q-box.service" in (systemd / "said").read_text()
     assert [done for done in setup.check(setup.plan(one)) if done.status == "missing"] == []
+
+
+def test_a_systemd_that_refuses_is_told_of(systemd: Path) -> None:
+    (systemd / "bin/systemctl").write_text(
+        "#!/bin/bash\n[[ $2 = show-environment || $2 = daemon-reload ]] && exit; echo refused by policy >&2; exit 1\n"
+    )
+    done = {one.name: one for one in setup.prepare(setup.plan(machine(systemd, autodl=False)))}
+    for name in ("start at boot", "worker"):
+        assert done[name].status == "failed" and "refused by policy" in done[name].detail, done[name]
+
+
+def test_start_and_stop_are_systemds_where_it_holds_the_worker_up(systemd: Path) -> None:
+    one = machine(systemd, autodl=False)
+    made = setup.plan(one)
+    list(setup.prepare(made))
+    assert boot.stop(one, made.home) and not (systemd / "active").exists()
+    assert not boot.stop(one, made.home)
+    assert "pi0q-box.service" in boot.start(one, made.home) and (systemd / "active").exists()
+    assert keeper.keeper(made.home) is None
+    assert not boot.by_systemd(one, made.home / "another"), "its unit is of one home"
+
+
+def test_a_setup_that_was_cut_off_is_finished_by_the_next(systemd: Path) -> None:
+    list(setup.prepare(setup.plan(machine(systemd, autodl=False))))
+    (systemd / "said").unlink()
+    prepared(machine(systemd, autodl=False, PI0Q_BOX="renamed"))
+    list(setup.prepare(setup.plan(machine(systemd, autodl=False))))
+    assert "--user restart pi0q-box.service" in (systemd / "said").read_text()
 
 
 @pytest.fixture
@@ -395,6 +503,53 @@ def test_a_worker_that_was_started_by_hand_is_waited_for(bare: Machine, call: Co
     finally:
         by_hand.kill()
         by_hand.wait()
+
+
+def test_settings_reach_a_worker_that_outlived_its_keeper(bare: Machine) -> None:
+    home = setup.plan(bare).home
+    list(setup.prepare(setup.plan(bare)))
+    wait(lambda: keeper.worker(home), "the worker", lambda: keeper.log_of(home).read_text())
+    held, first = keeper.keeper(home), keeper.worker(home)
+    assert held is not None
+    os.kill(held.pid, signal.SIGKILL)
+    keeper._started.pop().wait()
+    wait(lambda: keeper.locked(home), "the worker's lock", lambda: keeper.log_of(home).read_text())
+    told = {one.name: one for one in setup.prepare(setup.plan(bare))}
+    assert told["worker"].detail.startswith("started anew")
+    wait(lambda: keeper.worker(home) not in (None, first), "a new life", lambda: keeper.log_of(home).read_text())
+
+
+@pytest.mark.parametrize("fails", ["the log", "its own file", "the start"])
+def test_a_full_disk_does_not_end_the_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    kept, tries = keeper.Keeper(tmp_path), list[float]()
+
+    def pause(lived: float) -> signal.Signals | None:
+        tries.append(lived)
+        return signal.SIGTERM if len(tries) == 3 else None
+
+    monkeypatch.setattr(subprocess, "Popen", full if fails == "the start" else Dies)
+    monkeypatch.setattr(kept, "write", lambda: full() if kept.worker and fails == "its own file" else None)
+    monkeypatch.setattr(kept, "pause", pause)
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: None)
+    if fails == "the log":
+        monkeypatch.setattr("builtins.print", full)
+    kept.run()
+    assert len(tries) == 3, "it tried again, until it was told to stop"
+
+
+class Dies:
+    """A worker that ended at once."""
+
+    returncode = 1
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def poll(self) -> int:
+        return self.returncode
 
 
 def test_another_process_with_the_keepers_pid_is_not_the_keeper(tmp_path: Path) -> None:

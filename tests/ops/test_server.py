@@ -15,6 +15,7 @@ import redis
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import server as servers
+from pi0q.ops import stored
 from tests.conftest import PATIENCE
 from tests.rig.house import wait
 
@@ -170,6 +171,10 @@ def test_the_binary_is_the_named_one_a_new_one_on_path_or_the_bundled_one(tmp_pa
     old = script(tmp_path / "redis-server", "echo 'Redis server v=5.0.7 sha=00000000:0'")
     env = {"PATH": str(tmp_path)}
     assert servers.find_binary(env) not in (old, None)
+    foreign = tmp_path / "valkey-server"
+    foreign.write_bytes(b"\x7fELF of another processor")
+    foreign.chmod(0o755)
+    assert servers.find_binary(env) not in (foreign, None)
     new = script(tmp_path / "valkey-server", "echo 'Valkey server v=8.1.0 sha=00000000:0'")
     assert servers.find_binary(env) == new
     assert servers.find_binary(env | {"PI0Q_REDIS_BIN": str(old)}) == old
@@ -180,7 +185,7 @@ def test_the_binary_is_the_named_one_a_new_one_on_path_or_the_bundled_one(tmp_pa
 def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        servers.private_text(tmp_path / "secret", "x")
+        stored.write(tmp_path / "secret", "x", 0o600)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600

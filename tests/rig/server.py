@@ -17,6 +17,7 @@ from pathlib import Path
 import redis
 
 from pi0q.ops import server as servers
+from pi0q.ops import stored
 
 #: Below the ports that the kernel gives to outgoing connections: a dead server's port must stay free.
 PORTS = range(15000, 30000)
@@ -127,7 +128,7 @@ class Server:
         data.mkdir(parents=True)
         secret = servers.password(self.data)
         lines = (f"requirepass {secret}", f"masterauth {secret}", f"replicaof 127.0.0.1 {self.port}", "")
-        servers.private_text(config, "\n".join(lines))
+        stored.write(config, "\n".join(lines), 0o600)
         with contextlib.closing(self.client()) as client:
             # It would wait for more replicas to come.
             client.config_set("repl-diskless-sync-delay", 0)
@@ -139,7 +140,7 @@ class Server:
     def promote(self) -> None:
         """Makes a replica a server of its own, for good; point links at its port. Its run id is its own."""
         config = self.data / "server.conf"
-        servers.private_text(config, re.sub(r"(?m)^(replicaof|masterauth) .*\n", "", config.read_text()))
+        stored.write(config, re.sub(r"(?m)^(replicaof|masterauth) .*\n", "", config.read_text()), 0o600)
         with contextlib.closing(self.client()) as client:
             client.replicaof("NO", "ONE")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -139,3 +140,8 @@ class RunDirectory:
                 except OSError:
                     continue
         return total // (1024 * 1024)
+
+
+def live_runs(runs: Path) -> list[str]:
+    """The jobs below this directory whose runner lives."""
+    return [path.name for path in sorted(runs.glob("*")) if RunDirectory(path).other_runner(sys.maxsize)]
