@@ -136,8 +136,13 @@ def test_a_dead_worker_of_a_box_is_started_by_fix(tmp_path: Path, monkeypatch: p
     found = by_name(list(care.check(one)))
     assert (found["worker"].status, found["worker"].cure) == (Status.BROKEN, "pi0q box start")
     asked: list[Path] = []
-    monkeypatch.setattr(keeper, "start", lambda home, env: asked.append(home))
-    assert found["worker"].fix is not None and found["worker"].fix() == "started"
+
+    def begin(home: Path, _: object) -> keeper.Living:
+        asked.append(home)
+        return keeper.Living(pid=7, start=1)
+
+    monkeypatch.setattr(keeper, "start", begin)
+    assert found["worker"].fix is not None and "is started (kept by process 7)" in found["worker"].fix()
     assert asked == [home]
     with (home / "worker.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
