@@ -87,6 +87,12 @@ def test_a_shells_way_to_tell_of_a_signal_is_understood(code: int) -> None:
     assert diagnose(Evidence(exit_code=code)) is Reason.TRAINER_KILLED
 
 
+def test_a_signal_that_has_no_name_is_no_crash_of_the_words() -> None:
+    message = "DataLoader worker (pid 7) is killed by signal: Segmentation fault."
+    found = judge(Evidence(exit_code=-35, error="RuntimeError", message=message))
+    assert found.reason is Reason.TRAINER_CRASHED and "(a crash)" in found.detail
+
+
 def test_a_bus_error_is_shared_memory_only_where_that_is_small() -> None:
     assert diagnose(Evidence(exit_code=-signal.SIGBUS, shm_mib=64, shm_free_mib=1)) is Reason.SHM_FULL
     assert diagnose(Evidence(exit_code=-signal.SIGBUS, shm_mib=65536, shm_free_mib=8)) is Reason.SHM_FULL

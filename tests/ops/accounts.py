@@ -1,8 +1,7 @@
-"""A stand-in for the Hub's and WandB's pages of accounts: who a token belongs to and what it may read."""
+"""A stand-in for the Hub's pages of accounts: who a token belongs to and what it may read."""
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +16,6 @@ class StandInAccounts:
         self.users: dict[str, str] = {}
         #: Users that may read gated repositories.
         self.accepted: set[str] = set()
-        #: WandB key -> user.
-        self.keys: dict[str, str] = {}
         accounts = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,12 +30,6 @@ class StandInAccounts:
 
             def do_HEAD(self) -> None:
                 self.answer(200, {})
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                given = base64.b64decode((self.headers["Authorization"] or "").removeprefix("Basic ")).decode()
-                user = accounts.keys.get(given.removeprefix("api:"))
-                self.answer(200, {"data": {"viewer": {"username": user} if user else None}})
 
             def answer(self, status: int, told: Any, more: dict[str, str] | None = None) -> None:
                 body = json.dumps(told).encode()

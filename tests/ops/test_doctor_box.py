@@ -24,6 +24,7 @@ from pi0q.workers.soundness import look
 from tests.conftest import PATIENCE
 from tests.ops.accounts import StandInAccounts
 from tests.ops.test_doctor import by_name
+from tests.workers.standin_wandb import StandInWandB
 
 GATED = "https://huggingface.co/google/paligemma-3b-pt-224"
 
@@ -37,10 +38,16 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInAccounts]:
 
 
 def box(tmp_path: Path, accounts: StandInAccounts | None = None, **more: str) -> Patient:
-    """A box whose Hub and WandB are the stand-in, or nowhere."""
+    """A box whose Hub is the stand-in, or nowhere, as is its WandB."""
     url = accounts.url if accounts else "http://127.0.0.1:1"
-    shell = {"HOME": str(tmp_path), "PI0Q_HOME": str(tmp_path / "data"), "PI0Q_HF_ENDPOINT": url, "WANDB_BASE_URL": url,
-             "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # fmt: skip
+    shell = {
+        "HOME": str(tmp_path),
+        "PI0Q_HOME": str(tmp_path / "data"),
+        "PI0Q_HF_ENDPOINT": url,
+        "WANDB_BASE_URL": "http://127.0.0.1:1",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
     return patient(Machine(env=shell | more), box=True)
 
 
@@ -86,6 +93,9 @@ def test_a_token_that_lies_where_hf_home_does_not_look_is_copied_by_fix(tmp_path
     found.fix()
     assert here.read_text() == "hf_good" and here.stat().st_mode & 0o777 == 0o600
     assert by_name(list(hub.token(box(tmp_path))))["token file"].status is Status.OK
+    # As a full disk leaves it.
+    here.write_text("")
+    assert by_name(list(hub.token(box(tmp_path))))["token file"].status is Status.WARNING
 
 
 def test_no_token_at_all(tmp_path: Path) -> None:
@@ -109,18 +119,20 @@ def test_the_turbo_files_proxy_is_a_way(tmp_path: Path, accounts: StandInAccount
 
 
 @pytest.mark.parametrize(("key", "status"), [("k" * 40, Status.OK), ("bad", Status.WARNING), ("", Status.WARNING)])
-def test_the_wandb_key(tmp_path: Path, accounts: StandInAccounts, key: str, status: Status) -> None:
-    accounts.keys["k" * 40] = "ada"
-    found = hub.wandb(box(tmp_path, accounts, WANDB_API_KEY=key))
+def test_the_wandb_key(tmp_path: Path, key: str, status: Status) -> None:
+    with StandInWandB() as wandb:
+        wandb.keys["k" * 40] = "ada"
+        found = hub.wandb(box(tmp_path, WANDB_BASE_URL=wandb.url, WANDB_API_KEY=key))
     assert found.status is status
     assert found.cure == "" if status is Status.OK else found.cure.startswith("wandb login")
 
 
-def test_the_wandb_key_of_a_login(tmp_path: Path, accounts: StandInAccounts) -> None:
-    accounts.keys["k" * 40] = "ada"
+def test_the_wandb_key_of_a_login(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {'k' * 40}\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert hub.wandb(box(tmp_path, accounts)).detail == "WandB knows it as ada"
+    with StandInWandB() as wandb:
+        wandb.keys["k" * 40] = "ada"
+        assert hub.wandb(box(tmp_path, WANDB_BASE_URL=wandb.url)).detail == "WandB knows it as ada"
 
 
 # -- the worker ---------------------------------------------------------------------------------------
