@@ -146,7 +146,7 @@ class Worker:
 
     def do(self) -> str:
         text = self._start(anew=bool(self.missing()))
-        stored.write(self.note, self._now())
+        stored.write(self.note, self._now(), 0o600)
         return text
 
     def _start(self, *, anew: bool) -> str:

@@ -357,6 +357,8 @@ def test_with_systemd_it_is_a_unit_of_the_users(systemd: Path) -> None:
     assert done["worker"].status == "done" and "runs" in done["worker"].detail
     assert (systemd / "enabled").exists() and (systemd / "active").exists()
     assert not (made.home / "keeper.json").exists(), "systemd keeps it"
+    # A hash over the queue's password, which others could try words on.
+    assert (made.home / ".started-with").stat().st_mode & 0o777 == 0o600
     assert [one.name for one in setup.check(made) if one.status == "missing"] == []
     assert boot.starts_by_itself(one, made.home) == "pi0q-box.service"
     first = tree(systemd)
