@@ -235,7 +235,9 @@ def test_a_boot_whose_logs_were_removed_starts_the_box(tmp_path: Path) -> None:
     made = prepared(machine(tmp_path))
     (made.home / "logs").rmdir()
     subprocess.run(["bash", str(made.home / "boot.sh")], env={"PATH": os.environ["PATH"]}, check=True)
-    wait(lambda: (made.home / "logs/boot.log").exists(), "the start")
+    log = made.home / "logs/boot.log"
+    wait(lambda: log.exists() and "kept by process" in log.read_text(), "the start", lambda: stored.read(log))
+    keeper.stop(made.home)
 
 
 def test_without_an_address_nothing_is_done(tmp_path: Path) -> None:
