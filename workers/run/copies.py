@@ -116,6 +116,9 @@ class Copies:
         """Breaks off the copy of a checkpoint that a newer one replaces: its room is needed, and that one is next."""
         with self._changed:
             old = self._now if self._wanted else None
+            # The files of one that its user keeps stay either way.
+            if old and old.step in self.pins.steps:
+                return
             if old:
                 self.log.say(
                     f"the copy of checkpoint {old.step} is broken off: its room is needed, and a newer one waits"

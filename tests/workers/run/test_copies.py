@@ -145,6 +145,10 @@ def test_on_a_low_disk_the_copy_of_one_that_is_replaced_gives_way(run: Run, desk
     made.give_way()
     assert list(made.copying()) == [10], "none is newer: it stays"
     made.offer(saved(20))
+    made.pins.add(10)
+    made.give_way()
+    assert list(made.copying()) == [10], "its user keeps it: it would make no room"
+    made.pins.set(())
     made.give_way()
     assert 10 not in made.copying() and desk.step() == 20
     desk.answers.put({"copied": "/share/a1/000020", "gone": []})
