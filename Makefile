@@ -1,15 +1,23 @@
-# The two commands of the README: `make demo` and `make test`. Both make their environment first.
+# The commands of the README: `make demo`, `make test`, `make test-all`. Each builds its environment first.
 VENV ?= .venv
 PYTHON ?= python3
 IN = $(VENV)/bin/python
 
-.PHONY: demo test check bench nemesis pictures clean env
+.PHONY: demo test test-all test-versions check bench scale nemesis fuzz pictures clean env
 
 demo: env
-	$(IN) -m pi0q.ops.demo .demo
+	$(IN) -m pi0q.ops.dev.demo_main .demo
 
+# Which tests are slow says tests/tiers.py. PYTEST holds more options: make test PYTEST='--durations=50 -vv'
 test: env
-	$(IN) -m pytest -n auto --dist loadscope -q
+	$(IN) -m pytest -n auto --dist worksteal -q -m "not slow" $(PYTEST)
+
+test-all: env
+	$(IN) -m pytest -n auto --dist worksteal -q $(PYTEST)
+
+# The tests marked `real` on other versions of LeRobot, each in an environment of its own: VERSIONS='0.4.4 0.5.1'
+test-versions: env
+	$(IN) -m tests.versions $(VERSIONS)
 
 check: env
 	$(IN) -m ruff check .
@@ -19,18 +27,27 @@ check: env
 
 # An environment of its own: it needs no LeRobot, and the commands are timed as a laptop has them.
 bench:
-	@$(PYTHON) ops/environment.py $(VENV)-bench worker,server,bench
+	@$(PYTHON) ops/dev/make_venv_main.py $(VENV)-bench worker,server,bench
 	$(VENV)-bench/bin/python benchmarks/start.py $(BENCH)
 
-# make nemesis ROUNDS=1000 SEED=1: as root it can use containers. JOBS houses at a time; a failing seed alone: ROUNDS=1.
+# make scale SCALE=--quick: less than two minutes on a machine that does nothing else.
+scale:
+	@$(PYTHON) ops/dev/make_venv_main.py $(VENV)-bench worker,server,bench
+	$(VENV)-bench/bin/python benchmarks/scale.py $(SCALE)
+
+# make nemesis ROUNDS=1000 SEED=1: as root it can use containers. JOBS clusters at a time; a failing seed alone: ROUNDS=1.
 nemesis: env
 	$(IN) -m tests.nemesis $(foreach name,ROUNDS SEED FIRST JOBS REPORT RESULTS LOGS,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+
+# make fuzz MINUTES=10 SEED=1 REPORT=report.md: readers of files, records, messages and ledgers against any input.
+fuzz: env
+	$(IN) -m tests.fuzz $(foreach name,MINUTES SEED REPORT,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 pictures: env
 	$(IN) tests/ops/pictures.py
 
 env:
-	@$(PYTHON) ops/environment.py $(VENV) worker,train,server,flower,dev
+	@$(PYTHON) ops/dev/make_venv_main.py $(VENV) worker,train,server,flower,dev
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench .demo build dist *.egg-info

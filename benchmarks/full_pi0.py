@@ -25,12 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pi0q.ops import standins
+from pi0q.ops.local import standins_main
 from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store, heard
-from pi0q.workers import probe
-from pi0q.workers.run import process
+from pi0q.workers.host import probe, process_tree
+from pi0q.workers.trainer import launch
 
 #: Steps left out at the start of each run: warm-up of kernels and data loader.
 WARM_UP = 10
@@ -90,8 +90,8 @@ def whole_path(args: argparse.Namespace, home: Path) -> dict[str, Any]:
         until(store, job_id, lambda job: job.checkpoint, "first verified checkpoint")
         until(store, job_id, lambda job: (job.step or 0) >= args.kill_at, "kill -9 of the trainer")
         killed_at = time.monotonic()
-        for pid in process.marked(job_id, epoch=1):
-            process.send(pid, signal.SIGKILL)
+        for pid in process_tree.marked(job_id, epoch=1):
+            process_tree.send(pid, signal.SIGKILL)
         until(store, job_id, lambda job: job.epoch == 2, "claimed again")
         until(store, job_id, lambda job: job.phase == "" and job.state.value == "running", "training again")
         back = time.monotonic() - killed_at
@@ -140,7 +140,7 @@ def cancel(args: argparse.Namespace, home: Path) -> dict[str, Any]:
             "cancelled": store.get(full).state.value,
             "seconds_to_cancel": round(seconds, 2),
             "vram_free_mib_before_during_after": [before, during, vram()],
-            "processes_left": process.marked(full, epoch=9),
+            "processes_left": process_tree.marked(full, epoch=9),
         }
 
 
@@ -157,7 +157,7 @@ def bare(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     program = "import sys; sys.argv[0] = 'lerobot-train'; from lerobot.scripts.lerobot_train import main; main()"
     if args.tiny:
         env |= {"PI0Q_REHEARSAL": "1"}
-        command = [sys.executable, str(Path(process.__file__).with_name("pi0q_trainer")), *argv]
+        command = [sys.executable, str(launch.HOOK), *argv]
     else:
         env |= {"OMP_NUM_THREADS": str(os.cpu_count())}  # random weights are made on the CPU here
         command = [sys.executable, "-c", program, *argv]
@@ -222,8 +222,8 @@ def main() -> None:
     if args.tiny:
         os.environ["PI0Q_REHEARSAL"] = "1"
     if not (home / "datasets/grab_box").exists():
-        standins.make_dataset(home / "datasets" / "grab_box", size=32 if args.tiny else 224)
-        standins.make_tokenizer(home / "huggingface")
+        standins_main.make_dataset(home / "datasets" / "grab_box", size=32 if args.tiny else 224)
+        standins_main.make_tokenizer(home / "huggingface")
     result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}}
     if args.part == "cancel":
         result["cancel"] = cancel(args, home)

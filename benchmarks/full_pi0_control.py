@@ -39,11 +39,11 @@ from full_pi0 import pi0q, running, until, vram
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import OWNED, State
-from pi0q.ops import standins
+from pi0q.ops.local import standins_main
 from pi0q.queue import settings as all_settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store
-from pi0q.workers.run import process
+from pi0q.workers.host import process_tree
 
 #: One at a time leaves its box and comes back, so that no other job takes its place meanwhile.
 TURN = threading.Lock()
@@ -102,8 +102,8 @@ class Job:
         return found
 
     def kill(self) -> None:
-        for pid in process.marked(self.id, epoch=self.record.epoch):
-            process.send(pid, signal.SIGKILL)
+        for pid in process_tree.marked(self.id, epoch=self.record.epoch):
+            process_tree.send(pid, signal.SIGKILL)
 
     def trains(self, life: int) -> float:
         """Seconds until its trainer number `life` (from 1) has done a step."""
@@ -332,7 +332,7 @@ def nan_check(checkpoint: Path) -> dict[str, Any]:
     """What the look for a NaN before each save takes, on the weights of that checkpoint, as the hook does it."""
     from safetensors.torch import load_file
 
-    from pi0q.workers.run.pi0q_trainer import health
+    from pi0q.workers.trainer.pi0q_trainer import checks
 
     free = vram()
     device = f"cuda:{free.index(max(free))}" if free else "cpu"
@@ -345,7 +345,7 @@ def nan_check(checkpoint: Path) -> dict[str, Any]:
     seconds = list[float]()
     for _ in range(6):
         began = time.perf_counter()
-        assert health.not_finite(Model()) is None
+        assert checks.not_finite(Model()) is None
         seconds.append(round(time.perf_counter() - began, 5))
     return {"numbers": sum(one.numel() for one in weights.values()), "first_s": seconds[0], "then_s": min(seconds[1:])}
 
@@ -476,8 +476,8 @@ def main() -> None:
         os.environ["PI0Q_REHEARSAL"] = "1"
     for home in (one, two):
         if not (home / "datasets/grab_box").exists():
-            standins.make_dataset(home / "datasets" / "grab_box", size=32 if args.tiny else 224)
-            standins.make_tokenizer(home / "huggingface")
+            standins_main.make_dataset(home / "datasets" / "grab_box", size=32 if args.tiny else 224)
+            standins_main.make_tokenizer(home / "huggingface")
     report = Report(args.out / "control.json")
     with running(one, "--slots", "1"):
         {"one": part_one, "two": part_two, "three": part_three}[args.part](args, one, two, report)

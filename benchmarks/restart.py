@@ -21,7 +21,7 @@ from pathlib import Path
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
 from tests.rig import machine
-from tests.rig.house import Box, House
+from tests.rig.cluster import Box, Cluster
 from tests.rig.server import Server
 
 #: Seconds from the first process of the container to the trainer's: the goal.
@@ -29,10 +29,10 @@ GOAL = 15.0
 PARTS = ("container to worker's first word", "… to own job claimed", "… to trainer (checkpoint verified)")
 
 
-def once(house: House, box: Box) -> tuple[float, float, float]:
+def once(cluster: Cluster, box: Box) -> tuple[float, float, float]:
     """Seconds of one crash and restart: to the worker's word, to its own job claimed anew, to the trainer."""
-    job = house.submit(steps=100_000, save_freq=3, disk="20GiB")
-    epoch = house.until(job, lambda now: now.checkpoint, seconds=120).epoch
+    job = cluster.submit(steps=100_000, save_freq=3, disk="20GiB")
+    epoch = cluster.until(job, lambda now: now.checkpoint, seconds=120).epoch
     box.crash()
     began = time.time()
     box.start()
@@ -42,10 +42,10 @@ def once(house: House, box: Box) -> tuple[float, float, float]:
         if box.log.count("takes jobs from") > seen:
             word = time.time()
         time.sleep(0.005)
-    record = house.until(job, lambda now: now.epoch > epoch and now.state is State.RUNNING, seconds=120)
+    record = cluster.until(job, lambda now: now.epoch > epoch and now.state is State.RUNNING, seconds=120)
     claimed, running = at(record, State.CLAIMED), at(record, State.RUNNING)
-    house.store.cancel(job, text="the round is over")
-    house.ends(job)
+    cluster.store.cancel(job, text="the round is over")
+    cluster.ends(job)
     return word - began, claimed - began, running - began
 
 
@@ -68,13 +68,13 @@ def table(gib: float, rounds: list[tuple[float, float, float]]) -> str:
 def measure(gib: float, rounds: int) -> list[tuple[float, float, float]]:
     with tempfile.TemporaryDirectory() as place:
         server = Server.start(Path(place) / "server" / "data")
-        house = House(Path(place), server)
+        cluster = Cluster(Path(place), server)
         try:
             # The fake's optimizer is twice its model.
-            box = house.box(contained=True, FAKE_MODEL_BYTES=str(int(max(gib * 2**30 / 3, 4096))))
-            return [once(house, box) for _ in range(rounds)]
+            box = cluster.box(contained=True, FAKE_MODEL_BYTES=str(int(max(gib * 2**30 / 3, 4096))))
+            return [once(cluster, box) for _ in range(rounds)]
         finally:
-            house.close()
+            cluster.close()
             server.stop()
 
 

@@ -26,15 +26,15 @@ from xml.etree import ElementTree as ET
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pi0q.ops import standins
-from pi0q.workers.run import saves
-from tests.workers.run import nursery
-from tests.workers.run.nursery import Life, Nursery, digests
+from pi0q.ops.local import standins_main
+from pi0q.workers.checkpoints import local_store
+from tests.workers.trainer import fork_server
+from tests.workers.trainer.fork_server import ForkServer, Life, digests
 
 SAVE_FREQ = 10
 
 
-def race(home: Nursery, name: str, flags: list[str], *, steps: int, kills: int, **env: str) -> dict[str, Any]:
+def race(home: ForkServer, name: str, flags: list[str], *, steps: int, kills: int, **env: str) -> dict[str, Any]:
     """One training unkilled and one killed `kills` times; their losses, lives and last checkpoints."""
     dice = random.Random(name)
     one, other = home.place / f"{name}-whole", home.place / f"{name}-killed"
@@ -43,7 +43,7 @@ def race(home: Nursery, name: str, flags: list[str], *, steps: int, kills: int, 
     assert whole.code == 0, whole.log.read_text()[-3000:]
     lives, start = list[dict[str, Any]](), 0
     for number in range(kills + 1):
-        again = nursery.resume(other, start) if start else [*flags, f"--output_dir={other}"]
+        again = fork_server.resume(other, start) if start else [*flags, f"--output_dir={other}"]
         at = start + SAVE_FREQ + dice.randint(1, 5)
         end = f"SIGKILL@{at}+{dice.uniform(0, 0.5):.3f}" if number < kills else ""
         life = home.live(f"{name}-{number}", again, end=end, **env)
@@ -67,8 +67,8 @@ def times(life: Life) -> list[tuple[str, int, float]]:
 def newest(output: Path, life: Life) -> int | None:
     """The step to go on from: what the trainer said it saved is vouched for, the rest is not trusted."""
     for step in life.saved():
-        saves.seal(output / "checkpoints" / f"{step:06d}", step=step, epoch=1)
-    found = saves.newest(output / "checkpoints", lambda _: None)
+        local_store.seal(output / "checkpoints" / f"{step:06d}", step=step, epoch=1)
+    found = local_store.newest(output / "checkpoints")
     return found.step if found else None
 
 
@@ -81,21 +81,21 @@ def difference(result: dict[str, Any]) -> float:
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     new = not importlib.metadata.version("lerobot").startswith("0.4")
     with tempfile.TemporaryDirectory() as place:
-        home = Nursery(Path(place))
+        home = ForkServer(Path(place))
         subprocess.run(
-            [sys.executable, standins.__file__, "dataset", f"{place}/dataset"], check=True, capture_output=True
+            [sys.executable, standins_main.__file__, "dataset", f"{place}/dataset"], check=True, capture_output=True
         )
         fork = {"dataloader_multiprocessing_context": "fork"} if new else {}
-        flags = nursery.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=2, **fork)
+        flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=2, **fork)
         found = []
         if args.only in (None, "act"):
-            more = [*nursery.ACT, "--dataset.image_transforms.enable=true"]
+            more = [*fork_server.ACT, "--dataset.image_transforms.enable=true"]
             found.append(race(home, "act", [*flags, *more], steps=args.steps, kills=args.kills))
         if new and args.only in (None, "pi0"):
-            standins.make_tokenizer(home.place / "hf")
-            flags = nursery.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=0)
+            standins_main.make_tokenizer(home.place / "hf")
+            flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=0)
             found.append(
-                race(home, "pi0", [*flags, *nursery.PI0], steps=args.steps, kills=args.kills, PI0Q_REHEARSAL="1")
+                race(home, "pi0", [*flags, *fork_server.PI0], steps=args.steps, kills=args.kills, PI0Q_REHEARSAL="1")
             )
         home.close()
     return found

@@ -2,8 +2,8 @@
 
     PYTHON benchmarks/start.py [--jobs 200] [--starts 15] [--out benchmarks/DATE-start.md]
 
-PYTHON has pi0q[worker,server,bench]. One server of ops/server.py, one `pi0q worker` with one simulated card of 80 GiB,
-and beside it the peers' workers on the same server: Celery (threads, prefork) and RQ (fork per job, SimpleWorker).
+PYTHON has pi0q[worker,server,bench]. One server (ops/local/server.py), one `pi0q worker` with one simulated card of
+80 GiB, and beside it the peers' workers on the same server: Celery (threads, prefork), RQ (fork per job, SimpleWorker).
 They take turns, one job each and a pause between, so that each finds its worker idle and all have the same noise.
 """
 
@@ -31,9 +31,9 @@ import redis
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.state import ENDED, State
-from pi0q.ops import server as servers
+from pi0q.ops.local import server as servers
 from pi0q.queue.store import Store, heard
-from pi0q.queue.verbs.submit import fields_of, put
+from pi0q.queue.submission import fields_of, new_fields, put
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -52,7 +52,7 @@ JOB: dict[str, Any] = {
     "resources": {"gpus": 1, "vram": "40GiB", "disk": "10MiB"},
     "train": {
         "dataset": {"repo_id": "local/grab_box", "root": "datasets/grab_box"},
-        "policy": {"type": "act", "device": "cuda", "push_to_hub": False},
+        "policy": {"type": "act", "device": "cuda", "push_to_hub": False, "pretrained_backbone_weights": None},
         "steps": 1,
     },
 }
@@ -138,7 +138,7 @@ def comes_to(store: Store, job_id: str, met: Callable[[Record], bool]) -> Record
 def pi0q_start(store: Store, spec: Spec) -> dict[str, float]:
     """Milliseconds of one job: submit to `running`, which is said behind the trainer's fork, and its parts."""
     submitted = time.time() * 1000
-    job_id = put(store, spec)["id"]
+    job_id = put(store, new_fields(spec))["id"]
     record = comes_to(store, job_id, lambda job: job.state in ENDED)
     if record.state is not State.SUCCEEDED:
         raise SystemExit(f"the job ended as {record.state}: {record.detail}")
@@ -155,7 +155,7 @@ def in_a_row(store: Store, count: int) -> list[float]:
     """Milliseconds from one job's end to the next one's trainer, where the next waits already; each trains 2 s."""
     longer = JOB | {"train": JOB["train"] | {"steps": round(2 / STEP_SECONDS)}}
     spec = parse(json.dumps(longer), filename="start.yaml")
-    ids = [put(store, spec)["id"] for _ in range(count + 1)]
+    ids = [put(store, new_fields(spec))["id"] for _ in range(count + 1)]
     jobs = [comes_to(store, job_id, lambda job: job.state in ENDED) for job_id in ids]
     started = [next(event.at_ms for event in job.history if event.state is State.RUNNING) for job in jobs]
     ended = [float(job.ended_ms or 0) for job in jobs]
@@ -163,17 +163,22 @@ def in_a_row(store: Store, count: int) -> list[float]:
 
 
 def peers(url: str) -> dict[str, Callable[[str], Any]]:
-    """How each peer is given its no-op."""
+    """How each peer that is installed is given its no-op."""
     os.environ["NOOP_REDIS_URL"] = url
     sys.path.insert(0, str(HERE))
-    import rq
     from noop_celery import celery_noop
 
-    client = redis.Redis.from_url(url)
-    fork, simple = rq.Queue("fork", connection=client), rq.Queue("simple", connection=client)
-    return {
+    found: dict[str, Callable[[str], Any]] = {
         "Celery, threads": lambda answer: celery_noop.apply_async((answer,), queue="threads"),
         "Celery, prefork": lambda answer: celery_noop.apply_async((answer,), queue="prefork"),
+    }
+    try:
+        import rq
+    except ImportError:
+        return found
+    client = redis.Redis.from_url(url)
+    fork, simple = rq.Queue("fork", connection=client), rq.Queue("simple", connection=client)
+    return found | {
         "RQ, fork per job": lambda answer: fork.enqueue("noop.noop", answer),
         "RQ, SimpleWorker": lambda answer: simple.enqueue("noop.noop", answer),
     }
@@ -204,7 +209,6 @@ def measure_starts(store: Store, url: str, jobs: int) -> dict[str, list[float]]:
                 found.setdefault(name, []).append(value)
         if index % 20 == 0:
             print(f"round {index} of {jobs}", file=sys.stderr, flush=True)
-    found["in a row"] = in_a_row(store, max(5, jobs // 10))
     return found
 
 
@@ -325,19 +329,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the report goes besides the terminal")
     args = parser.parse_args()
     before = stolen()
-    with tempfile.TemporaryDirectory(prefix="pi0q-bench-") as name, contextlib.ExitStack() as house:
+    with tempfile.TemporaryDirectory(prefix="pi0q-bench-") as name, contextlib.ExitStack() as cluster:
         home = Path(name) / "home"
         meta = home / "datasets" / "grab_box" / "meta"
         meta.mkdir(parents=True)
         (meta / "info.json").write_text("{}")
         port = servers.choose_port(0, default=0, option="--port")
         server = servers.start(Path(name) / "server", port=port, log=Path(name) / "server.log")
-        house.callback(server.stop)
+        cluster.callback(server.stop)
         client = redis.Redis.from_url(server.url, decode_responses=True)
         with contextlib.ExitStack() as shift:
             for who, argv in workers(server.url).items():
                 shift.enter_context(worker(argv, env_of(home, server.url), home / f"{who}.log"))
             starts = measure_starts(Store(client), server.url, args.jobs)
+            starts["in a row"] = in_a_row(Store(client), max(5, args.jobs // 10))
         fill(Store(client, "full:"))
         commands = measure_commands(server.url, home, args.starts)
     text = report(starts, commands, noise(before, stolen()))

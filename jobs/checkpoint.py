@@ -1,6 +1,7 @@
-"""LeRobot's checkpoint layout, the manifest that vouches for one, and which to keep.
+"""LeRobot's checkpoint layout, the manifest of a verified one, and which to keep.
 
 output/checkpoints/000010/pretrained_model/{config.json, model.safetensors, train_config.json, …}
+                                                    with PEFT adapter_model.safetensors instead of model.safetensors
 output/checkpoints/000010/training_state/{training_step.json, optimizer_state.safetensors, …}
 output/checkpoints/000010/pi0q.manifest.json        written last, after everything is on the disk
 output/checkpoints/last -> 000010
@@ -9,7 +10,7 @@ output/checkpoints/last -> 000010
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MANIFEST = "pi0q.manifest.json"
@@ -21,10 +22,12 @@ CONFIG = "pretrained_model/train_config.json"
 REQUIRED = (
     CONFIG,
     "pretrained_model/config.json",
-    "pretrained_model/model.safetensors",
     "training_state/training_step.json",
     "training_state/optimizer_state.safetensors",
 )
+#: The weights: all of them, or with PEFT the adapter's alone.
+WEIGHTS = "pretrained_model/model.safetensors"
+ADAPTER = ("pretrained_model/adapter_config.json", "pretrained_model/adapter_model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,10 @@ class Manifest:
         """Size of the whole checkpoint."""
         return sum(file.bytes for file in self.files.values())
 
+    def part(self, below: str) -> Manifest:
+        """Return the manifest of the files whose paths begin so alone."""
+        return replace(self, files={path: file for path, file in self.files.items() if path.startswith(below)})
+
     def to_json(self) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -74,7 +81,9 @@ def step_of(name: str) -> int | None:
 
 def missing(files: Iterable[str]) -> list[str]:
     """The files that a checkpoint of these files lacks."""
-    return sorted(set(REQUIRED) - set(files))
+    there = set(files)
+    weights = ADAPTER if there.intersection(ADAPTER) and WEIGHTS not in there else (WEIGHTS,)
+    return sorted({*REQUIRED, *weights} - there)
 
 
 def differences(manifest: Manifest, found: Mapping[str, File]) -> list[str]:

@@ -7,16 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pi0q.jobs import flags
-from pi0q.jobs.kinds import Value
+from pi0q.jobs import own_flags
+from pi0q.jobs.schema import image_transforms, lerobot_tables, trackers, trained_model
+from pi0q.jobs.schema.defaults import number
+from pi0q.jobs.schema.image_transforms import TFS
+from pi0q.jobs.schema.value_types import Value
 from pi0q.jobs.spec import Spec
 
 #: Steps of a rehearsal, and samples a step, at most.
 REHEARSAL_STEPS = 20
 REHEARSAL_BATCH = 2
-#: Policy flags that may differ from those a checkpoint was made with; the others come from the checkpoint.
-_POLICY_ON_RESUME = frozenset(
-    f"policy.{name}"
+#: Sections that the checkpoint brings, but for these flags of the policy or reward model, which may differ.
+_FROM_CHECKPOINT = frozenset({"policy", "reward_model", "optimizer", "scheduler", "peft"})
+_MODEL_ON_RESUME = frozenset(
+    f"{section}.{name}"
+    for section in ("policy", "reward_model")
     for name in (
         [
             "device",
@@ -31,11 +36,15 @@ _POLICY_ON_RESUME = frozenset(
         ]
     )
 )
+#: What the training starts from.
+_STARTS = frozenset(
+    f"{section}.{name}" for section in ("policy", "reward_model") for name in ("pretrained_path", "pretrained_revision")
+)
 #: Text that every parser on the way (argparse, YAML 1.1 on a fresh start, JSON on a resume) takes for itself.
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:@+-]*(?<!:)")
 _WORDS = frozenset(["true", "false", "yes", "no", "on", "off", "null", "nan", "infinity"])
 #: Flags that LeRobot reads off the command line itself, without any parser: never quoted.
-_RAW = frozenset({"config_path", "policy.type", "policy.path"})
+_RAW = frozenset({"config_path", "policy.type", "policy.path", "reward_model.type"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,7 @@ def fresh(
         dataset_root: The dataset's directory, where the file's relative `dataset.root` was resolved.
     """
     train = _settings(spec, lerobot=lerobot, output_dir=output_dir, run_id=run_id, dataset_root=dataset_root)
-    return Command(argv=_argv(train), env=_env(spec, train))
+    return Command(argv=_argv(train), env=_env(spec, train, lerobot))
 
 
 def resumed(
@@ -86,7 +95,7 @@ def resumed(
     kept = {
         name: value
         for name, value in train.items()
-        if name in _POLICY_ON_RESUME or name.partition(".")[0] not in ("policy", "optimizer", "scheduler", "peft")
+        if name in _MODEL_ON_RESUME or name.partition(".")[0] not in _FROM_CHECKPOINT
     }
     kept.pop("use_policy_training_preset", None)
     if kept.get("wandb.enable"):
@@ -97,14 +106,19 @@ def resumed(
         "config_path": f"{checkpoint.rstrip('/')}/pretrained_model/train_config.json",
         "resume": True,
     }
-    return Command(argv=_argv(start | kept), env=_env(spec, train))
+    return Command(argv=_argv(start | kept), env=_env(spec, train, lerobot))
 
 
-def misfit(checkpoint_of: str, here: str) -> str:
-    """Why LeRobot `here` can't go on from a checkpoint that version `checkpoint_of` made; empty if it can."""
-    if not checkpoint_of or flags.line(checkpoint_of) == flags.line(here):
+def misfit(checkpoint_of: str, here: str, what: str = "its checkpoint") -> str:
+    """Why LeRobot `here` can't go on from a checkpoint (`what`) of version `checkpoint_of`; empty if it can."""
+    if not checkpoint_of or _line(checkpoint_of) == _line(here):
         return ""
-    return f"LeRobot {here} here can't read the configuration in its checkpoint, which {checkpoint_of} made"
+    return f"LeRobot {here} here can't read the configuration in {what}, which {checkpoint_of} made"
+
+
+def _line(version: str) -> str:
+    """The releases among which LeRobot's configuration stays the same: a line with a table, else the release alone."""
+    return lerobot_tables.line(version) or version
 
 
 def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset_root: str | None) -> dict[str, Value]:
@@ -112,13 +126,10 @@ def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset
     train = _rehearsed(spec.train) if spec.rehearsal else dict(spec.train)
     train["output_dir"] = output_dir
     train.setdefault("job_name", spec.name)
-    if train.get("wandb.enable"):
-        train["wandb.run_id"] = run_id
-        # LeRobot would upload every checkpoint (7-14 GB of weights) from inside the training loop.
-        train.setdefault("wandb.disable_artifact", True)
-    # The box pushes when the training is over (workers/after/push.py): here a Hub that is away would fail the job.
-    train["policy.push_to_hub"] = False
-    train["eval_freq" if flags.line(lerobot) == "0.4" else "env_eval_freq"] = 0
+    flags, _ = own_flags.precision(spec.mixed_precision, lerobot)
+    train = trackers.passed(train, lerobot) | flags | own_flags.added(train, lerobot=lerobot, run_id=run_id)
+    if isinstance(transforms := train.get(TFS), dict):
+        train[TFS] = image_transforms.completed(transforms, lerobot)
     if dataset_root is not None:
         train["dataset.root"] = dataset_root
     return train
@@ -126,16 +137,15 @@ def _settings(spec: Spec, *, lerobot: str, output_dir: str, run_id: str, dataset
 
 def _rehearsed(train: Mapping[str, Value]) -> dict[str, Value]:
     """The same job, small: caps are minima, and nothing is downloaded, compiled or pushed."""
-    dropped = ("policy.pretrained_path", "policy.pretrained_revision", "policy.use_peft", "rename_map")
+    dropped = _STARTS | {"policy.use_peft", "rename_map", "sample_weighting.progress_path"}
     kept = {name: value for name, value in train.items() if name not in dropped and not name.startswith("peft.")}
-    steps = min(_int(train, "steps", 100_000), REHEARSAL_STEPS)
+    steps = min(number(train, "steps"), REHEARSAL_STEPS)
     kept |= {
         "steps": steps,
-        "save_freq": min(_int(train, "save_freq", 20_000), max(1, steps // 2)),
+        "save_freq": min(number(train, "save_freq"), max(1, steps // 2)),
         "log_freq": 1,
-        "batch_size": min(_int(train, "batch_size", 8), REHEARSAL_BATCH),
+        "batch_size": min(number(train, "batch_size"), REHEARSAL_BATCH),
         "num_workers": 0,
-        "policy.push_to_hub": False,
     }
     for name, off in (("policy.compile_model", False), ("policy.gradient_checkpointing", False)):
         if name in kept:
@@ -145,18 +155,19 @@ def _rehearsed(train: Mapping[str, Value]) -> dict[str, Value]:
     return kept
 
 
-def _env(spec: Spec, train: Mapping[str, Value]) -> dict[str, str]:
+def _env(spec: Spec, train: Mapping[str, Value], lerobot: str) -> dict[str, str]:
     env = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if train.get("policy.device") != "cpu":
+    if not trained_model.on_cpu(train):
         # Data workers come one a core already; on the CPU the training itself wants the threads.
         env["OMP_NUM_THREADS"] = "1"
+    env |= own_flags.precision(spec.mixed_precision, lerobot)[1]
     if spec.rehearsal:
         env["PI0Q_REHEARSAL"] = "1"
     return env
 
 
 def _argv(train: Mapping[str, Value]) -> tuple[str, ...]:
-    return ("lerobot-train", *(f"--{name}={_text(name, value)}" for name, value in train.items()))
+    return (own_flags.PROGRAM, *(f"--{name}={_text(name, value)}" for name, value in train.items()))
 
 
 def _text(name: str, value: Value) -> str:
@@ -174,8 +185,3 @@ def _json(value: Value) -> str:
     text = json.dumps(value, ensure_ascii=False)
     # YAML 1.1 takes 1e-05 for text: it wants a point in the mantissa.
     return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
-
-
-def _int(train: Mapping[str, Value], name: str, default: int) -> int:
-    value = train.get(name)
-    return value if isinstance(value, int) else default

@@ -8,12 +8,12 @@ from enum import Enum
 #: Attempts in a row without a new checkpoint before a failure that might pass by itself ends a job.
 MAX_ATTEMPTS = 3
 #: Interruptions in a row without a new checkpoint before the job is taken for the cause of them.
-MAX_FRUITLESS_RUNS = 8
+MAX_RUNS_WITHOUT_CHECKPOINT = 8
 
 #: The longest that a job rests before it is tried again, whoever asked for longer.
 MAX_REST_SECONDS = 1800.0
 
-#: Exit codes of the trainer hook (workers/run/pi0q_trainer); 75 is EX_TEMPFAIL of sysexits.h.
+#: Exit codes of the trainer hook (workers/trainer/pi0q_trainer); 75 is EX_TEMPFAIL of sysexits.h.
 EXIT_SAVED_AND_STOPPED = 75
 EXIT_NON_FINITE = 76
 EXIT_LEASE_OVER = 77
@@ -24,7 +24,7 @@ class Reason(str, Enum):
 
     FINISHED = "finished"
     CANCELLED_BY_USER = "cancelled_by_user"
-    # The user's to mend: never tried again by itself.
+    # Only the user can fix it: never retried automatically.
     SPEC_REFUSED = "spec_refused"
     NEEDS_ACCESS = "needs_access"
     NOT_ON_HUB = "not_on_hub"
@@ -33,14 +33,16 @@ class Reason(str, Enum):
     TRAINER_BROKEN = "trainer_broken"
     REHEARSAL_FAILED = "rehearsal_failed"
     CRASH_LOOP = "crash_loop"
+    TIME_LIMIT = "time_limit"
     WANDB_REFUSED = "wandb_refused"
     DATASET_MISSING = "dataset_missing"
     DATASET_FORMAT = "dataset_format"
     DATASET_DAMAGED = "dataset_damaged"
     WEIGHTS_DAMAGED = "weights_damaged"
+    UNSAFE_WEIGHTS = "unsafe_weights"
     COMPILE_FAILED = "compile_failed"
     SHM_FULL = "shm_full"
-    # May pass by themselves: tried again, `Outcome.attempts` in all.
+    # May be transient: retried, `Outcome.attempts` in all.
     TRAINER_FAILED = "trainer_failed"
     TRAINER_KILLED = "trainer_killed"
     NOT_CACHED = "not_cached"
@@ -52,7 +54,7 @@ class Reason(str, Enum):
     CUDA_ERROR = "cuda_error"
     NO_CUDA = "no_cuda"
     NCCL = "nccl"
-    # Will pass by itself: tried again after a rest, as often as it takes.
+    # Transient: retried after a pause, as often as it takes.
     NETWORK = "network"
     # The same, once there is room for all that it needs: `Record.disk_plan` says how much.
     DISK_LOW = "disk_low"
@@ -77,8 +79,8 @@ class Next(str, Enum):
     DONE = "done"
     FAIL = "fail"
     RETRY = "retry"
-    GO_ON = "go_on"
-    REST = "rest"
+    REQUEUE = "requeue"
+    RETRY_LATER = "retry_later"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,8 @@ class Outcome:
     """What follows from a reason."""
 
     next: Next
-    #: One sentence for the user: what it means and what cures it.
-    cure: str
+    #: One sentence for the user: what it means and what cures it; `{id}` stands for the id of the job.
+    fix: str
     #: Seconds in the queue before the next try; twice that the next time, MAX_REST_SECONDS at most.
     rest_seconds: float = 0.0
     #: It says something of the box: another one is let in first, where none of its steps are lost by that.
@@ -97,169 +99,179 @@ class Outcome:
 
 
 OUTCOMES: dict[Reason, Outcome] = {
-    Reason.FINISHED: Outcome(next=Next.DONE, cure="The training reached its last step."),
-    Reason.CANCELLED_BY_USER: Outcome(next=Next.DONE, cure="Someone cancelled it."),
-    Reason.SPEC_REFUSED: Outcome(next=Next.FAIL, cure="The trainer refuses these flags: mend the file and try again."),
+    Reason.FINISHED: Outcome(next=Next.DONE, fix="The training reached its last step."),
+    Reason.CANCELLED_BY_USER: Outcome(next=Next.DONE, fix="Someone cancelled it."),
+    Reason.SPEC_REFUSED: Outcome(next=Next.FAIL, fix="The trainer refuses these flags: fix the file and retry."),
     Reason.NEEDS_ACCESS: Outcome(
         next=Next.FAIL,
-        cure="The Hub does not let this box in: run `hf auth login` on the box, accept the repository's terms on its "
+        fix="The Hub does not let this box in: run `hf auth login` on the box, accept the repository's terms on its "
         "page with that account, then try again.",
     ),
     Reason.NOT_ON_HUB: Outcome(
-        next=Next.FAIL, cure="The Hub has no such repository or revision: check the name in the file."
+        next=Next.FAIL, fix="The Hub has no such repository or revision: check the name in the file."
     ),
     Reason.CUDA_OUT_OF_MEMORY: Outcome(
         next=Next.FAIL,
-        cure="The GPU's memory did not suffice: lower batch_size, set policy.gradient_checkpointing: true, "
+        fix="The GPU's memory did not suffice: lower batch_size, set policy.gradient_checkpointing: true, "
         "or ask for more with resources.vram.",
     ),
     Reason.NON_FINITE_LOSS: Outcome(
         next=Next.FAIL,
-        cure="The loss became NaN or infinite; the last good checkpoint is kept: lower the learning rate "
+        fix="The loss became NaN or infinite; the last good checkpoint is kept: lower the learning rate "
         "or look at the data.",
     ),
     Reason.TRAINER_BROKEN: Outcome(
         next=Next.FAIL,
-        cure="LeRobot can't run in the box's trainer environment: see the log, then mend that environment.",
+        fix="LeRobot can't run in the box's trainer environment: see the log, then repair that environment.",
     ),
     Reason.REHEARSAL_FAILED: Outcome(
         next=Next.FAIL,
-        cure="The rehearsal before the long run failed, as the run would have: see the log. "
+        fix="The rehearsal before the long run failed, as the run would have: see the log. "
         "`preflight: {rehearse: never}` in the file does without one.",
     ),
     Reason.CRASH_LOOP: Outcome(
         next=Next.FAIL,
-        cure=f"{MAX_FRUITLESS_RUNS} runs in a row died without a new checkpoint: see the log.",
+        fix=f"{MAX_RUNS_WITHOUT_CHECKPOINT} runs in a row died without a new checkpoint: see the log.",
+    ),
+    Reason.TIME_LIMIT: Outcome(
+        next=Next.FAIL,
+        fix="It trained for as long as time_limit in its file allows, saved and stopped: write a larger one to go on.",
     ),
     Reason.WANDB_REFUSED: Outcome(
         next=Next.FAIL,
-        cure="WandB refuses this box: run `wandb login` there, or set `wandb: {enable: false}` in the file, "
+        fix="WandB refuses this box: run `wandb login` there, or set `wandb: {enable: false}` in the file, "
         "then try again.",
     ),
     Reason.DATASET_MISSING: Outcome(
         next=Next.FAIL,
-        cure="The dataset is not where the file says: check dataset.repo_id and dataset.root (looked for below "
+        fix="The dataset is not where the file says: check dataset.repo_id and dataset.root (looked for below "
         "PI0Q_DATASET_ROOTS on the box), then try again.",
     ),
     Reason.DATASET_FORMAT: Outcome(
         next=Next.FAIL,
-        cure="The dataset's format is not that of the box's LeRobot: convert the dataset, or use the LeRobot that "
+        fix="The dataset's format is not that of the box's LeRobot: convert the dataset, or use the LeRobot that "
         "wrote it, then try again.",
     ),
     Reason.DATASET_DAMAGED: Outcome(
         next=Next.FAIL,
-        cure="A file of the dataset can't be read: if it came from the Hub, `pi0q cache rm REPOSITORY` on the box and "
+        fix="A file of the dataset can't be read: if it came from the Hub, `pi0q cache rm REPOSITORY` on the box and "
         "try again; if it is wrong there too, it must be recorded or uploaded anew.",
     ),
     Reason.WEIGHTS_DAMAGED: Outcome(
         next=Next.FAIL,
-        cure="The weights it starts from can't be read: `pi0q cache rm REPOSITORY` on the box, then try again.",
+        fix="The weights it starts from can't be read: `pi0q cache rm REPOSITORY` on the box, then try again.",
+    ),
+    Reason.UNSAFE_WEIGHTS: Outcome(
+        next=Next.FAIL,
+        fix="Its weights, checkpoint or tokenizer would run code on the box, so no trainer was started on them: name "
+        "weights whose processor files hold LeRobot's own steps alone. Code that somebody has read may run once its "
+        "hash stands in the file that the box's PI0Q_ALLOW_CODE names.",
     ),
     Reason.COMPILE_FAILED: Outcome(
         next=Next.FAIL,
-        cure="This model can't be compiled on this GPU: set policy.compile_model: false and try again.",
+        fix="This model can't be compiled on this GPU: set policy.compile_model: false and try again.",
     ),
     Reason.SHM_FULL: Outcome(
         next=Next.FAIL,
-        cure="The data loaders ran out of shared memory: set num_workers: 0 in the file, or start the container with "
+        fix="The data loaders ran out of shared memory: set num_workers: 0 in the file, or start the container with "
         "more of it (--shm-size=16g).",
     ),
     Reason.TRAINER_FAILED: Outcome(
-        next=Next.RETRY, cure="The trainer ended with an error: see the last lines of its log."
+        next=Next.RETRY, fix="The trainer ended with an error: see the last lines of its log."
     ),
     Reason.TRAINER_KILLED: Outcome(
         next=Next.RETRY,
-        cure="Something on the box killed the trainer (a person, the platform); it is tried again.",
+        fix="Something on the box killed the trainer (a person, the platform); it is tried again.",
     ),
     Reason.MEMORY_LIMIT: Outcome(
         next=Next.RETRY,
-        cure="The box's memory (not the GPU's) did not suffice: lower num_workers or batch_size, or use a larger box.",
+        fix="The box's memory (not the GPU's) did not suffice: lower num_workers or batch_size, or use a larger box.",
         attempts=2,
     ),
     Reason.PLATFORM_KILLED: Outcome(
         next=Next.RETRY,
-        cure="The platform killed the trainer while the box's memory was nearly full: lower num_workers or batch_size, "
+        fix="The platform killed the trainer while the box's memory was nearly full: lower num_workers or batch_size, "
         "or use a larger box.",
         attempts=2,
     ),
     Reason.TRAINER_CRASHED: Outcome(
         next=Next.RETRY,
-        cure="A library under the trainer crashed; if it happens again, mend the box's trainer environment: "
+        fix="A library under the trainer crashed; if it happens again, repair the box's trainer environment: "
         "`pi0q doctor` on the box.",
         attempts=2,
         elsewhere=True,
     ),
     Reason.CUDA_ERROR: Outcome(
         next=Next.RETRY,
-        cure="The GPU refused a computation; twice in the same place is the model's or the data's doing, elsewhere the "
+        fix="The GPU refused a computation; twice in the same place is the model's or the data's doing, elsewhere the "
         "card's or the driver's.",
         attempts=2,
         elsewhere=True,
     ),
     Reason.NO_CUDA: Outcome(
         next=Next.RETRY,
-        cure="The trainer can't use the box's GPU: `pi0q doctor` on the box says what driver and torch lack.",
+        fix="The trainer can't use the box's GPU: `pi0q doctor` on the box says what driver and torch lack.",
         attempts=2,
         elsewhere=True,
     ),
     Reason.NCCL: Outcome(
         next=Next.RETRY,
-        cure="The GPUs lost each other: look for the first rank that failed in the log, and at `nvidia-smi topo -m`.",
+        fix="The GPUs lost each other: look for the first rank that failed in the log, and at `nvidia-smi topo -m`.",
     ),
     Reason.NOT_CACHED: Outcome(
         next=Next.RETRY,
-        cure="The trainer wanted something that is not in the box's cache, where alone it looks; it is fetched again "
+        fix="The trainer wanted something that is not in the box's cache, where alone it looks; it is fetched again "
         "for the next try.",
         attempts=2,
     ),
     Reason.DISK_BROKEN: Outcome(
         next=Next.RETRY,
-        cure="The box's disk refuses to work (read-only, I/O error, a share that went away): look at it, or restart "
-        "the box.",
+        fix="The box's disk fails (read-only, I/O error, a share that went away): look at it, or restart the box.",
         attempts=2,
         elsewhere=True,
     ),
     Reason.NETWORK: Outcome(
-        next=Next.REST,
-        cure="What it needs could not be fetched from the Hub; it is tried again by itself and no attempt is used up.",
+        next=Next.RETRY_LATER,
+        fix="What it needs could not be fetched from the Hub; it is tried again by itself and no attempt is used up.",
         rest_seconds=60.0,
     ),
     Reason.DISK_FULL: Outcome(
-        next=Next.REST,
-        cure="A disk of the box filled up; the last good checkpoint is kept and no attempt is used up. It goes on by "
-        "itself where there is room: `pi0q why ID` says how much, `pi0q cache ls` on the box what fills it.",
+        next=Next.RETRY_LATER,
+        fix="A disk of the box filled up; the last good checkpoint is kept and no attempt is used up. It goes on by "
+        "itself where there is room: `pi0q why {id}` says how much, `pi0q cache ls` on the box what fills it.",
     ),
     Reason.DISK_LOW: Outcome(
-        next=Next.REST,
-        cure="The box's data disk ran low, so it stopped in time; no attempt is used up. It goes on by itself where "
-        "there is room: `pi0q why ID` says how much, `pi0q cache ls` on the box what fills it.",
+        next=Next.RETRY_LATER,
+        fix="The box's data disk ran low, so it stopped in time; no attempt is used up. It goes on by itself where "
+        "there is room: `pi0q why {id}` says how much, `pi0q cache ls` on the box what fills it.",
     ),
     Reason.HUNG: Outcome(
         next=Next.RETRY,
-        cure="The trainer did no step for too long and was ended; its log shows where each of its threads stood.",
+        fix="The trainer did no step for too long and was ended; its log shows where each of its threads stood.",
         attempts=2,
     ),
-    Reason.RUNNER_LOST: Outcome(next=Next.GO_ON, cure="The runner died; the job goes on from its checkpoint."),
-    Reason.BOX_RESTARTED: Outcome(next=Next.GO_ON, cure="The box restarted; the job goes on from its checkpoint."),
+    Reason.RUNNER_LOST: Outcome(next=Next.REQUEUE, fix="The runner died; the job goes on from its checkpoint."),
+    Reason.BOX_RESTARTED: Outcome(next=Next.REQUEUE, fix="The box restarted; the job goes on from its checkpoint."),
     Reason.LEASE_EXPIRED: Outcome(
-        next=Next.GO_ON, cure="The box was not heard of for the length of a lease; any box may go on."
+        next=Next.REQUEUE, fix="The box reported nothing for the length of a lease; any box may continue the job."
     ),
-    Reason.STOPPED_BY_BOX: Outcome(next=Next.GO_ON, cure="The box stopped it after a save; it goes on from there."),
-    Reason.HELD: Outcome(next=Next.GO_ON, cure="It is kept out of the queue: `pi0q release ID` lets it go on."),
+    Reason.STOPPED_BY_BOX: Outcome(next=Next.REQUEUE, fix="The box stopped it after a save; it goes on from there."),
+    Reason.HELD: Outcome(next=Next.REQUEUE, fix="It is kept out of the queue: `pi0q release {id}` lets it go on."),
     Reason.GPU_LOST: Outcome(
-        next=Next.GO_ON,
-        cure="The box's GPU broke down; the box takes no new jobs until it is restarted and "
-        "`pi0q drain BOX --undo` was said. The job goes on as soon as a box has its checkpoint.",
+        next=Next.REQUEUE,
+        fix="The box's GPU broke down; the box takes no new jobs until it is restarted and "
+        "its drain ended (`pi0q drain BOX --undo`). The job goes on as soon as a box has its checkpoint.",
         elsewhere=True,
     ),
     Reason.GPU_TAKEN: Outcome(
-        next=Next.GO_ON,
-        cure="Another process took the GPU's memory; the job goes on where and when there is enough of it.",
+        next=Next.REQUEUE,
+        fix="Another process took the GPU's memory; the job goes on where and when there is enough of it.",
     ),
 }
 
 #: Reasons whose cure is a change of the job's file.
 IN_THE_FILE = frozenset({
     Reason.SPEC_REFUSED, Reason.CUDA_OUT_OF_MEMORY, Reason.NON_FINITE_LOSS, Reason.COMPILE_FAILED, Reason.SHM_FULL,
-    Reason.MEMORY_LIMIT, Reason.PLATFORM_KILLED, Reason.DATASET_MISSING, Reason.NOT_ON_HUB,
+    Reason.MEMORY_LIMIT, Reason.PLATFORM_KILLED, Reason.DATASET_MISSING, Reason.NOT_ON_HUB, Reason.UNSAFE_WEIGHTS,
+    Reason.TIME_LIMIT,
 })  # fmt: skip

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import PurePath
 from typing import cast
 
-import yaml
-
-from pi0q.jobs import flags
-from pi0q.jobs.document import compose, node_of
 from pi0q.jobs.errors import Fault, SpecError
-from pi0q.jobs.flag import POLICIES
-from pi0q.jobs.kinds import Bool, Choice, Int, Name, Place, Value
-from pi0q.jobs.quantities import Size, Span
-from pi0q.jobs.rules import Found, Rule, nearest, walk
+from pi0q.jobs.estimates.base_facts import BaseFacts
+from pi0q.jobs.notice_kinds import OF_JOBS
+from pi0q.jobs.schema import backbone_weights, flags, image_transforms, trained_model
+from pi0q.jobs.schema.image_transforms import TFS
+from pi0q.jobs.schema.nodes import MappingNode, node_of
+from pi0q.jobs.schema.overrides import NO_LINE, Override, applied
+from pi0q.jobs.schema.rules import Found, Rule, Rules, nearest, walk
+from pi0q.jobs.schema.units import Size, Span
+from pi0q.jobs.schema.value_types import Bool, Choice, Int, ListOf, Name, PathType, Value
 
 
 class Priority(str, Enum):
@@ -46,6 +47,8 @@ class Resources:
     vram_mib: int | None = None
     #: Free space on the box's data disk, in MiB.
     disk_mib: int | None = None
+    #: Whether it runs on a card with other trainings that share theirs.
+    share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +75,30 @@ class Spec:
     rehearsal: bool = False
     #: Whether such a rehearsal comes before the run itself: auto (before more than an hour), always or never.
     rehearse: str = "auto"
+    #: Seconds after which it ends where no box gets the directory that it reads; None: it waits.
+    input_seconds: float | None = None
+    #: Seconds that it may train in all, over all its runs; None: to its last step.
+    time_limit: float | None = None
+    #: Mixed precision of accelerate, as `accelerate launch --mixed_precision` has it: bf16 or fp16; "" for none.
+    mixed_precision: str = ""
+    #: What its user is told by message, see notice_kinds.py; None: what the queue's settings say.
+    notify_on: tuple[str, ...] | None = None
     #: lerobot-train's flags by dotted name, in file order.
     train: Mapping[str, Value]
+    #: What was read of the weights that it starts from, for estimates; no part of the file, nor of the record's spec.
+    base: BaseFacts | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, object]:
         """Plain values that JSON can hold, in the file's own form; `from_json` reads them back."""
         resources, checkpoints = self.resources, self.checkpoints
-        # A box with an older pi0q does not know the key.
-        preflight = {} if self.rehearse == "auto" else {"preflight": {"rehearse": self.rehearse}}
+        # A box with an older pi0q does not know these keys.
+        told = {} if self.rehearse == "auto" else {"rehearse": self.rehearse}
+        waits = {} if self.input_seconds is None else {"wait_for_input": f"{self.input_seconds!r}s"}
+        preflight = {"preflight": told | waits} if told or waits else {}
+        share = {"share": True} if resources.share else {}
+        limit = {"time_limit": f"{self.time_limit!r}s"} if self.time_limit else {}
+        launch = {"launch": {"mixed_precision": self.mixed_precision}} if self.mixed_precision else {}
+        notify = {} if self.notify_on is None else {"notify": {"on": list(self.notify_on)}}
         return {
             "name": self.name,
             "priority": self.priority.value,
@@ -87,6 +106,7 @@ class Spec:
                 "gpus": resources.gpus,
                 "vram": resources.vram_mib and f"{resources.vram_mib}MiB",
                 "disk": resources.disk_mib and f"{resources.disk_mib}MiB",
+                **share,
             },
             "checkpoints": {
                 "every": checkpoints.every_seconds and f"{checkpoints.every_seconds!r}s",
@@ -95,6 +115,9 @@ class Spec:
             },
             "rehearsal": self.rehearsal,
             **preflight,
+            **limit,
+            **launch,
+            **notify,
             "train": dict(self.train),
         }
 
@@ -106,7 +129,7 @@ class Spec:
             SpecError: the record was altered, or comes from a pi0q with other rules.
         """
         node = node_of(data)
-        if not isinstance(node, yaml.MappingNode):
+        if not isinstance(node, MappingNode):
             raise SpecError("record", [Fault(1, "is not a job")])
         return _read(node, filename="record")
 
@@ -121,9 +144,29 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("rehearsal", Bool(), "A few steps of a shrunk model with everything else real; false if left out."),
     Rule(
+        "time_limit",
+        Span(nullable=True),
+        "How long it may train, over all its runs: then it saves and stops; to its last step if left out.",
+    ),
+    Rule(
         "preflight.rehearse",
         Choice("auto", "always", "never"),
         "A rehearsal on the box before the run itself; auto if left out: before runs of more than an hour.",
+    ),
+    Rule(
+        "preflight.wait_for_input",
+        Span(nullable=True),
+        "Time after which it fails where no box gets the dataset or weights that it names; it waits if left out.",
+    ),
+    Rule(
+        "launch.mixed_precision",
+        Choice("bf16", "fp16", nullable=True),
+        "accelerate's mixed precision, for policies without a dtype of their own; none if left out.",
+    ),
+    Rule(
+        "notify.on",
+        ListOf(Choice(*OF_JOBS)),
+        "What its user is told by message; the choice of the queue's settings if left out, [] for nothing.",
     ),
     Rule("resources.gpus", Int(low=0, high=16, nullable=True), "GPUs of one box, 0 for the CPU; 1 if left out."),
     Rule(
@@ -132,33 +175,83 @@ RULES: tuple[Rule, ...] = (
         "Free memory a box must have on each GPU; estimated if left out.",
     ),
     Rule("resources.disk", Size(nullable=True), "Free disk a box must have; estimated if left out."),
+    Rule(
+        "resources.share",
+        Bool(),
+        "Run on a card with other trainings that say so too, as memory allows; one training a card if left out.",
+    ),
     Rule("checkpoints.every", Span(nullable=True), "Time between saves, besides save_freq; 30min if left out."),
     Rule("checkpoints.keep", Int(low=1, high=1000), "Verified checkpoints kept on the box; 2 if left out."),
-    Rule("checkpoints.copy_to", Place(hub=True, relative=False, nullable=True), "Where a copy of each goes."),
+    Rule("checkpoints.copy_to", PathType(hub=True, relative=False, nullable=True), "Where a copy of each goes."),
 )
-_ALL: dict[str, Rule] = {rule.key: rule for rule in RULES} | {
-    f"train.{flag.name}": Rule(f"train.{flag.name}", flag.kind, flag.says) for flag in flags.FLAGS.values()
-}
+_RULES: dict[str, Rule] = {rule.key: rule for rule in RULES}
 
 
-def parse(text: str | bytes, *, filename: str) -> Spec:
-    """Reads a job file.
+class _AllRules(Rules):
+    """The rules of a job file; that of one of LeRobot's flags is made when the file has it."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _RULES
+        yield from (f"train.{name}" for name in flags.FLAGS)
+
+    def __len__(self) -> int:
+        return len(_RULES) + len(flags.FLAGS)
+
+    def __contains__(self, key: object) -> bool:
+        return key in _RULES or (isinstance(key, str) and key.startswith("train.") and key[6:] in flags.FLAGS)
+
+    def has_section(self, section: str) -> bool:
+        if section == "train" or any(key.startswith(f"{section}.") for key in _RULES):
+            return True
+        return section.startswith("train.") and flags.FLAGS.has_section(section[6:])
+
+    def __getitem__(self, key: str) -> Rule:
+        if key in _RULES:
+            return _RULES[key]
+        section, _, name = key.partition(".")
+        if section != "train":
+            raise KeyError(key)
+        flag = flags.FLAGS[name]
+        return Rule(key, flag.kind, flag.says)
+
+
+_ALL = _AllRules()
+#: Keys that every `train_config.json` of LeRobot has.
+_OF_A_CHECKPOINT = frozenset({"dataset", "policy", "output_dir", "resume"})
+
+
+def parse(text: str | bytes, *, filename: str, overrides: Sequence[Override] = ()) -> Spec:
+    """Read a job file.
+
+    Args:
+        overrides: Values of the command line that take the place of the file's.
 
     Raises:
         SpecError: with every fault, each on its line.
     """
+    from pi0q.jobs.schema.yaml_nodes import compose  # PyYAML: who reads records needs none
+
     root, faults = compose(text)
     if root is None:
         raise SpecError(filename, faults)
-    return _read(root, filename=filename)
+    try:
+        return _read(applied(root, overrides), filename=filename)
+    except SpecError as error:
+        keys = {key for key, _ in overrides}
+        told = [replace(fault, line=NO_LINE) if fault.key in keys else fault for fault in error.faults]
+        raise SpecError(filename, told) from None
 
 
-def _read(root: yaml.MappingNode, *, filename: str) -> Spec:
+def _read(root: MappingNode, *, filename: str) -> Spec:
     found = walk(root, _ALL, _unknown)
+    if "train" not in found.lines and found.lines.keys() >= _OF_A_CHECKPOINT:
+        told = f"is LeRobot's own file, not a job: `pi0q import {filename} -o job.yaml` makes a job of it"
+        raise SpecError(filename, [Fault(1, told)])
     train = {key.removeprefix("train."): value for key, value in found.values.items() if key.startswith("train.")}
     name = found.values.get("name") or train.get("job_name") or _stem(filename, found)
     _check_train(train, found)
-    _check_policy(train, found)
+    _check_model(train, found)
+    _check_start(train, found)
     _check_device(train, found)
     if found.faults:
         raise SpecError(filename, found.faults)
@@ -174,6 +267,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
             gpus=cast("int | None", values.get("resources.gpus")),
             vram_mib=cast("int | None", values.get("resources.vram")),
             disk_mib=cast("int | None", values.get("resources.disk")),
+            share=bool(values.get("resources.share", False)),
         ),
         checkpoints=Checkpoints(
             every_seconds=every,
@@ -181,15 +275,23 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
             copy_to=cast("str | None", values.get("checkpoints.copy_to")),
         ),
         rehearsal=bool(values.get("rehearsal", False)),
+        time_limit=cast("float | None", values.get("time_limit")),
         rehearse=str(values.get("preflight.rehearse") or "auto"),
+        input_seconds=cast("float | None", values.get("preflight.wait_for_input")),
+        notify_on=_kinds(values.get("notify.on")),
+        mixed_precision=str(values.get("launch.mixed_precision") or ""),
         train=train,
     )
+
+
+def _kinds(found: Value) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(map(str, found))) if isinstance(found, list) else None
 
 
 def _unknown(key: str) -> str:
     section, _, name = key.partition(".")
     if section == "train" and name:
-        return flags.unknown(name).replace("did you mean ", "did you mean train.")
+        return flags.unknown(name, prefix="train.")
     near = nearest(key, _ALL)
     denied = flags.denial(key)
     if denied:
@@ -213,8 +315,14 @@ def _check_train(train: Mapping[str, Value], found: Found) -> None:
         return
     if "train.dataset.repo_id" not in found.lines:
         found.tell("train.dataset.repo_id", "is missing; write the dataset as owner/name")
+    elif "/" not in str(train.get("dataset.repo_id")) and not train.get("dataset.root"):
+        found.tell("train.dataset.repo_id", "names no owner: write owner/name, or set train.dataset.root")
     if train.get("eval_steps") and not train.get("dataset.eval_split"):
         found.tell("train.eval_steps", "needs train.dataset.eval_split above 0: there is nothing held out to look at")
+    if wrong_weights := backbone_weights.fault(train):
+        found.tell(f"train.{wrong_weights[0]}", wrong_weights[1])
+    if isinstance(transforms := train.get(TFS), dict) and (wrong := image_transforms.fault(transforms)):
+        found.tell(f"train.{TFS}", wrong)
     own = [name for name in train if name.startswith(("optimizer.", "scheduler."))]
     if train.get("use_policy_training_preset", True):
         for name in own:
@@ -223,36 +331,48 @@ def _check_train(train: Mapping[str, Value], found: Found) -> None:
         found.tell("train.use_policy_training_preset", "is false, so optimizer.type and scheduler.type are needed")
 
 
-def _check_policy(train: Mapping[str, Value], found: Found) -> None:
+def _check_model(train: Mapping[str, Value], found: Found) -> None:
     if "train" not in found.lines:
         return
-    policy = train.get("policy.type")
-    given = [key for key in ("policy.type", "policy.path") if f"train.{key}" in found.lines]
+    given = [key for key in ("policy.type", "policy.path", "reward_model.type") if f"train.{key}" in found.lines]
     if not given:
-        found.tell("train.policy.type", f"is missing; write one of {', '.join(POLICIES)}, or policy.path")
-    if len(given) == 2:
+        names = ", ".join(flags.trained("policy"))
+        found.tell("train.policy.type", f"is missing; write one of {names}, or policy.path, or reward_model.type")
+    if {"policy.type", "policy.path"} <= set(given):
         found.tell("train.policy.path", "brings its own type; leave train.policy.type out")
-    if "policy.path" in train and found.values.get("rehearsal"):
+    elif len(given) == 2:
+        found.tell("train.reward_model.type", f"is given as well as train.{given[0]}; a job trains one of the two")
+    if given == ["policy.path"] and found.values.get("rehearsal"):
         found.tell("rehearsal", "needs train.policy.type: a policy given by path can't be shrunk")
-    for name in train:
-        wrong = flags.misfit(name, str(policy), flags.FLAGS[name].known)
-        if wrong:
-            found.tell(f"train.{name}", wrong)
-    if train.get("policy.push_to_hub") and not train.get("policy.repo_id"):
-        found.tell("train.policy.push_to_hub", "is true but train.policy.repo_id doesn't say where to: owner/name")
+    for name, value in train.items():
+        of = flags.chosen(train, name)
+        wrong = flags.misfit(name, of)
+        for text in [wrong] if wrong else flags.faults(name, value, of):
+            found.tell(f"train.{name}", text)
+
+
+def _check_start(train: Mapping[str, Value], found: Found) -> None:
+    """Hold against each other what it starts from, what it predicts and where it goes to."""
+    for section in ("policy", "reward_model"):
+        if train.get(f"{section}.push_to_hub") and not train.get(f"{section}.repo_id"):
+            told = f"is true but train.{section}.repo_id doesn't say where to: owner/name"
+            found.tell(f"train.{section}.push_to_hub", told)
     chunk, actions = train.get("policy.chunk_size"), train.get("policy.n_action_steps")
     if isinstance(chunk, int) and isinstance(actions, int) and actions > chunk:
         found.tell("train.policy.n_action_steps", f"is {actions}, more than the {chunk} of train.policy.chunk_size")
     adapted = any(name.startswith("peft.") for name in train)
     if adapted and not (train.get("policy.pretrained_path") or train.get("policy.path")):
         found.tell("train.peft", "needs weights to adapt: set train.policy.pretrained_path")
+    elif adapted and train.get("reward_model.type"):
+        found.tell("train.peft", "adapts policies; LeRobot trains a reward model whole")
 
 
 def _check_device(train: Mapping[str, Value], found: Found) -> None:
-    gpus, device = found.values.get("resources.gpus"), train.get("policy.device")
+    gpus, device = found.values.get("resources.gpus"), trained_model.setting(train, "device")
+    name = f"train.{trained_model.section(train)}.device"
     if device == "cpu" and isinstance(gpus, int) and gpus > 0:
-        found.tell("resources.gpus", f"is {gpus} but train.policy.device is cpu; write 0, or device: cuda")
+        found.tell("resources.gpus", f"is {gpus} but {name} is cpu; write 0, or device: cuda")
     if device == "cuda" and gpus == 0:
-        found.tell("resources.gpus", "is 0 but train.policy.device is cuda; write 1, or device: cpu")
+        found.tell("resources.gpus", f"is 0 but {name} is cuda; write 1, or device: cpu")
     if device == "cpu" and found.values.get("resources.vram"):
-        found.tell("resources.vram", "is asked for but train.policy.device is cpu; leave it out")
+        found.tell("resources.vram", f"is asked for but {name} is cpu; leave it out")

@@ -16,11 +16,16 @@ class State(str, Enum):
     CLAIMED = "claimed"
     #: Its runner fetches what the trainer will need.
     PREPARING = "preparing"
-    #: Its trainer lives. A crash of the box leaves this behind; recovery or the sweep mends it.
+    #: Its trainer lives. A crash of the box leaves this behind; recovery or the sweep corrects it.
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def label(self) -> str:
+        """The word that people read; JSON and records keep the value."""
+        return "held" if self is State.WAITING else self.value
 
     def __str__(self) -> str:
         return self.value
@@ -34,7 +39,7 @@ ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 #: Everything that may happen to a job. `queued` after an owned state is an interruption or a retry, `waiting` one of
 #: a job that is held: it keeps its id, its place, its checkpoint and its WandB run.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.QUEUED, State.CANCELLED}),
+    State.WAITING: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.CLAIMED, State.WAITING, State.CANCELLED, State.FAILED}),
     State.CLAIMED: frozenset({State.PREPARING, State.QUEUED, State.WAITING, State.FAILED, State.CANCELLED}),
     State.PREPARING: frozenset({State.RUNNING, State.QUEUED, State.WAITING, State.FAILED, State.CANCELLED}),

@@ -1,88 +1,97 @@
-"""`pi0q doctor`: looks at everything that can keep a training from running, and says what mends it."""
+"""`pi0q doctor`: diagnose what can keep trainings from running, and suggest fixes."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import click
 from rich.console import Console
 
-from pi0q.ops.checks import box, disks, hub, install, server, trainer
-from pi0q.ops.checks.finding import Check, Finding, Patient, Status, broken, ok, patient, skipped, warning
+from pi0q.ops.box import check as box
+from pi0q.ops.checks import disks, hub, install, server, trainer
+from pi0q.ops.checks.finding import Check, CheckTarget, Finding, Status, broken, check_target, ok, skipped, warning
 from pi0q.ops.machine import Machine
-from pi0q.queue import render
+from pi0q.queue import job_text, render
 
-#: In the order of the table. Each runs in a thread of its own: some wait for the network, one for LeRobot's imports.
+#: In the order of the table. Each runs in its own thread: some wait for the network, one for LeRobot's imports.
 CHECKS: tuple[Check, ...] = (
     install.settings,
     install.versions,
     server.check,
     install.boxes,
-    trainer.check,
     disks.check,
     hub.check,
     box.check,
+    # Last: LeRobot's imports take half a minute, and what is found is printed as it comes.
+    trainer.check,
 )
 STATUS_WIDTH = 9
+#: Names of checks are at most that long.
+NAME_WIDTH = 18
 MARKS = {Status.OK: "green", Status.WARNING: "yellow", Status.BROKEN: "bold red", Status.SKIPPED: "dim"}
 
 
 @click.command()
-@click.option("--box/--laptop", "as_box", default=None, help="What this machine is for; guessed when left out.")
-@click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything, then look again.")
+@click.option("--box/--laptop", "as_box", default=None, help="Purpose of this machine; guessed when left out.")
+@click.option("--fix", is_flag=True, help="Repair what can be repaired without losing anything, then check again.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_box: bool | None, fix: bool, as_json: bool) -> None:
-    """Look for what keeps trainings from running: here, on the queue's server, and on a box on the box itself.
+    """Diagnose problems and suggest fixes: on this machine, on the queue's server, and on a box in its trainer.
 
-    Each line is ok, a warning (works, but will bite one day), broken, or skipped (could not be looked at);
-    the arrow gives the cure. --fix changes only: who may read files with secrets, where the token lies, pip's and
-    conda's caches when the system disk is low, whether the server drops or forgets jobs, a dead worker.
+    Each line is ok, a warning (works now, can fail later), broken, or skipped (could not be checked); the arrow gives
+    the fix. --fix changes only: permissions of files with secrets, the place of the token, pip's and conda's caches
+    when the system disk is low, the server's settings that drop or forget jobs, a worker that is not running.
     Exit code 1 when anything is broken.
     """
-    one = patient(Machine(), box=as_box)
-    if not as_json and one.box and sys.stderr.isatty():
-        click.echo("Looking; LeRobot's imports take half a minute …", err=True)
-    found = look(one)
-    if fix:
-        found = mend(found, one)
+    target = check_target(Machine(), box=as_box)
+    if not as_json and target.box and sys.stderr.isatty():
+        click.echo("Checking; LeRobot's imports take half a minute …", err=True)
+    if fix or as_json:
+        found = run_checks(target)
+        found = repair(found, target) if fix else found
     if as_json:
-        render.print_json({"checks": [as_dict(finding) for finding in found]})
+        job_text.print_json({"checks": [as_dict(finding) for finding in found]})
     else:
-        show(found)
+        found = show(found if fix else as_they_end(target))
     sys.exit(1 if any(finding.status is Status.BROKEN for finding in found) else 0)
 
 
-def look(one: Patient, checks: Sequence[Check] = CHECKS) -> list[Finding]:
-    """Everything that the checks find, in their order."""
+def run_checks(target: CheckTarget, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+    """Return the findings of all checks, in their order."""
+    return list(as_they_end(target, checks))
+
+
+def as_they_end(target: CheckTarget, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+    """Yield the findings in the order of the checks, each as soon as its check and those before it have ended."""
     with ThreadPoolExecutor(len(checks)) as pool:
-        found = [finding for several in pool.map(lambda check: _safely(check, one), checks) for finding in several]
-    if not one.box:
-        found.append(skipped("box", "this machine runs no jobs: `pi0q doctor --box` looks at it as a box"))
-    return found
+        for several in pool.map(lambda check: _safely(check, target), checks):
+            yield from several
+    if not target.box:
+        yield skipped("box", "this machine runs no jobs; `pi0q doctor --box` checks it as a box")
 
 
-def _safely(check: Check, one: Patient) -> list[Finding]:
-    """What one check finds; what it can't cope with is a finding too."""
+def _safely(check: Check, target: CheckTarget) -> list[Finding]:
+    """Return the findings of one check; an exception of it becomes a finding."""
     found: list[Finding] = []
     try:
-        for finding in check(one):
+        for finding in check(target):
             found.append(finding)
     except Exception as error:
         name = f"{check.__module__.rpartition('.')[2]} checks"
-        told = f"could not go on: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        detail = f"stopped by {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if isinstance(error, ImportError):
-            found.append(broken(name, told, f"{sys.executable} -m pip install --upgrade --force-reinstall pi0q"))
+            found.append(broken(name, detail, f"{sys.executable} -m pip install --upgrade --force-reinstall pi0q"))
         else:
-            found.append(warning(name, told, "pi0q doctor --json, and send it to whoever keeps pi0q"))
+            found.append(warning(name, detail, "send the output of `pi0q doctor --json` to pi0q's maintainers"))
     return found
 
 
-def mend(found: list[Finding], one: Patient) -> list[Finding]:
-    """Carries out what mends without losing anything, and looks again. What was mended says so."""
+def repair(found: list[Finding], target: CheckTarget) -> list[Finding]:
+    """Run the fixes that lose nothing, then all checks again; a repaired finding says so."""
     done: dict[str, str] = {}
     for finding in found:
         if finding.fix and finding.status in (Status.WARNING, Status.BROKEN):
@@ -92,19 +101,18 @@ def mend(found: list[Finding], one: Patient) -> list[Finding]:
                 done[finding.name] = f"could not be fixed: {type(error).__name__}: {error}"
     if not done:
         return found
-    again = look(patient(one.machine, box=one.box))
+    again = run_checks(check_target(target.machine, box=target.box))
     names = {finding.name for finding in again}
-    told = [replace(finding, detail="; ".join([finding.detail, *_told(done, finding)])) for finding in again]
-    return told + [ok(name, text) for name, text in done.items() if name not in names]
+    gone = [ok(name, text) for name, text in done.items() if name not in names]
+    return [_with_result(finding, done.get(finding.name)) for finding in again] + gone
 
 
-def _told(done: dict[str, str], finding: Finding) -> Iterator[str]:
-    if finding.name in done:
-        yield done[finding.name]
+def _with_result(finding: Finding, result: str | None) -> Finding:
+    return replace(finding, detail=f"{finding.detail}; {result}") if result else finding
 
 
 def as_dict(finding: Finding) -> dict[str, str]:
-    """A finding as `--json` has it."""
+    """Return a finding as `--json` prints it."""
     return {
         "name": finding.name,
         "status": finding.status.value,
@@ -113,31 +121,42 @@ def as_dict(finding: Finding) -> dict[str, str]:
     }
 
 
-def show(found: Sequence[Finding], console: Console | None = None) -> None:
-    """The table, and one line that sums it up. A cure is never broken into lines: it is there to be copied."""
+def show(findings: Iterable[Finding], console: Console | None = None) -> list[Finding]:
+    """Print each finding as it comes, then a summary; return them. A fix is never wrapped, so that it can be copied."""
     console = console or render.console()
-    name_width = max(len(finding.name) for finding in found)
-    indent = STATUS_WIDTH + name_width + 2
-    console.print(f"{'STATUS':<{STATUS_WIDTH}}{'CHECK':<{name_width}}  WHAT WAS FOUND", style="bold")
-    for finding in found:
-        row, mark = as_dict(finding), MARKS[finding.status]
-        first, *more = textwrap.wrap(row["detail"], max(30, console.width - indent)) or [""]
-        console.print(f"{row['status']:<{STATUS_WIDTH}}", style=mark, end="")
-        console.print(f"{finding.name:<{name_width}}  {first}", soft_wrap=True)
-        for line in more:
-            console.print(" " * indent + line, soft_wrap=True)
-        if row["cure"]:
-            console.print(f"{' ' * STATUS_WIDTH}→ {row['cure']}", style="bold", soft_wrap=True)
+    console.print(f"{'STATUS':<{STATUS_WIDTH}}{'CHECK':<{NAME_WIDTH}}  WHAT WAS FOUND", style="bold")
+    found = list[Finding]()
+    for finding in findings:
+        found.append(finding)
+        _show(finding, console)
     console.print(summary(found))
+    return found
+
+
+def _show(finding: Finding, console: Console) -> None:
+    row, mark, indent = as_dict(finding), MARKS[finding.status], STATUS_WIDTH + NAME_WIDTH + 2
+    first, *more = textwrap.wrap(row["detail"], max(30, console.width - indent)) or [""]
+    console.print(f"{row['status']:<{STATUS_WIDTH}}", style=mark, end="")
+    console.print(f"{finding.name:<{NAME_WIDTH}}  {first}", soft_wrap=True)
+    for line in more:
+        console.print(" " * indent + line, soft_wrap=True)
+    if row["cure"]:
+        console.print(f"{' ' * STATUS_WIDTH}→ {row['cure']}", style="bold", soft_wrap=True)
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """One line."""
+    """Return the summary of all findings in one line."""
     bad = sum(finding.status is Status.BROKEN for finding in found)
-    odd = sum(finding.status is Status.WARNING for finding in found)
-    if not bad and not odd:
-        return "All is well."
-    parts = [f"{bad} broken" if bad else "", f"{odd} warning{'s' * (odd != 1)}" if odd else ""]
-    mendable = any(finding.fix for finding in found if finding.status in (Status.WARNING, Status.BROKEN))
-    hint = " `pi0q doctor --fix` mends some of it." if mendable else ""
-    return f"{' and '.join(filter(None, parts))}; the arrows say what mends it.{hint}"
+    warnings = sum(finding.status is Status.WARNING for finding in found)
+    if not bad and not warnings:
+        return "No problems found."
+    parts = [_count(bad, "problem"), _count(warnings, "warning")]
+    fixable = any(finding.fix for finding in found if finding.status in (Status.WARNING, Status.BROKEN))
+    hint = " `pi0q doctor --fix` can repair some of them." if fixable else ""
+    return f"{' and '.join(filter(None, parts))} found; see the → lines.{hint}"
+
+
+def _count(number: int, noun: str) -> str:
+    """Return "2 warnings"; "" for none."""
+    plural = "" if number == 1 else "s"
+    return f"{number} {noun}{plural}" if number else ""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gc
 import io
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -10,31 +14,63 @@ from typing import Any
 import click
 
 from pi0q.jobs.errors import Pi0qError, UsageError
+from pi0q.jobs.printable import printable
 
 #: verb -> (where it is, the extra that brings what it needs, one line of help). The order is that of the help.
 VERBS: dict[str, tuple[str, str, str]] = {
-    "submit": ("pi0q.queue.verbs.submit:submit", "", "Put a training into the queue."),
-    "import": ("pi0q.queue.verbs.import_:import_", "", "Make a job file of a lerobot-train command line."),
-    "ls": ("pi0q.queue.verbs.ls:ls", "", "One line for each job."),
-    "show": ("pi0q.queue.verbs.show:show", "", "All that is known of one job."),
-    "why": ("pi0q.queue.verbs.why:command", "", "Why a job is where it is, what it needs, what would help."),
-    "logs": ("pi0q.queue.verbs.logs:logs", "", "The last lines of a job's training log."),
-    "watch": ("pi0q.queue.verbs.watch:watch", "", "Watch one job, or all, live."),
-    "checkpoint": ("pi0q.queue.verbs.checkpoint:checkpoint", "", "Save a running job now; it goes on."),
-    "cancel": ("pi0q.queue.verbs.cancel:cancel", "", "End a job for good, waiting or running."),
-    "retry": ("pi0q.queue.verbs.retry:retry", "", "Go on with a job that failed or was cancelled."),
-    "hold": ("pi0q.queue.verbs.hold:hold", "", "Keep a job out of the queue; a running one saves and stops."),
-    "release": ("pi0q.queue.verbs.hold:release", "", "Let a job that was held go on."),
-    "bump": ("pi0q.queue.verbs.bump:bump", "", "Give a job another priority."),
-    "boxes": ("pi0q.queue.verbs.boxes:boxes", "", "The GPU boxes, what they have free and run."),
-    "drain": ("pi0q.queue.verbs.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),
-    "worker": ("pi0q.workers.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
-    "cache": ("pi0q.workers.cache_cli:cache", "worker", "What fills this box's data disk: list, remove, keep."),
-    "up": ("pi0q.ops.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
-    "doctor": ("pi0q.ops.doctor:doctor", "", "What keeps trainings from running, and what mends it."),
-    "box": ("pi0q.ops.box:box", "", "Make this machine a box that starts its worker by itself."),
-    "flower": ("pi0q.ops.cli:flower", "flower", "The web page of the queue, on its own."),
+    "submit": ("pi0q.queue.commands.submit:submit", "", "Queue a training."),
+    "import": ("pi0q.queue.commands.import_:import_", "worker", "Make a job file of a lerobot-train command line."),
+    "ls": ("pi0q.queue.commands.ls:ls", "", "List jobs, one a line."),
+    "show": ("pi0q.queue.commands.show:show", "", "Show everything about one job."),
+    "why": ("pi0q.queue.commands.why:command", "", "Why a job is where it is, what it needs, what would help."),
+    "get": ("pi0q.queue.commands.get:get", "", "Print the job file of a job."),
+    "diff": ("pi0q.queue.commands.get:diff", "", "Print the settings that two jobs have different."),
+    "report": ("pi0q.queue.commands.report:report", "", "Write an archive about a failed job, for an issue."),
+    "logs": ("pi0q.queue.commands.logs:logs", "", "The last lines of a job's training log."),
+    "watch": ("pi0q.queue.commands.watch:watch", "", "Follow one job, or all, live."),
+    "checkpoint": ("pi0q.queue.commands.checkpoint:checkpoint", "", "Save a checkpoint of a running job now."),
+    "cancel": ("pi0q.queue.commands.cancel:cancel", "", "End a job for good, waiting or running."),
+    "retry": ("pi0q.queue.commands.retry:retry", "", "Resume a job that failed or was cancelled."),
+    "hold": ("pi0q.queue.commands.hold:hold", "", "Keep a job out of the queue; a running one saves and stops."),
+    "release": ("pi0q.queue.commands.hold:release", "", "End a hold: the job is queued again."),
+    "bump": ("pi0q.queue.commands.bump:bump", "", "Give a job another priority."),
+    "prune": ("pi0q.queue.commands.prune:prune", "", "Remove the records of old ended jobs from the server."),
+    "boxes": ("pi0q.queue.commands.boxes:boxes", "", "The GPU boxes, what they have free and run."),
+    "drain": ("pi0q.queue.commands.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),
+    "worker": ("pi0q.workers.agent.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
+    "cache": ("pi0q.workers.storage.cli:cache", "worker", "List, remove or pin caches and old runs on this box."),
+    "up": ("pi0q.ops.local.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
+    "doctor": ("pi0q.ops.doctor:doctor", "", "Diagnose problems and suggest fixes."),
+    "box": ("pi0q.ops.box.cli:box", "", "Make this machine a box that starts its worker by itself."),
+    "flower": ("pi0q.ops.local.cli:flower", "flower", "The web page of the queue, on its own."),
+    "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),
+    "completion": ("pi0q.queue.commands.completion:completion", "", "Make a shell complete verbs, names and ids."),
+    "help": ("pi0q.queue.commands.completion:show_help", "", "Show the help of a verb."),
 }
+#: Verbs of other tools -> what they are here.
+ELSEWHERE = {
+    **dict.fromkeys(("ps", "list", "jobs", "queue", "squeue", "qstat", "history"), "ls"),
+    **dict.fromkeys(("top", "htop", "follow"), "watch"),
+    **dict.fromkeys(("status", "describe", "info", "inspect"), "show"),
+    **dict.fromkeys(("stop", "kill", "rm", "remove", "delete", "abort", "scancel", "qdel"), "cancel"),
+    **dict.fromkeys(("pause", "suspend"), "hold"),
+    **dict.fromkeys(("unpause", "continue", "unhold"), "release"),
+    **dict.fromkeys(("resume", "restart", "rerun"), "retry"),
+    **dict.fromkeys(("run", "launch", "add", "enqueue", "sbatch", "srun", "qsub"), "submit"),
+    **dict.fromkeys(("nodes", "workers", "sinfo", "gpus", "machines"), "boxes"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("priority", "nice", "renice"), "bump"),
+    **dict.fromkeys(("clean", "gc"), "prune"),
+    "save": "checkpoint",
+    "export": "get",
+    "web": "flower",
+    "ui": "flower",
+}
+
+#: Verbs that read a little and are over.
+BRIEF = frozenset({"ls", "show", "why", "boxes", "submit", "get", "diff", "cancel", "hold", "release", "bump"})
+#: What a full disk or a terminal that is gone makes of a write to standard output.
+UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 class Root(click.Group):
@@ -69,10 +105,10 @@ class Root(click.Group):
         except click.UsageError:
             import difflib
 
-            close = difflib.get_close_matches(args[0], VERBS, n=1)
-            if not close:
+            meant = ELSEWHERE.get(args[0]) or next(iter(difflib.get_close_matches(args[0], VERBS, n=1)), None)
+            if not meant:
                 raise
-            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {close[0]!r}?", ctx) from None
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -85,8 +121,7 @@ def _missing(verb: str | None, error: ModuleNotFoundError) -> Exception:
     if not extra or name.startswith("pi0q"):
         return error
     return UsageError(
-        f"`pi0q {verb}` needs {name.partition('.')[0]}, which is not installed here.\n"
-        f"Install it with: pip install 'pi0q[{extra}]'"
+        f"`pi0q {verb}` needs {name.partition('.')[0]}, which is not installed here.\nFix: pip install 'pi0q[{extra}]'"
     )
 
 
@@ -108,34 +143,65 @@ def root() -> None:
       pi0q submit grab_box.yaml      put a training into the queue
       pi0q watch ID                  see it run
 
-    PI0Q_REDIS_URL says where the queue is. An ID may be shortened to a unique prefix or be the job's name.
-    Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 not found, 4 the queue can't be reached.
+    PI0Q_REDIS_URL says where the queue is. An ID may be shortened to its first four characters, or be the
+    job's name. Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 not found, 4 the queue can't be reached.
     """
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Runs the command; what a user can mend is told in words and never as a traceback."""
+    """Run the command; an error that a user can fix is printed as a message, never as a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal may lack a character of a job's name: one of GBK or Latin-1.
             stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if args is None else args
+    if args is None and words[:1] and words[0] in BRIEF and "--watch" not in words:
+        # What such a command makes lives until its end: looking for what does not costs 4 % of its time.
+        gc.disable()
+    as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
-        return root.main(args, prog_name="pi0q")
+        return root.main(args, prog_name="pi0q", standalone_mode=not as_json)
     except Pi0qError as error:
-        _fail(error)
+        _fail(error, as_json=as_json)
+    except click.ClickException as error:
+        # Only with --json: click tells it itself otherwise.
+        _fail(UsageError(error.format_message()), as_json=as_json)
+    except click.Abort:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        _no_output(error)
     except Exception as error:
-        # redis is imported by the verbs that need it, never here.
-        if type(error).__module__.partition(".")[0] != "redis":
+        # The clients of the server are imported by the verbs that need them, never here.
+        if not type(error).__module__.startswith(("redis.", "pi0q.queue.resp_protocol")):
             raise
         from pi0q.queue import settings
         from pi0q.queue.connection import explain
 
-        _fail(explain(error, settings.load()))  # type: ignore[arg-type]
+        _fail(explain(error, settings.load()), as_json=as_json)  # type: ignore[arg-type]
 
 
-def _fail(error: Pi0qError) -> None:
-    click.echo(f"pi0q: {error}", err=True)
+def _fail(error: Pi0qError, *, as_json: bool) -> None:
+    """Tell an error on standard error, with --json on standard output too, and exit with its code."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(error.as_answer(), indent=2))
+    click.echo(f"pi0q: {printable(str(error))}", err=True)
     sys.exit(error.exit_code)
+
+
+def _no_output(error: OSError) -> None:
+    """Say that standard output took nothing more, and exit; what lies in its buffer must not fail once more."""
+    with contextlib.suppress(OSError):
+        click.echo(
+            f"pi0q: Standard output can't be written: {error.strerror}. What the command did, it did.\n"
+            "Fix: make room there or print to another place; `pi0q ls` shows what became of the jobs.",
+            err=True,
+        )
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pi0q.jobs.errors import UsageError
+from pi0q.queue import server_address
 from pi0q.queue import timing as times
+from pi0q.queue.retention import Retention
 
 #: Seconds. One answer of the server may take half a second, see timing.py.
 SHORTEST_LEASE = 3.0
@@ -56,15 +58,34 @@ class Settings:
     trainer_python: str = ""
     #: Directories on this box whose datasets a job may name by `train.dataset.root`, colon-separated.
     dataset_roots: tuple[Path, ...] = ()
+    #: Repositories of the Hub that a job may read, as patterns like lerobot/*; empty: any, their files are judged.
+    allow_repos: tuple[str, ...] = ()
+    #: Directories on this box whose weights a job may name; empty: any but the system's and other users'.
+    weights_roots: tuple[Path, ...] = ()
+    #: Directories on this box that a job may copy its checkpoints to; empty: any but the system's and other users'.
+    copy_roots: tuple[Path, ...] = ()
+    #: Whether compiled kernels travel between boxes (workers/compiled/sharing.py): off, own or listed. They are code.
+    share_compiled: str = "off"
+    #: A list of hashes of Python files that may run out of a repository (jobs/safety/allowed_code.py).
+    allow_code: Path | None = None
     #: The Hugging Face Hub itself: the one address that this box's token is sent to.
     hf_endpoint: str = "https://huggingface.co"
     #: Where public files may come from as well, never shown the token: $HF_ENDPOINT where that is another address,
     #: hf-mirror.com on AutoDL, else nothing; `off` for none.
     hf_mirror: str = ""
+    #: Where torchvision's files of weights come from (resnet18-f37072fd.pth); each is checked by the hash in its name.
+    #: `off` leaves them to the trainer.
+    torch_weights: str = "https://download.pytorch.org/models"
     #: AutoDL's "academic acceleration": its exports of proxies are used towards the Hub, GitHub and WandB alone.
     network_turbo: Path = Path("/etc/network_turbo")
     #: Seconds without a byte after which a download is broken off and another way tried.
     stall_seconds: float = 120.0
+    #: How long `pi0q up` and `pi0q prune` keep the records of ended jobs.
+    keep_ended: Retention = field(default_factory=Retention)
+    #: Services that are told what happens, as apprise's addresses, with a label before `=` or without: secrets.
+    notify: tuple[str, ...] = field(default=(), repr=False)
+    #: What they are told where a job does not say otherwise: kinds of jobs/notice_kinds.py; empty: USUAL there.
+    notify_on: tuple[str, ...] = ()
     #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
     fake_gpus: tuple[Mapping[str, Any], ...] | None = None
     #: Free space that a claim leaves on the system disk.
@@ -84,22 +105,49 @@ class Settings:
 
     def safe_url(self) -> str:
         """The server's address as it may be shown: without user and password, wherever they stand in it."""
-        return re.sub(r"//.*@", "//", self.redis_url, flags=re.DOTALL).partition("?")[0]
+        return server_address.shown(self.redis_url)
 
 
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part).expanduser().resolve() for part in text.split(":") if part)
 
 
+def _repositories(text: str) -> tuple[str, ...]:
+    patterns = tuple(text.replace(",", " ").split())
+    for pattern in patterns:
+        if not re.fullmatch(r"[\w.*?-]+(/[\w.*?-]+)?", pattern, re.ASCII):
+            raise ValueError(f"it must hold names like lerobot/pi0 or lerobot/*, not {pattern}")
+    return patterns
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from pi0q.jobs.notice_kinds import KINDS
+
+    kinds = tuple(text.replace(",", " ").split())
+    if wrong := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"it must hold some of {', '.join(KINDS)}, not {', '.join(wrong)}")
+    return kinds
+
+
 def _gpus(text: str) -> tuple[Mapping[str, Any], ...]:
-    gpus = json.loads(text)
+    try:
+        gpus = json.loads(text)
+    except (ValueError, RecursionError):
+        gpus = None
     if not isinstance(gpus, list) or not all(isinstance(gpu, dict) and "total_gib" in gpu for gpu in gpus):
         raise ValueError('it must look like [{"name": "H100", "total_gib": 80, "used_gib": 0}]')
     return tuple(gpus)
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"it must be a number, not {text[:40]!r}") from None
+
+
 def _positive(text: str) -> float:
-    number = float(text)
+    number = _number(text)
     if not 0 < number < 1e9:
         raise ValueError("it must be a number above 0")
     return number
@@ -115,15 +163,31 @@ def _lease(text: str) -> float:
 
 
 def _part(text: str) -> float:
-    number = float(text)
+    number = _number(text)
     if not 0 < number < 1:
         raise ValueError("it must lie between 0 and 1")
     return number
 
 
+#: The answers of a box's owner to whose compiled kernels may run here.
+SHARING = ("off", "own", "listed")
+
+
+def _sharing(text: str) -> str:
+    if text not in SHARING:
+        raise ValueError(f"it must be one of {', '.join(SHARING)}")
+    return text
+
+
 def _url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("it must start with redis://, rediss:// or unix://")
+    try:
+        server_address.check(text)
+    except ValueError:
+        # The error's own text may hold a part of the password.
+        shown, form, encode = server_address.shown(text), server_address.FORM, server_address.ENCODE
+        raise ValueError(f"the address can't be read: {shown}. {form}\n  Fix: {encode}") from None
     return text
 
 
@@ -162,12 +226,31 @@ READERS: dict[str, Callable[[str], Any]] = {
     "hang_seconds": _positive,
     "trainer_python": str,
     "dataset_roots": _paths,
+    "allow_repos": _repositories,
+    "weights_roots": _paths,
+    "copy_roots": _paths,
+    "share_compiled": _sharing,
+    "allow_code": lambda text: Path(text).expanduser().absolute(),
     "hf_endpoint": _hub,
     "hf_mirror": lambda text: "" if text == "off" else _mirror(text),
+    "torch_weights": lambda text: "" if text == "off" else _mirror(text),
     "network_turbo": lambda text: Path(text).expanduser().absolute(),
     "stall_seconds": _positive,
+    "keep_ended": Retention.parse,
+    "notify": lambda text: tuple(text.split()),
+    "notify_on": _kinds,
     "fake_gpus": _gpus,
     "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
+}
+
+#: Settings that may be lists in the file: what stands between their parts in a variable.
+_LISTS = {
+    "dataset_roots": ":",
+    "weights_roots": ":",
+    "copy_roots": ":",
+    "allow_repos": ",",
+    "notify": " ",
+    "notify_on": ",",
 }
 
 
@@ -187,14 +270,36 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
         except (ValueError, RuntimeError) as error:
             faults.append(f"  {sources[name]}: can't read {name}: {error}")
     if faults:
-        raise UsageError("\n".join(["pi0q's settings have faults; nothing was done.", *faults]))
-    values.setdefault("home", default_home(env))
+        raise UsageError("\n".join(["Invalid pi0q settings:", *faults]))
+    if "home" not in values:
+        values["home"] = default_home(env)
     if "redis_url" not in values and (url := _from_up(values["home"])):
         values["redis_url"], sources["redis_url"] = url, str(values["home"] / "up.json")
     values.setdefault("hf_home", Path(env.get("HF_HOME") or values["home"] / "huggingface"))
     values.setdefault("dataset_roots", (values["home"] / "datasets",))
     values.setdefault("hf_mirror", _default_mirror(env, str(values.get("hf_endpoint", Settings.hf_endpoint))))
     return Settings(**values, sources=sources)
+
+
+def named_box(text: str) -> str:
+    """Return the name of a box that a user chose. Raises UsageError for one that can be none."""
+    try:
+        return _box_name(text)
+    except ValueError as error:
+        raise UsageError(f"--name {text!r} can't be the name of a box: {error}. Nothing was started.") from None
+
+
+def make_home(settings: Settings) -> None:
+    """Make the directory of this machine's state where there is none. Raises UsageError where that is not possible."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        source = settings.sources.get("home")
+        raise UsageError(
+            f"PI0Q_HOME={settings.home}{f' (from {source})' if source else ''} can't be used: {error.strerror}.\n"
+            "Nothing was started.\n"
+            "Fix: set PI0Q_HOME to a directory on the data disk that you may write, like ~/pi0q"
+        ) from None
 
 
 def config_path(env: Mapping[str, str]) -> Path:
@@ -226,7 +331,7 @@ def _default_mirror(env: Mapping[str, str], hub: str) -> str:
 
 
 def _from_up(home: Path) -> str | None:
-    """Where `pi0q up` on this machine put its queue (ops/stack.py writes the file and removes it)."""
+    """Where `pi0q up` on this machine put its queue (ops/local/stack.py writes the file and removes it)."""
     try:
         return str(json.loads((home / "up.json").read_text(encoding="utf-8"))["redis_url"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -234,15 +339,19 @@ def _from_up(home: Path) -> str | None:
 
 
 def _from_file(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, {}, []
+    except (UnicodeDecodeError, OSError) as error:
+        return {}, {}, [f"  {path}: {error}"]
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}, {}, []
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         return {}, {}, [f"  {path}: {error}"]
     known = {f.name for f in fields(Settings)} & set(READERS)
     faults = [
@@ -256,6 +365,6 @@ def _text(name: str, value: Any) -> str:
     """A value of the file as the same setting's variable would have it."""
     if isinstance(value, str):
         return value
-    if name == "dataset_roots" and isinstance(value, list):
-        return ":".join(map(str, value))
+    if name in _LISTS and isinstance(value, list):
+        return _LISTS[name].join(map(str, value))
     return json.dumps(value, default=str)

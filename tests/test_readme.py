@@ -1,4 +1,4 @@
-"""The two READMEs say the same, and nothing that is not there."""
+"""Pages in two languages say the same, and no page names a file, command or setting that does not exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from pi0q.queue.settings import READERS
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh.md"))
-BOTH = pytest.mark.parametrize("readme", (ENGLISH, CHINESE), ids=lambda path: path.name)
+#: Each page that exists in English and Chinese.
+PAIRS = [(ENGLISH, CHINESE)] + [
+    (ROOT / "docs" / page.name, page) for page in sorted((ROOT / "docs" / "zh").glob("*.md"))
+]
+PAIR = pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=lambda path: path.name)
+PAGES = sorted({ENGLISH, CHINESE, *(ROOT / "docs").rglob("*.md")})
+EACH = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+#: Lines that the README may have.
+LONGEST = 150
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}(.+)$", re.MULTILINE)
@@ -74,74 +82,90 @@ def code(readme: Path) -> list[str]:
 
 def mentioned(readme: Path, command: str) -> set[str]:
     """The words that follow a command where it begins a piece of code, or what the program says to type."""
-    pattern = re.compile(rf"(?:^(?:\$ )?|: ){command} ([a-z]+)")
+    pattern = re.compile(rf"(?:^(?:\$ )?|: ){command} ([a-z]+(?:-[a-z]+)*)")
     return {word for piece in code(readme) for word in pattern.findall(piece)}
 
 
-def test_the_headings_are_in_step() -> None:
-    levels = [HEADING.findall(prose(readme)) for readme in (ENGLISH, CHINESE)]
-    assert levels[0] == levels[1]
-    assert levels[0].count("##") > 5
+def test_readme_has_at_most_150_lines() -> None:
+    assert all(len(readme.read_text(encoding="utf-8").splitlines()) <= LONGEST for readme in (ENGLISH, CHINESE))
 
 
-def test_the_fenced_blocks_differ_in_nothing_but_comments() -> None:
-    english, chinese = (
-        [(kind, without_words(kind, block)) for kind, block in fences(readme)] for readme in (ENGLISH, CHINESE)
-    )
-    assert english == chinese
-    assert {kind for kind, _ in english} == {"console", "mermaid", "yaml"}
+@PAIR
+def test_pair_has_the_same_headings(english: Path, chinese: Path) -> None:
+    levels = [HEADING.findall(prose(page)) for page in (english, chinese)]
+    assert levels[0] == levels[1] != []
 
 
-def test_the_indented_blocks_name_the_same() -> None:
+@PAIR
+def test_pair_fenced_blocks_differ_only_in_comments(english: Path, chinese: Path) -> None:
+    blocks = [[(kind, without_words(kind, block)) for kind, block in fences(page)] for page in (english, chinese)]
+    assert blocks[0] == blocks[1]
+
+
+@PAIR
+def test_pair_indented_blocks_name_the_same(english: Path, chinese: Path) -> None:
     """What stands before a comment, or before the words of a list of folders."""
-    english, chinese = (
-        [re.split(r"\s{2,}", line)[0] for line in INDENTED.findall(prose(readme))] for readme in (ENGLISH, CHINESE)
-    )
-    assert english == chinese
-    assert {"make demo", "make test"} <= set(english)
+    lines = [[re.split(r"\s{2,}", line)[0] for line in INDENTED.findall(prose(page))] for page in (english, chinese)]
+    assert lines[0] == lines[1]
 
 
-def test_the_same_names_stand_in_each_section() -> None:
-    english, chinese = ([spans(section) for section in sections(readme)] for readme in (ENGLISH, CHINESE))
-    assert english == chinese
-    assert any(english)
+@PAIR
+def test_pair_sections_hold_the_same_code(english: Path, chinese: Path) -> None:
+    names = [[spans(section) for section in sections(page)] for page in (english, chinese)]
+    assert names[0] == names[1]
+    assert any(names[0])
 
 
-def test_the_tables_are_in_step() -> None:
-    assert tables(ENGLISH) == tables(CHINESE) != []
+@PAIR
+def test_pair_tables_have_the_same_shape(english: Path, chinese: Path) -> None:
+    assert tables(english) == tables(chinese)
 
 
-def test_the_links_are_the_same_but_for_the_language() -> None:
-    english, chinese = ([in_either_language(link) for link in links(readme)] for readme in (ENGLISH, CHINESE))
-    assert sorted(english) == sorted(chinese)
-    assert [target for picture, target in english if picture] == [target for picture, target in chinese if picture]
+@PAIR
+def test_pair_links_differ_only_in_language(english: Path, chinese: Path) -> None:
+    targets = [
+        sorted(in_either_language((picture, str((page.parent / target).resolve()))) for picture, target in links(page))
+        for page in (english, chinese)
+    ]
+    # Each page links to its counterpart.
+    assert len(targets[0]) == len(targets[1])
+    assert {Path(target).name for _, target in targets[0]} == {Path(target).name for _, target in targets[1]}
 
 
-@BOTH
-def test_every_linked_file_is_there(readme: Path) -> None:
-    local = [target.partition("#")[0] for _, target in links(readme) if "://" not in target]
-    assert local
-    assert [target for target in local if not (ROOT / target).exists()] == []
+def test_readme_names_demo_and_all_tiers_of_tests() -> None:
+    assert {"make demo", "make test", "make test-all", "make test-versions"} <= {
+        re.split(r"\s{2,}", line)[0] for line in INDENTED.findall(prose(ENGLISH))
+    }
 
 
-@BOTH
-def test_every_verb_is_one(readme: Path) -> None:
-    verbs = mentioned(readme, "pi0q")
-    assert {"submit", "watch", "up", "worker"} <= verbs
-    assert verbs - VERBS.keys() == set()
+@EACH
+def test_every_linked_file_exists(page: Path) -> None:
+    local = [target.partition("#")[0] for _, target in links(page) if "://" not in target]
+    assert [target for target in local if target and not (page.parent / target).exists()] == []
 
 
-@BOTH
-def test_every_make_target_is_one(readme: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    wanted = mentioned(readme, "make")
-    assert {"demo", "test"} <= wanted
-    assert wanted - targets == set()
+@EACH
+def test_every_verb_is_a_command(page: Path) -> None:
+    assert mentioned(page, "pi0q") - VERBS.keys() == set()
 
 
-@BOTH
-def test_every_setting_is_one(readme: Path) -> None:
-    named = set(re.findall(r"\bPI0Q_[A-Z_]*[A-Z]\b", readme.read_text(encoding="utf-8")))
+def test_readme_names_every_command() -> None:
+    assert VERBS.keys() - mentioned(ENGLISH, "pi0q") == set()
+
+
+@EACH
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert mentioned(page, "make") - targets == set()
+
+
+@EACH
+def test_every_setting_exists(page: Path) -> None:
+    named = set(re.findall(r"\bPI0Q_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
     known = {f"PI0Q_{name.upper()}" for name in READERS}
-    assert "PI0Q_REDIS_URL" in named
     assert named - known - {"PI0Q_REDIS_BIN"} == set()
+
+
+def test_settings_page_names_every_setting() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert [name for name in READERS if f"PI0Q_{name.upper()}" not in text] == []

@@ -16,12 +16,15 @@ turbo=${PI0Q_NETWORK_TURBO:-/etc/network_turbo}
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "pi0q: $*"; exit 1; }
 
-# What is installed: a wheel that is named or lies beside this file, else the clone that this file is in, else PyPI's.
+# What is installed: a wheel that is named or lies beside this file, else the clone that this file is in. Never a package
+# of that name from an index: nobody says whose it is.
 source=
 if [ $# -gt 0 ] && [ "${1%.whl}" != "$1" ]; then source=$(realpath "$1"); shift; fi
 [ -z "$source" ] || [ -f "$source" ] || fail "there is no $source; nothing was done."
 if [ -z "$source" ]; then source=$(find "$here" -maxdepth 1 -name 'pi0q-*.whl' | sort -V | tail -n 1); fi
 if [ -z "$source" ] && grep -qs '^name = "pi0q"' "$here/../../pyproject.toml"; then source=$(cd "$here/../.." && pwd); fi
+[ -n "$source" ] || fail "there is no wheel pi0q-*.whl beside setup.sh and no clone of pi0q around it; nothing was done.
+Fix: bash setup.sh /path/to/pi0q-0.1.0-py3-none-any.whl"
 
 # The newest Python from 3.10 on: pi0q itself needs no more than that, the trainer has its own.
 python=
@@ -43,9 +46,9 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-install() { "$venv/bin/python" -m pip install --quiet --upgrade "${source:-pi0q}[worker]"; }
+install() { "$venv/bin/python" -m pip install --quiet --upgrade "${source}[worker]"; }
 
-say "Installing pi0q from ${source:-PyPI} …"
+say "Installing pi0q from $source …"
 if ! install; then
     [ -r "$turbo" ] || fail "pip could not install pi0q (its words are above); no worker was started."
     say "Once more through AutoDL's proxy ($turbo) …"

@@ -1,4 +1,4 @@
-"""What a check found, and what checks are given to look at."""
+"""Findings of the doctor's checks, and the target that a check looks at."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pi0q.queue.settings import Settings
 
 
 class Status(str, Enum):
-    """How something is."""
+    """Result of a check."""
 
     OK = "ok"
-    #: It works, and will bite one day.
+    #: It works now and can fail later.
     WARNING = "warning"
     #: Jobs can't run, or may be lost.
     BROKEN = "broken"
-    #: It could not be looked at, or does not matter here.
+    #: It could not be checked, or does not matter here.
     SKIPPED = "skipped"
 
     def __str__(self) -> str:
@@ -31,14 +31,14 @@ class Status(str, Enum):
 class Finding:
     """One line of the doctor's table."""
 
-    #: Stable: scripts look for it.
+    #: Stable: scripts read it.
     name: str
     status: Status
     #: What was found, with its numbers; never a secret.
     detail: str
-    #: The command that mends it, or one sentence where no command can.
+    #: The command that repairs it, or one sentence where no command can.
     cure: str = ""
-    #: Mends it and says what it did; only where nothing can be lost by that.
+    #: Repairs it and returns what it did; only where nothing can be lost by that.
     fix: Callable[[], str] | None = field(default=None, compare=False)
 
 
@@ -59,8 +59,8 @@ def skipped(name: str, detail: str) -> Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
-    """What is looked at."""
+class CheckTarget:
+    """What the checks look at: a machine, its settings and its purpose."""
 
     machine: Machine
     #: The defaults where the settings can't be read.
@@ -71,12 +71,12 @@ class Patient:
     box: bool = False
 
 
-#: Looks at one thing and tells of it; a check that raises becomes a finding itself.
-Check = Callable[[Patient], Iterator[Finding]]
+#: Yields the findings on one subject; an exception of a check becomes a finding itself.
+Check = Callable[[CheckTarget], Iterator[Finding]]
 
 
-def patient(machine: Machine, *, box: bool | None = None) -> Patient:
-    """This machine; whether it is a box is guessed where nobody says so."""
+def check_target(machine: Machine, *, box: bool | None = None) -> CheckTarget:
+    """Return this machine as a target; `box` None guesses from its hardware and files whether it runs jobs."""
     fault = ""
     try:
         settings = all_settings.load(machine.env)
@@ -86,4 +86,4 @@ def patient(machine: Machine, *, box: bool | None = None) -> Patient:
     if box is None:
         signs = (machine.at("/proc/driver/nvidia/version"), settings.home / "box.id")
         box = machine.autodl or any(map(there, signs)) or settings.fake_gpus is not None
-    return Patient(machine=machine, settings=settings, fault=fault, box=box)
+    return CheckTarget(machine=machine, settings=settings, fault=fault, box=box)

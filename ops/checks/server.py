@@ -1,4 +1,4 @@
-"""The queue's server: whether it answers, keeps what it was told, and lets nobody in."""
+"""The queue's server: whether it answers, persists its data, and is protected."""
 
 from __future__ import annotations
 
@@ -12,45 +12,42 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pi0q.jobs.errors import Pi0qError
-from pi0q.ops.checks.finding import Finding, Patient, broken, ok, skipped, warning
+from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
+from pi0q.queue import server_disk
 from pi0q.queue.connection import connect, eviction, explain
 from pi0q.queue.settings import Settings
+from pi0q.queue.store import Store
+from pi0q.queue.waiting_index import LIST_NODE_SIZE
 
 if TYPE_CHECKING:
     from redis import Redis
 
 Version = tuple[int, ...]
 
-#: The oldest that has every command of the store's.
+#: The oldest version of each product that has every command of the store.
 OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
-#: Holes through which a client, or whoever stole one's password, takes over the server: name -> product -> by the
-#: first two numbers of a version, the first of them that is mended. Series that are not listed never had it, those
-#: below the first are not mended at all.
-HOLES: dict[str, dict[str, tuple[Version, ...]]] = {
-    "CVE-2025-49844 (Lua)": {
-        "Redis": ((6, 2, 20), (7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
-        "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4)),
-    },
-}
-#: Those that have no mended release within their series: name -> product -> (from, mended).
-LONG_HOLES: dict[str, dict[str, tuple[Version, Version]]] = {
-    "CVE-2026-23479 (unblock)": {"Redis": ((7, 2, 0), (8, 6, 3))},
-}
-#: Seconds by which this machine's clock may be wrong. Leases go by the server's; tokens and certificates do not.
+#: The version of each product from which on no known vulnerability lets a client take over the server.
+RECOMMENDED = {"Redis": (8, 6, 3), "Valkey": (8, 1, 4)}
+#: Seconds by which this machine's clock may be wrong. Leases follow the server's clock; tokens and certificates don't.
 CLOCK_SECONDS = 30.0
-#: Part of maxmemory from which on it is time to do something.
+#: Ended jobs whose records the doctor reads.
+RECORDS_READ = 1000
+#: Free space under the server below which the doctor warns: a queue of 100,000 jobs writes its file anew in that. MiB.
+SERVER_FREE_MIB = 1024
+#: Share of maxmemory above which the doctor warns.
 FULL = 0.9
 KEEP = "redis-cli CONFIG SET appendonly yes, and `appendonly yes` in its configuration file"
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    """Everything about the server; where it does not answer, only that."""
+def check(target: CheckTarget) -> Iterator[Finding]:
+    """Yield the findings on the server; only one if it does not answer."""
     import redis
 
-    settings = patient.settings
-    if patient.fault:
+    settings = target.settings
+    if target.fault:
         yield skipped("server", "the settings can't be read, see `settings`")
         return
+    yield from _disk(settings)
     try:
         client = connect(settings)
         began = time.monotonic()
@@ -67,10 +64,24 @@ def check(patient: Patient) -> Iterator[Finding]:
         client.close()
 
 
+def _disk(settings: Settings) -> Iterator[Finding]:
+    """Yield the finding on the disk under the server, where a `pi0q up` of this machine runs it."""
+    disk = server_disk.of(settings)
+    if disk is None:
+        return
+    cure = f"free space there: du -xsh {disk.path.parent}/*; pi0q cache ls"
+    if disk.full:
+        yield broken("queue's disk", f"full, so no job can be queued and no progress kept: {disk}", cure)
+    elif disk.free_mib < SERVER_FREE_MIB:
+        yield warning("queue's disk", f"{disk}; the server ends where it can't write", cure)
+    else:
+        yield ok("queue's disk", str(disk))
+
+
 def _unreachable(error: Exception, settings: Settings) -> Finding:
     told = str(error if isinstance(error, Pi0qError) else explain(error, settings))  # type: ignore[arg-type]
     what, *_, cure = told.splitlines()
-    # Nothing names a server: an empty laptop is not ill, it has only not been told.
+    # No setting names a server: the laptop only lacks its address.
     if "redis_url" not in settings.sources:
         cure = "pi0q up, or export PI0Q_REDIS_URL=rediss://USER:PASSWORD@HOST:PORT/0"
     return broken("server", what, cure)
@@ -90,6 +101,19 @@ def _answering(client: Redis, settings: Settings, first: float) -> Iterator[Find
     yield _persistence(client, info)
     yield _eviction(client)
     yield _memory(info)
+    yield from _list_nodes(client)
+    yield _records(client, settings.prefix)
+
+
+def _records(client: Redis, prefix: str) -> Finding:
+    """Return the finding on jobs whose records cannot be read; of those that ended the newest are looked at."""
+    damaged = Store(client, prefix).page(live=-1, ended=RECORDS_READ, whole=True).broken
+    if not damaged:
+        return ok("records", "every job's record can be read")
+    named = "; ".join(f"{error.shown_id}: {error.damage}" for error in damaged[:3])
+    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    cure = "pi0q prune --broken removes them; whoever has the server's password can write such records"
+    return warning("records", f"{len(damaged)} can't be read, so no box takes these jobs: {named}{more}", cure)
 
 
 def _link(settings: Settings, first: float, trip: float) -> Finding:
@@ -107,8 +131,8 @@ def _clock(skew: float) -> Finding:
 
 
 def hosts(url: str) -> tuple[str, bool, bool]:
-    """Of an address: its host, whether what is sent stays on this machine or in a tunnel, and whether in a private
-    network. A name that can't be resolved is taken for a public one."""
+    """Return the host of an address, whether its traffic stays on this machine or in a tunnel, and whether it stays in
+    a private network. A name that can't be resolved counts as public."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return "a socket of this machine", True, True
@@ -121,14 +145,14 @@ def hosts(url: str) -> tuple[str, bool, bool]:
 
 
 def _password(settings: Settings) -> Finding:
-    """Whether the server asks for one: known by asking without."""
+    """Return whether the server asks for a password: tried by a connection without one."""
     import redis
 
     host, local, _ = hosts(settings.redis_url)
     stranger = connect(_without_password(settings))
     try:
         stranger.ping()
-    # It is a ConnectionError too.
+    # AuthenticationError is a ConnectionError too.
     except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError):
         return ok("password", "the server asks for one")
     except (redis.RedisError, OSError):
@@ -138,11 +162,11 @@ def _password(settings: Settings) -> Finding:
     cure = "`requirepass` or ACL users in the server's configuration; then redis://USER:PASSWORD@… in PI0Q_REDIS_URL"
     if local:
         return warning("password", "the server asks for none: every user of this machine may change the queue", cure)
-    return broken("password", f"the server asks for none: whoever reaches {host} owns the queue and its boxes", cure)
+    return broken("password", f"the server asks for none: whoever reaches {host} controls queue and boxes", cure)
 
 
 def _without_password(settings: Settings) -> Settings:
-    # As in safe_url: wherever user and password stand.
+    # As in safe_url: wherever user and password are.
     bare = re.sub(r"//.*@", "//", settings.redis_url, flags=re.DOTALL)
     bare = re.sub(r"(?<=[?&])(username|password)=[^&]*&?", "", bare).rstrip("?&")
     return replace(settings, redis_url=bare)
@@ -167,35 +191,29 @@ def _tls(settings: Settings) -> Finding:
     return broken("tls", f"the password and every job go over the internet to {host} in the clear", cure)
 
 
-def verdict(product: str, version: Version) -> tuple[str, list[str]]:
-    """What to think of a server: why it is too old ("" if it is not), and which holes it has."""
-    oldest = OLDEST[product]
-    old = f"older than {product} {'.'.join(map(str, oldest))}" if version < oldest else ""
-    found = []
-    for hole, mended in HOLES.items():
-        series = {fix[:2]: fix for fix in mended.get(product, ())}
-        fix = series.get(version[:2])
-        if series and ((fix is not None and version < fix) or (fix is None and version < max(series.values()))):
-            found.append(hole)
-    for hole, spans in LONG_HOLES.items():
-        if product in spans and spans[product][0] <= version < spans[product][1]:
-            found.append(hole)
-    return old, found
-
-
 def _version(info: dict[str, Any]) -> Finding:
     product = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     text = str(info.get("valkey_version") or info.get("redis_version") or "0")
-    old, holes = verdict(product, tuple(int(part) for part in re.findall(r"\d+", text)[:3]))
-    told = f"{product} {text}"
-    if old:
-        return broken(
-            "server version", f"{told} is {old}", "install a newer one: pip install 'pi0q[server]' has Valkey"
-        )
-    if holes:
-        cure = "upgrade it (Valkey 9, or Redis 8.6.3); until then let only boxes and people you trust have its password"
-        return warning("server version", f"{told} has {', '.join(holes)}: who has a password can take it over", cure)
-    return ok("server version", told)
+    return version(product, text)
+
+
+def version(product: str, text: str) -> Finding:
+    """Return the finding on a server's version. Pure."""
+    number = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    oldest, recommended = OLDEST[product], RECOMMENDED[product]
+    if number < oldest:
+        detail = f"{product} {text} is older than {_dotted(oldest)}, the oldest that pi0q can use"
+        return broken("server version", detail, "install a newer one: pip install 'pi0q[server]' has Valkey")
+    if number < recommended:
+        least = _dotted(recommended)
+        detail = f"{product} {text}: at least {least} is recommended, older ones have known vulnerabilities"
+        fix = f"upgrade to {product} {least}; until then give its password only to boxes and people you trust"
+        return warning("server version", detail, fix)
+    return ok("server version", f"{product} {text}")
+
+
+def _dotted(number: Version) -> str:
+    return ".".join(map(str, number))
 
 
 def _persistence(client: Redis, info: dict[str, Any]) -> Finding:
@@ -221,14 +239,14 @@ def _persistence(client: Redis, info: dict[str, Any]) -> Finding:
 
     snapshots = _config(client, "save")
     if snapshots == "":
-        return broken(name, "nothing is kept: a restart of the server loses every job", KEEP, keep)
-    # A server that lets nobody ask lets nobody set either.
+        return broken(name, "nothing is persisted: a restart of the server loses every job", KEEP, keep)
+    # A server that does not let this user read settings does not let it change them.
     fix = keep if snapshots else None
     return warning(name, "snapshots at best: a restart of the server loses what came after the last", KEEP, fix)
 
 
 def _config(client: Redis, name: str) -> str | None:
-    """One of its settings; None where this user may not ask (managed servers let nobody)."""
+    """Return a setting of the server; None where this user may not read it (managed servers let nobody)."""
     import redis
 
     try:
@@ -240,7 +258,7 @@ def _config(client: Redis, name: str) -> str | None:
 def _eviction(client: Redis) -> Finding:
     told = eviction(client)
     if not told:
-        return ok("eviction", "no job is dropped for want of memory")
+        return ok("eviction", "no job is dropped when memory runs out")
 
     def stay() -> str:
         client.config_set("maxmemory-policy", "noeviction")
@@ -256,6 +274,26 @@ def _memory(info: dict[str, Any]) -> Finding:
         cure = f"redis-cli CONFIG SET maxmemory {max(2 * most // 2**20, 256)}mb, and in its configuration file"
         return warning("server memory", f"{told}: at the limit no job can be queued and no progress kept", cure)
     return ok("server memory", told)
+
+
+def _list_nodes(client: Redis) -> Iterator[Finding]:
+    """Yield the finding on the size of the nodes of long lists; none where this user may not read it."""
+    # The second is the name that Redis 6.2 knows.
+    for name in ("list-max-listpack-size", "list-max-ziplist-size"):
+        if size := _config(client, name):
+            break
+    else:
+        return
+    if size == LIST_NODE_SIZE:
+        yield ok("server lists", f"{name} {size}: a message is found in few steps, also behind 100,000 others")
+        return
+
+    def enlarge() -> str:
+        client.config_set(name, LIST_NODE_SIZE)
+        return f"{name} is {LIST_NODE_SIZE} from now on; put it into the server's configuration file too"
+
+    told = f"{name} is {size}: with 100,000 waiting jobs a claim takes the server several times as long"
+    yield warning("server lists", told, f"redis-cli CONFIG SET {name} {LIST_NODE_SIZE}", enlarge)
 
 
 def _one_line(text: str) -> str:

@@ -1,128 +1,87 @@
-"""The trainer's environment and the GPUs: whether LeRobot can train pi0 here, and on which card."""
+"""The trainer's environment and the GPUs: whether LeRobot can train pi0 here, and on which GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pi0q.ops.checks.finding import Finding, Patient, broken, ok, warning
-from pi0q.workers import interpreter, probe
-from pi0q.workers.soundness import NO_CARD_MIB, look
-
-#: How a right environment is made; conda keeps it out of pi0q's own way.
-MAKE = (
-    "conda create -y -n lerobot python=3.12 && "
-    "conda run -n lerobot pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
-)
-MEND = "pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
-#: The wheels of torch 2.7 and newer know every card up to Blackwell (sm_120).
-TORCH = "pip install --force-reinstall 'torch>=2.7,<2.12' torchvision"
-#: Base and optimizer state pass through memory.
-MEMORY_MIB = 24 * 1024
+from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, warning
+from pi0q.workers.host import cgroup_memory, probe
+from pi0q.workers.trainer import health_findings, interpreter
+from pi0q.workers.trainer.health_check import inspect_trainer
+from pi0q.workers.trainer.health_findings import Need
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    """The environment, and each card."""
-    if not patient.box:
+def check(target: CheckTarget) -> Iterator[Finding]:
+    """Yield the findings on GPUs, memory and the trainer's environment."""
+    if not target.box:
         return
-    gpus, fault = probe.fake_gpus(patient.settings.fake_gpus, "here"), ""
-    if patient.settings.fake_gpus is None:
+    gpus, fault = probe.fake_gpus(target.settings.fake_gpus, "here"), ""
+    if target.settings.fake_gpus is None:
         gpus, fault = probe.nvml_gpus()
-    yield cards(gpus, fault, autodl=patient.machine.autodl)
-    yield memory(patient)
-    found = interpreter.find(patient.settings, patient.machine.env)
+    yield gpu(gpus, fault, autodl=target.machine.autodl)
+    yield memory(target)
+    found = interpreter.find(target.settings, target.machine.env)
     if isinstance(found, interpreter.NoTrainer):
-        yield broken("trainer", found.why, MAKE)
+        yield broken("trainer", found.why, health_findings.CREATE_ENVIRONMENT)
         return
     real = [gpu for gpu in gpus if not gpu.simulated]
-    yield from judge(look(found.python, patient.machine.env), python=found.python, gpus=len(real))
+    yield from environment(inspect_trainer(found.python, target.machine.env), python=found.python, gpus=len(real))
 
 
-def judge(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Finding]:
-    """What to think of an environment. Pure.
+def environment(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Finding]:
+    """Yield the findings on an inspected environment. Pure.
 
     Args:
-        seen: What `look` gave.
-        gpus: How many cards the driver shows.
+        seen: What `inspect_trainer` returned.
+        gpus: How many GPUs the driver shows.
     """
-    here = f"{python} -m {MEND}"
-    if seen.get("error"):
-        yield broken("trainer", f"{python}: {seen['error']}", MAKE)
+    faults = list(health_findings.environment(seen, python))
+    summary = python
+    if seen.get("lerobot"):
+        summary = f"LeRobot {seen['lerobot']} on Python {seen.get('python')}, torch {seen.get('torch')} ({python})"
+    if not any(fault.subject == "trainer" for fault in faults):
+        yield ok("trainer", summary)
+    for fault in faults:
+        yield _reported(fault, f"{summary}: " if fault.subject == "trainer" else "")
+    if any(fault.prevents is Need.TRAINER for fault in faults):
         return
-    told = f"LeRobot {seen.get('lerobot')} on Python {seen.get('python')}, torch {seen.get('torch')} ({python})"
-    unmet = list(seen.get("unmet") or ())
-    if not seen.get("lerobot"):
-        yield broken("trainer", f"{python} has no LeRobot", MAKE)
-        return
-    if not seen.get("torch"):
-        yield broken("trainer", f"{told}: torch can't be imported ({seen.get('torch_error')})", here)
-        return
-    if seen.get("train_error"):
-        why = "; ".join([str(seen["train_error"]), *unmet])
-        yield broken("trainer", f"{told}: its train script can't be imported: {why}", here)
-        return
-    if unmet:
-        yield warning("trainer", f"{told}: {'; '.join(unmet)}", here)
-    else:
-        yield ok("trainer", told)
-    if seen.get("pi0_error"):
-        why = f"this environment trains ACT and friends, but not pi0: {seen['pi0_error']}"
-        yield warning("pi0", why, here if _new(seen) else MAKE)
-    if not seen.get("wandb"):
-        yield warning("wandb package", "not in the trainer's environment: jobs with wandb.enable fail", f"{python} -m "
-                      "pip install 'wandb>=0.20,<1'")  # fmt: skip
-    if broken_one := (seen.get("decoders") or {}).get(""):
-        cure = "conda install -c conda-forge 'ffmpeg<8', or train.dataset.video_backend: pyav in the job file"
-        yield warning("decoder", f"LeRobot's video decoder gives no frame: {broken_one[:160]}", cure)
-    yield from cuda(seen, python=python, gpus=gpus)
+    if bad_decoder := health_findings.decoder(seen):
+        yield _reported(bad_decoder)
+    if gpus:
+        bad_cuda = health_findings.cuda(seen, python)
+        usable = f"torch with CUDA {seen.get('built')} uses {len(seen.get('cards', ()))} GPU"
+        yield _reported(bad_cuda) if bad_cuda else ok("cuda", usable)
 
 
-def _new(seen: Mapping[str, Any]) -> bool:
-    """Whether its Python can have a LeRobot with pi0."""
-    return tuple(int(part) for part in str(seen.get("python", "0")).split(".")[:2]) >= (3, 12)
-
-
-def cuda(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[Finding]:
-    """Whether torch can use the cards that the driver shows."""
+def gpu(gpus: tuple[probe.Gpu, ...], fault: str, *, autodl: bool) -> Finding:
+    """Return what the driver shows. Jobs are matched by free memory, never by a GPU's name."""
     if not gpus:
-        return
-    cure = f"{python} -m {TORCH}"
-    if not seen.get("cuda"):
-        why = seen.get("cuda_error") or "it sees no GPU"
-        built = f"built for CUDA {seen['built']}" if seen.get("built") else "built without CUDA"
-        yield broken("cuda", f"torch {seen.get('torch')} ({built}) can't use the GPU: {why}", cure)
-        return
-    odd = [f"{card['name']} ({card['arch']})" for card in seen.get("cards", ()) if not card["fits"]]
-    if odd:
-        yield broken("cuda", f"torch {seen.get('torch')} has no kernels for {', '.join(odd)}", cure)
-    else:
-        yield ok("cuda", f"torch with CUDA {seen.get('built')} uses {len(seen.get('cards', ()))} GPU")
-
-
-def cards(gpus: tuple[probe.Gpu, ...], fault: str, *, autodl: bool) -> Finding:
-    """What the driver shows. Cards are matched by free memory, never by name."""
-    if not gpus:
-        cure = "start the container with its GPU in AutoDL's console" if autodl else "nvidia-smi (it says why)"
+        fix = health_findings.MISSING_GPU_FIX if autodl else "nvidia-smi (it prints the reason)"
         if "not installed" in fault:
-            cure = "pip install 'pi0q[worker]'"
-        return broken("gpu", f"no GPU to be seen{f' ({fault})' if fault else ''}: this box takes no GPU job", cure)
-    told = ", ".join(
-        f"{gpu.name} {gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free" + " (simulated)" * gpu.simulated
-        for gpu in gpus
-    )
-    return ok("gpu", told)
+            fix = "pip install 'pi0q[worker]'"
+        reason = f" ({fault})" if fault else ""
+        return broken("gpu", f"no GPU found{reason}: this box takes no GPU job", fix)
+    return ok("gpu", ", ".join(map(_free, gpus)))
 
 
-def memory(patient: Patient) -> Finding:
-    """What this container may use; /proc/meminfo shows the host's."""
-    most = patient.machine.number("/sys/fs/cgroup/memory.max")
-    if most is None:
+def memory(target: CheckTarget) -> Finding:
+    """Return what this container's memory limit allows; /proc/meminfo shows the host's memory."""
+    at = target.machine.at
+    limit_mib = cgroup_memory.container_limit_mib(cgroup_memory.groups(at("/sys/fs/cgroup"), at("/proc/self/cgroup")))
+    if fault := next(health_findings.memory(limit_mib), None):
+        return _reported(fault)
+    if limit_mib is None:
         return ok("memory", "no limit below the machine's")
-    mib = most // 2**20
-    if mib <= NO_CARD_MIB:
-        told = f"{mib / 1024:.1f} GiB: this container was started without its GPU (无卡模式)"
-        return broken("memory", told, "start it with its GPU in AutoDL's console")
-    if mib < MEMORY_MIB:
-        told = f"limited to {mib / 1024:.0f} GiB; loading the base of pi0 takes about 14"
-        return warning("memory", told, "rent a container with more memory")
-    return ok("memory", f"limited to {mib / 1024:.0f} GiB")
+    return ok("memory", f"limited to {limit_mib / 1024:.0f} GiB")
+
+
+def _free(gpu: probe.Gpu) -> str:
+    simulated = " (simulated)" if gpu.simulated else ""
+    return f"{gpu.name} {gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free{simulated}"
+
+
+def _reported(fault: health_findings.Finding, before: str = "") -> Finding:
+    """Return the doctor's line: broken where the fault stops every job or every GPU job, else a warning."""
+    report = broken if fault.prevents in (Need.TRAINER, Need.GPU) else warning
+    return report(fault.subject, before + fault.detail, fault.fix)

@@ -5,10 +5,7 @@ local state = get(id, 'state')
 if state == '' or ENDED[state] or get(id, 'priority') == priority then return state end
 if state == 'queued' then unqueue(id) end
 set(id, { priority = priority, queue = queue })
-if state == 'queued' then
-  redis.call('LPUSH', queue_of(id), get(id, 'message'))
-  wake(id)
-end
+if state == 'queued' then enqueue_last(id) end
 note(id, now(), '', text)
 announce(id)
 return state

@@ -13,16 +13,44 @@
 -- promises:<r>    hash    what is promised of one GPU or disk: job -> MiB; field `#` counts its changes.
 -- boxes           zset    boxes, by the time they were last heard of.
 -- box:<box>       hash    what a box says of itself; field `drain` is its user's: '', drain or now.
+-- refusals:<box>  hash    why the box does not take a job: job -> its refusals as JSON.
+-- peaks           hash    shape of a training -> its measured VRAM as JSON (jobs/vram_peak.py).
+-- peaks:age       zset    shapes by the time when they were last measured.
+-- plans:<box>     hash    what a job would take of the box's disk: job -> its plan as JSON.
 -- server          hash    installation: a name for these data, made once. run: the server process that last served
---                         them. at: when it last heard of a box. beats: words of all boxes so far. lease, regroup:
+--                         them. at: when it last heard of a box. beats: heartbeats of all boxes so far. lease, regroup:
 --                         what the last box said they are, ms. until: claims wait for it. older: a box knew more.
 -- awaited         set     boxes that claims wait for after a restart of the server.
 -- recent:<key>    string  the job that a submit of this very file by this user made a moment ago.
--- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next.
+-- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next unless jobs in
+--                         the middle were taken.
+-- waiting         hash    job -> its class, `<GPUs>:<MiB of VRAM on each>`: all jobs in state `queued`.
+-- class:<class>   zset    jobs of a class by their place in the queue.
+-- classes         zset    classes that have jobs, by GPUs * SPAN + MiB.
+-- order           hash    last, first: places given out at the end and at the head. seq: changes so far. moved: places
+--                         given to jobs of a version without an index. jobs*: see `spots`. reserved: changes of
+--                         reservations. pressed: classes of jobs that come first, as JSON.
+-- news            zset    waiting jobs by their last change: told to all boxes, moved in the queue, or preflight recorded.
+-- reserved        hash    waiting job -> GPUs that are kept for it, as JSON: box, cards, from (ms when it may start, -1 if
+--                         nobody knows), expires.
+-- planned         string  somebody has planned reservations a moment ago; planned:again: at once.
+-- unchecked       zset    waiting jobs whose preflight no box was asked for yet, by place.
+-- lacking         set     jobs that were held because no box had what they read; some of them may not be any more.
+-- former:<box>    set     waiting jobs that this box owned last.
+-- spots           hash    job -> where its message lies in Celery's list, counted from the right end; what was taken
+--                         from the right end since (`order`, field jobs*) comes off.
+-- idle            hash    box that waits for a job -> the free MiB of its GPUs as a JSON list, the most first.
+-- idle:<k>        zset    such boxes, by the free MiB of their k-th best GPU (0 for k = 0).
+-- placed          hash    box that is up -> number of its GPUs.
+-- cards:<k>       zset    such boxes, by the MiB of their k-th largest GPU; cards:0 by when they were last heard of.
+-- room:<k>        zset    those that take jobs now, by the free MiB of their k-th best GPU that has no job; 0 for k = 0.
+-- shared:<k>      zset    the same for a job that shares its cards: GPUs whose jobs share theirs count, too.
+-- calls           zset    `<job>:<tries>`, by when the next boxes are to be woken for it.
+-- wake:<box>      channel for one box: a job's id, `room` (it gave something back), `postrun`, or '' (its own state).
 -- box.<box>       list    Celery's queue of one box.
 -- changes         channel the id of a job, or `box:<box>`, whenever something of it changed.
 -- wish:<id>       channel for the owner of a job: its user wishes something.
--- wake            channel for idle boxes: a job came into the queue, or an owner gave back what it held.
+-- wake            channel for all boxes: claims may go on. Boxes of an older version hear of drains by it.
 local P = KEYS[1]
 local HISTORY, TAIL_BYTES = 200, 32768
 local OWNED = { claimed = true, preparing = true, running = true }
@@ -33,24 +61,52 @@ local function now()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
-local function get(id, field) return redis.call('HGET', P .. 'job:' .. id, field) or '' end
+-- Returns a field of a hash; '' where there is none, or where the key holds something else: anyone may have written it.
+local function hash_field(key, field)
+  local found = redis.pcall('HGET', P .. key, field)
+  return type(found) == 'string' and found or ''
+end
+
+local function get(id, field) return hash_field('job:' .. id, field) end
+
+-- Returns the whole number in a text, the default for anything else: one damaged record must not stop a script.
+local function whole(text, default)
+  local number = tonumber(text)
+  if not number or not (number >= 0 and number <= 9007199254740992) then return default end
+  return math.floor(number)
+end
+
+-- Returns the JSON list or object in a text, an empty one for anything else.
+local function decoded(text)
+  local good, value = pcall(cjson.decode, text)
+  return good and type(value) == 'table' and value or {}
+end
+
+-- Returns several fields of a record as `get` does.
+local function get_all(id, ...)
+  local found = redis.pcall('HMGET', P .. 'job:' .. id, ...)
+  for k = 1, select('#', ...) do found[k] = type(found[k]) == 'string' and found[k] or '' end
+  return unpack(found, 1, select('#', ...))
+end
 
 local function set(id, fields)
-  for name, value in pairs(fields) do redis.call('HSET', P .. 'job:' .. id, name, value) end
+  local words = {}
+  for name, value in pairs(fields) do words[#words + 1], words[#words + 2] = name, value end
+  if #words > 0 then redis.call('HSET', P .. 'job:' .. id, unpack(words)) end
 end
 
 local function announce(id) redis.call('PUBLISH', P .. 'changes', id) end
 
-local function wake(id) redis.call('PUBLISH', P .. 'wake', id) end
+local function wake(box, word) redis.call('PUBLISH', P .. 'wake:' .. box, word) end
 
 local function note(id, at, reason, text)
-  local entry = { at_ms = at, state = get(id, 'state'), epoch = tonumber(get(id, 'epoch')) or 0,
-                  box = get(id, 'box'), reason = reason, text = text }
-  redis.call('RPUSH', P .. 'history:' .. id, cjson.encode(entry))
-  redis.call('LTRIM', P .. 'history:' .. id, -HISTORY, -1)
+  local state, epoch, box = get_all(id, 'state', 'epoch', 'box')
+  local entry = { at_ms = at, state = state, epoch = whole(epoch, 0), box = box, reason = reason, text = text }
+  local entries = redis.call('RPUSH', P .. 'history:' .. id, cjson.encode(entry))
+  if entries > HISTORY then redis.call('LTRIM', P .. 'history:' .. id, -HISTORY, -1) end
 end
 
-local function server(field) return redis.call('HGET', P .. 'server', field) or '' end
+local function server(field) return hash_field('server', field) end
 
 local function installation(candidate)
   redis.call('HSETNX', P .. 'server', 'installation', candidate)
@@ -66,20 +122,20 @@ local function pause(at, last, span)
   end
 end
 
--- The time, for scripts that judge or renew leases. A server that came back may have older data (a lost second, an
+-- Returns the time, for scripts that judge or renew leases. A server that came back may have older data (a lost second, an
 -- old copy, a promoted replica), and its clock may have jumped: then each lease keeps what it had left, and after a
 -- restart claims wait until the boxes that lived when it was last up have said what they hold.
-local function present()
-  local at, last = now(), tonumber(server('at')) or 0
+local function now_and_detect_restart()
+  local at, last = now(), whole(server('at'), 0)
   local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
-  local restarted, span = server('run') ~= run, tonumber(server('regroup')) or 60000
+  local restarted, span = server('run') ~= run, whole(server('regroup'), 60000)
   if last > 0 and (restarted or at - last >= span or last - at > 1000) then
     pause(at, last, span)
     redis.call('DEL', P .. 'awaited')
     local boxes = redis.call('ZREVRANGE', P .. 'boxes', 0, -1, 'WITHSCORES')
     for i = 1, #boxes, 2 do
-      local lived = boxes[2] - boxes[i + 1] < (tonumber(server('lease')) or 600000)
-      if restarted and lived and redis.call('HGET', P .. 'box:' .. boxes[i], 'status') ~= 'stopped' then
+      local lived = boxes[2] - boxes[i + 1] < whole(server('lease'), 600000)
+      if restarted and lived and hash_field('box:' .. boxes[i], 'status') ~= 'stopped' then
         redis.call('SADD', P .. 'awaited', boxes[i])
       end
     end
@@ -89,28 +145,60 @@ local function present()
   return at
 end
 
--- What an owner's write meets: `ours`, `lost`, or `older` where its sender knows more than this server.
-local function standing(id, box, epoch)
-  local known = tonumber(get(id, 'epoch')) or -1
+-- Whether the sender still owns the job: `ours`, `lost`, or `older` where it knows more than this server.
+local function check_owner(id, box, epoch)
+  local state, claim, owner = get_all(id, 'state', 'epoch', 'box')
+  local known = whole(claim, -1)
   if tonumber(epoch) > known then return 'older' end
-  local same = tonumber(epoch) == known and (box == '' or box == get(id, 'box'))
-  return same and OWNED[get(id, 'state')] and 'ours' or 'lost'
+  local same = tonumber(epoch) == known and (box == '' or box == owner)
+  return same and OWNED[state] and 'ours' or 'lost'
 end
 
-local function queue_of(id) return P .. get(id, 'queue') end
-
--- Messages go in at the left and are taken at the right: an interrupted job is next again.
-local function enqueue_first(id)
-  redis.call('RPUSH', queue_of(id), get(id, 'message'))
-  wake(id)
+-- Keeps the checkpoint from which a job starts as long as the job has not ended (`on`), or lets it go: the job that made
+-- it, and each that went on from that one, lists in `starters` the steps by the jobs that start from them.
+local function keep_start(id, on)
+  local start, seen = decoded(get(id, 'starts_from')), {}
+  local source = type(start.job) == 'string' and start.job or ''
+  while source ~= '' and not seen[source] and get(source, 'state') ~= '' do
+    seen[source] = true
+    local starters = decoded(get(source, 'starters'))
+    starters[id] = on and whole(start.step, 0) or nil
+    set(source, { starters = next(starters) and cjson.encode(starters) or '' })
+    announce(source)
+    redis.call('PUBLISH', P .. 'wish:' .. source, 'keep')
+    source = get(source, 'continued')
+  end
 end
 
--- Adds a step to those whose checkpoints are kept, or takes it out; all of them, as a JSON list.
-local function keep(id, step, on)
-  local known = get(id, 'kept_steps')
+-- Returns the steps whose checkpoints the owner keeps, as a JSON list: those that are pinned, and those that jobs start from.
+local function protected_steps(id)
+  local steps, seen = {}, {}
+  local function add(step)
+    if type(step) == 'number' and not seen[step] then
+      seen[step] = true
+      steps[#steps + 1] = step
+    end
+  end
+  for _, step in ipairs(decoded(get(id, 'kept_steps'))) do add(step) end
+  for _, step in pairs(decoded(get(id, 'starters'))) do add(step) end
+  table.sort(steps)
+  return #steps > 0 and cjson.encode(steps) or '[]'
+end
+
+-- The queues by priority; a record that names any other list waits in that of `normal`.
+local QUEUES = { ['jobs'] = true, ['jobs\6\0223'] = true, ['jobs\6\0226'] = true, ['jobs\6\0229'] = true }
+
+-- The job's queue and its message.
+local function queue_of(id)
+  local queue, message = get_all(id, 'queue', 'message')
+  return QUEUES[queue] and queue or 'jobs\6\0226', message
+end
+
+-- Adds a step to those whose checkpoints are pinned, or takes it out; returns all of them, as a JSON list.
+local function pin(id, step, on)
   local steps = {}
-  for _, one in ipairs(cjson.decode(known ~= '' and known or '[]')) do
-    if one ~= step then steps[#steps + 1] = one end
+  for _, one in ipairs(decoded(get(id, 'kept_steps'))) do
+    if type(one) == 'number' and one ~= step then steps[#steps + 1] = one end
   end
   if on then steps[#steps + 1] = step end
   table.sort(steps)
@@ -119,39 +207,488 @@ local function keep(id, step, on)
   return text
 end
 
-local function unqueue(id) return redis.call('LREM', queue_of(id), 0, get(id, 'message')) end
+-- == the index of waiting jobs =====================================================================
+--
+-- A box finds the jobs that fit it without reading the queue: jobs with the same needs are one class, and each class is
+-- in the queue's order. Every act that queues a job, or takes it out, changes record, message and index in one script.
+
+local SPAN = 1073741824
+-- Distinct needs of one number of GPUs; further ones join the class below, and boxes judge them by their records.
+local MOST_CLASSES = 256
+-- A place is a whole number within 2^48 of 0, so that priority and place are exact in one double.
+local PRIORITIES, PRIORITY_SPAN = { urgent = 0, high = 1, normal = 2, low = 3 }, 2 ^ 50
+-- A waiting job comes one priority earlier after so many ms, again and again: queue/schedule_view.py has the same.
+local AGE_MS = 24 * 3600 * 1000
+local LISTS = { 'jobs', 'jobs\6\0223', 'jobs\6\0226', 'jobs\6\0229' }
+-- Boxes woken for a new job; each further try wakes twice as many, until it wakes as many as a script wakes at the most.
+local WOKEN_FIRST, DOUBLED, WOKEN_MOST, CALL_AGAIN_MS = 2, 5, 64, 1000
+-- Messages looked at on each end of a list for jobs that an older version queued.
+local STRAYS = 50
+
+local function exact(number) return string.format('%.0f', number) end
+
+local function order(field) return tonumber(redis.call('HGET', P .. 'order', field)) or 0 end
+
+-- -- Celery's list ---------------------------------------------------------------------------------
+
+local function job_of(message)
+  -- A plain search for the place: a pattern would be tried at each of a thousand bytes.
+  local at = message:find('"delivery_tag"', 1, true)
+  return at and message:match('^"delivery_tag": ?"([^"\\]+)"', at)
+end
+
+local function push(id, right)
+  local spot
+  local queue, message = queue_of(id)
+  if right then
+    redis.call('RPUSH', P .. queue, message)
+    spot = redis.call('HINCRBY', P .. 'order', queue, -1)
+  else
+    spot = order(queue) + redis.call('LPUSH', P .. queue, message) - 1
+  end
+  redis.call('HSET', P .. 'spots', id, exact(spot))
+end
+
+-- Removes the message at this distance from the right end. In the middle the newest message takes its place: the index
+-- has the order, and nothing must be moved up.
+local function pull_at(queue, at)
+  if at == 0 then
+    redis.call('RPOP', P .. queue)
+    redis.call('HINCRBY', P .. 'order', queue, 1)
+    return
+  end
+  local newest = redis.call('LPOP', P .. queue)
+  if redis.call('LLEN', P .. queue) == at then return end
+  redis.call('LSET', P .. queue, -1 - at, newest)
+  local id = job_of(newest)
+  if id and redis.call('HEXISTS', P .. 'spots', id) == 1 then
+    redis.call('HSET', P .. 'spots', id, exact(order(queue) + at))
+  end
+end
+
+-- How far the job's message lies from the right end of its list, if it is where `spots` says.
+local function spot_of(id, queue, message)
+  local spot = tonumber(redis.call('HGET', P .. 'spots', id))
+  local at = spot and spot - order(queue)
+  return at and at >= 0 and redis.call('LINDEX', P .. queue, exact(-1 - at)) == message and at or nil
+end
+
+local function pull(id)
+  local queue, message = queue_of(id)
+  local at = spot_of(id, queue, message)
+  if not at then
+    -- A client of an older version moved it.
+    local from_left = redis.call('LPOS', P .. queue, message, 'RANK', -1)
+    at = from_left and redis.call('LLEN', P .. queue) - 1 - from_left
+  end
+  if at then pull_at(queue, at) end
+  redis.call('HDEL', P .. 'spots', id)
+end
+
+-- -- the index --------------------------------------------------------------------------------------
+
+local function bounded(value, most)
+  local number = type(value) == 'number' and value or 0
+  return number > 0 and math.min(math.floor(number), most) or 0
+end
+
+-- The class that the job's needs put it into, and that class's score in `classes`.
+local function class_for(id)
+  local stated, preflight = get_all(id, 'needs', 'preflight')
+  local needs = decoded(stated)
+  local gpus, vram = bounded(needs.gpus, 4096), bounded(needs.vram_mib, SPAN - 1)
+  -- What boxes reckoned by the dataset's own images: the least, and each box judges by its own.
+  for _, found in pairs(preflight == '' and {} or decoded(preflight)) do
+    local reckoned = type(found) == 'table' and bounded(found.vram_mib, SPAN - 1) or 0
+    if reckoned > 0 and vram > 0 then vram = math.min(vram, reckoned) end
+  end
+  local class, lowest = string.format('%d:%d', gpus, vram), gpus * SPAN
+  if not redis.call('ZSCORE', P .. 'classes', class)
+    and redis.call('ZCOUNT', P .. 'classes', lowest, lowest + SPAN - 1) >= MOST_CLASSES then
+    local below = redis.call('ZREVRANGEBYSCORE', P .. 'classes', lowest + vram, lowest, 'LIMIT', 0, 1)[1]
+    class = below or string.format('%d:0', gpus)
+    vram = tonumber(class:match(':(%d+)'))
+  end
+  return class, lowest + vram
+end
+
+local function messages()
+  local count = 0
+  for _, queue in ipairs(LISTS) do count = count + redis.call('LLEN', P .. queue) end
+  return count
+end
+
+local function last_place()
+  -- Jobs of a version without an index wait before the first job that has one.
+  redis.call('HSETNX', P .. 'order', 'last', messages())
+  return redis.call('HINCRBY', P .. 'order', 'last', 1)
+end
+
+local function priority_of(id) return PRIORITIES[get(id, 'priority')] or PRIORITIES.normal end
+
+-- The job has to be judged anew by boxes that have judged it.
+local function changed(id) redis.call('ZADD', P .. 'news', redis.call('HINCRBY', P .. 'order', 'seq', 1), id) end
+
+local function index(id, place, priority)
+  local class, score = class_for(id)
+  local at = exact((priority or priority_of(id)) * PRIORITY_SPAN + place)
+  redis.call('HSET', P .. 'waiting', id, class)
+  redis.call('ZADD', P .. 'class:' .. class, at, id)
+  redis.call('ZADD', P .. 'classes', score, class)
+  local preflight, box = get_all(id, 'preflight', 'box')
+  if preflight == '' and box == '' then redis.call('ZADD', P .. 'unchecked', at, id) end
+  if box ~= '' then redis.call('SADD', P .. 'former:' .. box, id) end
+end
+
+local function unindex(id)
+  local class = redis.call('HGET', P .. 'waiting', id)
+  if not class then return end
+  redis.call('ZREM', P .. 'class:' .. class, id)
+  if redis.call('EXISTS', P .. 'class:' .. class) == 0 then redis.call('ZREM', P .. 'classes', class) end
+  redis.call('HDEL', P .. 'waiting', id)
+  redis.call('ZREM', P .. 'news', id)
+  redis.call('ZREM', P .. 'unchecked', id)
+  local box = get(id, 'box')
+  if box ~= '' then redis.call('SREM', P .. 'former:' .. box, id) end
+end
+
+-- The priority that a score in an index stands for, and the place.
+local function split(score)
+  local priority = math.floor(tonumber(score) / PRIORITY_SPAN + 0.5)
+  return priority, tonumber(score) - priority * PRIORITY_SPAN
+end
+
+-- A job that has waited long comes one priority before its own for each day, never as urgent (queue/schedule_view.py).
+local function lift(id, at)
+  local class = redis.call('HGET', P .. 'waiting', id)
+  local score = class and redis.call('ZSCORE', P .. 'class:' .. class, id)
+  if not score then return end
+  local stated, waited = priority_of(id), at - whole(get(id, 'queued_ms'), at)
+  local wanted = math.min(stated, math.max(PRIORITIES.high, stated - math.floor(waited / AGE_MS)))
+  local priority, place = split(score)
+  if wanted >= priority then return end
+  redis.call('ZADD', P .. 'class:' .. class, exact(wanted * PRIORITY_SPAN + place), id)
+  if redis.call('ZSCORE', P .. 'unchecked', id) then
+    redis.call('ZADD', P .. 'unchecked', exact(wanted * PRIORITY_SPAN + place), id)
+  end
+  changed(id)
+end
+
+-- Moves a waiting job to the class of its needs as they are known now; it keeps its place.
+local function index_anew(id)
+  local class = redis.call('HGET', P .. 'waiting', id)
+  local at = class and redis.call('ZSCORE', P .. 'class:' .. class, id)
+  if not at or class_for(id) == class then return end
+  local unchecked = redis.call('ZSCORE', P .. 'unchecked', id)
+  unindex(id)
+  local priority, place = split(at)
+  index(id, place, priority)
+  if not unchecked then redis.call('ZREM', P .. 'unchecked', id) end
+end
+
+-- -- idle boxes -------------------------------------------------------------------------------------
+
+local function busy(box)
+  local free = redis.call('HGET', P .. 'idle', box)
+  if not free then return end
+  redis.call('HDEL', P .. 'idle', box)
+  for k = 0, #decoded(free) do redis.call('ZREM', P .. 'idle:' .. k, box) end
+end
+
+-- text: MiB of its GPUs that no job was promised, the most first, as a JSON list; free: the same read.
+local function idle(box, text, free)
+  -- Nothing is written, and nothing need reach the server's disk, where nothing changed.
+  if redis.call('HGET', P .. 'idle', box) == text then return end
+  busy(box)
+  redis.call('HSET', P .. 'idle', box, text)
+  redis.call('ZADD', P .. 'idle:0', 0, box)
+  for k, mib in ipairs(free) do redis.call('ZADD', P .. 'idle:' .. k, mib, box) end
+end
+
+-- Wakes a few idle boxes that the job fits, the tightest first. Whoever was woken stands no longer among the idle until it
+-- has looked; so a box that is gone is woken once. Returns how many were woken.
+local function call_boxes(id, tries, at)
+  local gpus, vram = (redis.call('HGET', P .. 'waiting', id) or ''):match('(%d+):(%d+)')
+  if not gpus then return 0 end
+  local doubled = math.min(tries, DOUBLED)
+  local count = WOKEN_FIRST * 2 ^ doubled
+  local before = count - WOKEN_FIRST + (tries - doubled) * count
+  local boxes = redis.call('ZRANGEBYSCORE', P .. 'idle:' .. gpus, vram, '+inf', 'LIMIT', before, count)
+  for _, box in ipairs(boxes) do
+    busy(box)
+    redis.call('PUBLISH', P .. 'wake:' .. box, id)
+  end
+  if #boxes > 0 then redis.call('ZADD', P .. 'calls', at + CALL_AGAIN_MS, id .. ':' .. tries + 1) end
+  return #boxes
+end
+
+-- Tells boxes of a job that now waits: a few that are woken, or else all, each when it next looks. In a burst of jobs
+-- each box would otherwise pass over all that others were woken for.
+local function tell_boxes(id)
+  if call_boxes(id, 0, now()) == 0 then changed(id) end
+end
+
+-- Wakes the next boxes for jobs that the boxes woken before did not claim.
+local function call_again(at, limit)
+  local woken = 0
+  for _, call in ipairs(redis.call('ZRANGEBYSCORE', P .. 'calls', '-inf', at, 'LIMIT', 0, limit)) do
+    if woken >= WOKEN_MOST then break end
+    redis.call('ZREM', P .. 'calls', call)
+    local id, tries = call:match('^(.*):(%d+)$')
+    -- Until now it was told to the boxes first called, and to no other.
+    if tries == '1' and redis.call('HEXISTS', P .. 'waiting', id) == 1 then changed(id) end
+    woken = woken + call_boxes(id, tonumber(tries), at)
+  end
+end
+
+-- -- what boxes have ---------------------------------------------------------------------------------
+
+-- GPUs of one box, and trainings that share one of them (queue/capacity.py), at the most.
+local MOST_CARDS, MOST_ON_A_CARD = 64, 4
+
+local function unplace(box)
+  local gpus = tonumber(redis.call('HGET', P .. 'placed', box))
+  if not gpus then return end
+  redis.call('HDEL', P .. 'placed', box)
+  for k = 0, gpus do
+    for _, key in ipairs({ 'cards:', 'room:', 'shared:' }) do redis.call('ZREM', P .. key .. k, box) end
+  end
+end
+
+-- The MiB of a box's GPUs, of those without a job, and of those that a job which shares its cards may use; most first.
+local function sizes_of(gpus, free, holders)
+  local all, empty, open = {}, {}, {}
+  for k, gpu in ipairs(gpus) do
+    all[k] = bounded(type(gpu) == 'table' and gpu.total_mib, SPAN)
+    local left, held = bounded(free[k], all[k]), type(holders[k]) == 'table' and holders[k] or {}
+    local jobs = type(held.jobs) == 'table' and #held.jobs or 0
+    empty[k] = jobs == 0 and left or -1
+    open[k] = (jobs == 0 or held.shared == true and jobs < MOST_ON_A_CARD) and left or -1
+  end
+  for _, sizes in ipairs({ all, empty, open }) do table.sort(sizes, function(a, b) return a > b end) end
+  return all, empty, open
+end
+
+-- Indexes a box by what it announced, so that a submit says where its job fits without reading all boxes.
+local function place_box(box, at)
+  unplace(box)
+  local names = { 'status', 'gpus', 'free_mib', 'holders', 'blocked', 'drain', 'running', 'slots', 'used_slots' }
+  local told = {}
+  for k, text in ipairs(redis.call('HMGET', P .. 'box:' .. box, unpack(names))) do told[names[k]] = text or '' end
+  local gpus, free = decoded(told.gpus), decoded(told.free_mib)
+  -- A box of an older version announces no free_mib.
+  if told.status == 'stopped' or told.free_mib == '' or #gpus ~= #free or #gpus > MOST_CARDS then return end
+  local used = told.used_slots == '' and told.running or told.used_slots
+  local takes_jobs = told.status == 'ready' and told.blocked == '' and told.drain == '' and whole(used, 0) < whole(told.slots, 1)
+  local all, empty, open = sizes_of(gpus, free, decoded(told.holders))
+  redis.call('HSET', P .. 'placed', box, #gpus)
+  redis.call('ZADD', P .. 'cards:0', at, box)
+  if takes_jobs then redis.call('ZADD', P .. 'room:0', 0, box) end
+  for k = 1, #gpus do
+    redis.call('ZADD', P .. 'cards:' .. k, all[k], box)
+    if takes_jobs then
+      redis.call('ZADD', P .. 'room:' .. k, empty[k], box)
+      redis.call('ZADD', P .. 'shared:' .. k, open[k], box)
+    end
+  end
+end
+
+-- -- into the queue and out of it ------------------------------------------------------------------
+
+local function enqueue_last(id)
+  local place = last_place()
+  push(id, false)
+  index(id, place)
+  tell_boxes(id)
+end
+
+-- An interrupted job is next again.
+local function enqueue_first(id)
+  push(id, true)
+  index(id, redis.call('HINCRBY', P .. 'order', 'first', -1))
+  tell_boxes(id)
+end
+
+local function unqueue(id)
+  redis.call('HDEL', P .. 'reserved', id)
+  pull(id)
+  unindex(id)
+end
+
+-- -- jobs that a version without an index queued -----------------------------------------------------
+
+local function lacks_index(id, message)
+  return id and redis.call('HEXISTS', P .. 'waiting', id) == 0 and get(id, 'state') == 'queued'
+    and get(id, 'message') == message
+end
+
+-- Indexes up to `limit` jobs of a queue that is older than the index, next ones first; true once all are in it.
+local function adopt(limit)
+  local done = server('index')
+  if done == 'whole' then return true end
+  if done == '' and messages() == redis.call('HLEN', P .. 'waiting') then
+    redis.call('HSET', P .. 'server', 'index', 'whole')
+    return true
+  end
+  local list, from = done:match('(%d):(%d+)')
+  list, from = tonumber(list) or 1, tonumber(from) or 0
+  redis.call('HSETNX', P .. 'order', 'last', messages())
+  while list <= #LISTS and limit > 0 do
+    local queue = LISTS[list]
+    local found = redis.call('LRANGE', P .. queue, -from - limit, -from - 1)
+    for i = #found, 1, -1 do
+      local id = job_of(found[i])
+      if lacks_index(id, found[i]) then
+        redis.call('HSET', P .. 'spots', id, exact(order(queue) + from + #found - i))
+        index(id, redis.call('HINCRBY', P .. 'order', 'moved', 1))
+        changed(id)
+      end
+    end
+    if #found < limit then list, from = list + 1, 0 else from = from + #found end
+    limit = limit - #found
+  end
+  redis.call('HSET', P .. 'server', 'index', list > #LISTS and 'whole' or list .. ':' .. from)
+  return list > #LISTS
+end
+
+-- Indexes what clients of an older version put on either end of the lists. Kept for one release, with `adopt`.
+local function adopt_strays()
+  if messages() == redis.call('HLEN', P .. 'waiting') then return end
+  if not redis.call('SET', P .. 'adopted', 1, 'NX', 'PX', 1000) then return end
+  for _, queue in ipairs(LISTS) do
+    local right = redis.call('LRANGE', P .. queue, -STRAYS, -1)
+    for i = #right, 1, -1 do
+      -- Where messages lie that were known: what older clients put before them, or took, shows.
+      local id = job_of(right[i])
+      local spot = id and tonumber(redis.call('HGET', P .. 'spots', id))
+      if spot then
+        redis.call('HSET', P .. 'order', queue, exact(spot - (#right - i)))
+        break
+      end
+    end
+    local count, left = redis.call('LLEN', P .. queue), redis.call('LRANGE', P .. queue, 0, STRAYS - 1)
+    local ends = {}
+    for i = 1, #right do ends[#ends + 1] = { right[i], #right - i } end
+    for i = #left, 1, -1 do ends[#ends + 1] = { left[i], count - i } end
+    for _, one in ipairs(ends) do
+      local id = job_of(one[1])
+      if lacks_index(id, one[1]) then
+        redis.call('HSET', P .. 'spots', id, exact(order(queue) + one[2]))
+        -- One that a box had before is next again.
+        index(id, get(id, 'box') ~= '' and redis.call('HINCRBY', P .. 'order', 'first', -1) or last_place())
+        tell_boxes(id)
+      end
+    end
+  end
+end
+
+-- -- finding jobs -----------------------------------------------------------------------------------
+
+local function number_of(cursor)
+  if cursor == '+inf' then return math.huge end
+  return tonumber((cursor:gsub('%(', ''))) or -math.huge
+end
+
+-- Classes whose jobs fit GPUs with so much free, the most first; jobs without a GPU fit always.
+local function fitting_classes(free)
+  local found = {}
+  for k = 0, #free do
+    local most = k == 0 and SPAN - 1 or math.min(free[k], SPAN - 1)
+    for _, class in ipairs(redis.call('ZRANGEBYSCORE', P .. 'classes', k * SPAN, k * SPAN + most)) do
+      found[#found + 1] = class
+    end
+  end
+  return found
+end
+
+local function fits(class, free)
+  local gpus, vram = class:match('(%d+):(%d+)')
+  gpus = tonumber(gpus)
+  return gpus == 0 or (free[gpus] ~= nil and free[gpus] >= tonumber(vram))
+end
+
+-- The first `limit` jobs of these classes behind the place `after`: {id, place as text} each, in the queue's order.
+local function heads(classes, after, limit)
+  local found = {}
+  for _, class in ipairs(classes) do
+    local ids = redis.call('ZRANGEBYSCORE', P .. 'class:' .. class, after, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+    for i = 1, #ids, 2 do found[#found + 1] = { ids[i], ids[i + 1], tonumber(ids[i + 1]) } end
+  end
+  table.sort(found, function(a, b) return a[3] < b[3] end)
+  for i = #found, limit + 1, -1 do found[i] = nil end
+  return found
+end
+
+-- == owned jobs =====================================================================================
+
+-- Writes what is promised of a resource to a job, or with nil takes it back; counts the change.
+local function set_promise(resource, id, mib)
+  local key = P .. 'promises:' .. resource
+  if mib then redis.pcall('HSET', key, id, mib) else redis.pcall('HDEL', key, id) end
+  redis.pcall('HINCRBY', key, '#', 1)
+end
 
 -- promises: [[resource, changes seen when it was judged, MiB], …]
 local function promise(id, promises)
   for _, one in ipairs(promises) do
-    redis.call('HSET', P .. 'promises:' .. one[1], id, one[3])
-    redis.call('HINCRBY', P .. 'promises:' .. one[1], '#', 1)
+    if type(one) == 'table' and type(one[1]) == 'string' then set_promise(one[1], id, whole(one[3], 0)) end
   end
 end
 
 -- Gives back all that an owner held: promises, lease, place on its box.
 local function release(id)
-  local promised = get(id, 'promises')
-  if promised ~= '' then
-    for _, promise in ipairs(cjson.decode(promised)) do
-      redis.call('HDEL', P .. 'promises:' .. promise[1], id)
-      redis.call('HINCRBY', P .. 'promises:' .. promise[1], '#', 1)
-    end
+  local promises, box, message = get_all(id, 'promises', 'box', 'message')
+  for _, one in ipairs(decoded(promises)) do
+    if type(one) == 'table' and type(one[1]) == 'string' then set_promise(one[1], id, nil) end
   end
   redis.call('ZREM', P .. 'leases', id)
-  redis.call('SREM', P .. 'owned:' .. get(id, 'box'), id)
-  redis.call('LREM', P .. 'box.' .. get(id, 'box'), 0, get(id, 'message'))
+  redis.call('SREM', P .. 'owned:' .. box, id)
+  redis.call('LREM', P .. 'box.' .. box, 0, message)
   set(id, { promises = '', gpus = '[]', vram_now_mib = 0, disk_now_mib = 0 })
-  wake(id)
+  wake(box, 'room')
+end
+
+-- Why no box, or this one, may claim for now: `regrouping` or `drained`; nil if it may.
+local function no_claims(box, at)
+  if whole(server('until'), 0) > at then return 'regrouping' end
+  if hash_field('box:' .. box, 'drain') ~= '' then return 'drained' end
+end
+
+-- Whether something was promised since a box judged a job: promises are [[resource, changes seen, MiB], …].
+local function stale(promises)
+  for _, one in ipairs(promises) do
+    local changes = redis.call('HGET', P .. 'promises:' .. one[1], '#') or '0'
+    if changes ~= tostring(one[2]) then return true end
+  end
+  return false
+end
+
+-- Makes a box the owner of a queued job; returns its new epoch. claimant: box, boot, lease in ms. offer: promises, GPUs
+-- as JSON, text, least_epoch (above any that the box's ledger has, which an older copy of these data may not know).
+local function take(id, claimant, offer, at)
+  promise(id, offer.promises)
+  unqueue(id)
+  local epoch = math.max(whole(get(id, 'epoch'), 0) + 1, offer.least_epoch)
+  local promised = #offer.promises > 0 and cjson.encode(offer.promises) or '[]'
+  set(id, { state = 'claimed', epoch = epoch, box = claimant.box, boot = claimant.boot, promises = promised,
+            gpus = offer.gpus, updated_ms = at, reason = '', detail = '', phase = '' })
+  redis.call('ZADD', P .. 'leases', at + claimant.lease, id)
+  redis.call('SADD', P .. 'owned:' .. claimant.box, id)
+  redis.call('LPUSH', P .. 'box.' .. claimant.box, get(id, 'message'))
+  note(id, at, '', offer.text)
+  announce(id)
+  return epoch
 end
 
 -- Ends an owned or waiting job, or puts it back in the queue; the caller has checked that it may.
-local function settle(id, to, reason, text, at)
+local function finish_or_requeue(id, to, reason, text, at)
   local from = get(id, 'state')
   if to == 'queued' and get(id, 'wish') == 'cancel' then
     to, reason, text = 'cancelled', 'cancelled_by_user', 'cancelled while interrupted: ' .. text
   end
-  if to == 'queued' and get(id, 'held') ~= '' then to, reason, text = 'waiting', 'held', get(id, 'held') .. ': ' .. text end
+  if to == 'queued' and get(id, 'held') ~= '' then
+    to, reason, text = 'waiting', 'held', 'held ' .. get(id, 'held') .. ': ' .. text
+  end
   if get(id, 'wish') == 'stop' then set(id, { wish = '' }) end
   if from == 'queued' then unqueue(id) end
   if OWNED[from] and not OWNED[to] then release(id) end
@@ -163,6 +700,7 @@ local function settle(id, to, reason, text, at)
     enqueue_first(id)
   elseif ENDED[to] then
     set(id, { ended_ms = at, wish = '' })
+    keep_start(id, false)
     redis.call('ZREM', P .. 'live', id)
     redis.call('ZADD', P .. 'ended', at, id)
   end

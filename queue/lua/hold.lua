@@ -6,10 +6,10 @@ local state, at = get(id, 'state'), now()
 if state == '' or ENDED[state] or get(id, 'wish') == 'cancel' or (get(id, 'held') ~= '') == (text ~= '') then
   return state
 end
-set(id, { held = text })
-if state == 'waiting' then return settle(id, 'queued', '', 'released', at) end
-if state == 'queued' then return settle(id, 'waiting', 'held', text, at) end
-note(id, at, '', text == '' and 'released before it was saved' or text)
+set(id, { held = text, lacks = '' })
+if state == 'waiting' then return finish_or_requeue(id, 'queued', '', 'released', at) end
+if state == 'queued' then return finish_or_requeue(id, 'waiting', 'held', 'held ' .. text, at) end
+note(id, at, '', text == '' and 'released before it was saved' or 'held ' .. text)
 if text ~= '' and get(id, 'wish') == '' then
   set(id, { wish = 'stop' })
   redis.call('PUBLISH', P .. 'wish:' .. id, 'stop')

@@ -2,30 +2,31 @@
 -- These data are older than what the box did with the job since: its ledger corrects them.
 local id, epoch, box, boot, lease = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local fields, text = cjson.decode(ARGV[6]), ARGV[7]
-local how = standing(id, box, epoch)
-if how ~= 'older' then return how == 'ours' and 1 or 0 end
-local at, state = present(), get(id, 'state')
+local owner = check_owner(id, box, epoch)
+if owner ~= 'older' then return owner == 'ours' and 1 or 0 end
+local at, state = now_and_detect_restart(), get(id, 'state')
 -- What its user ended here meanwhile stays ended.
 if ENDED[state] then return 0 end
 -- An old ledger of another installation is none of ours. A run that lives has talked to this address all the time:
 -- all that was here is lost, and newer than the loss is only what came since.
-local ours = installation(fields.installation)
+local ours = installation(fields.installation or id)
 if fields.installation ~= ours and ARGV[8] ~= '1' then return 0 end
 fields.installation = ours
 if OWNED[state] then release(id) end
 if state == 'queued' then unqueue(id) end
 if state == '' then
-  redis.call('ZADD', P .. 'live', fields.created_ms, id)
-  redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. fields.name .. '\0' .. id)
+  redis.call('ZADD', P .. 'live', whole(fields.created_ms, at), id)
+  redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. tostring(fields.name) .. '\0' .. id)
 end
 -- A stop was meant for an owner of before; a cancel is meant for the job.
 fields.wish = get(id, 'wish') == 'cancel' and 'cancel' or ''
 -- What its user asked for since; what was answered, the ledger knows.
-if (tonumber(get(id, 'save_wish')) or 0) > (tonumber(fields.save_wish) or 0) then fields.save_wish = get(id, 'save_wish') end
+if whole(get(id, 'save_wish'), 0) > whole(fields.save_wish, 0) then fields.save_wish = get(id, 'save_wish') end
 set(id, fields)
+keep_start(id, true)
 if not OWNED[fields.state] then set(id, { state = 'preparing' }) end
 set(id, { epoch = epoch, box = box, boot = boot, updated_ms = at })
-promise(id, cjson.decode(fields.promises ~= '' and fields.promises or '[]'))
+promise(id, decoded(fields.promises or ''))
 redis.call('ZADD', P .. 'leases', at + lease, id)
 redis.call('SADD', P .. 'owned:' .. box, id)
 note(id, at, '', text)

@@ -16,14 +16,17 @@ if before ~= '' then
   note(before, at, '', 'continued as ' .. id)
   announce(before)
 end
+local own = { state = 'queued', created_ms = at, updated_ms = at, queued_ms = at, epoch = 0, installation = installation(id) }
+-- What is kept of the job before is kept of this one: it takes over its checkpoints.
+if before ~= '' then own.starters = get(before, 'starters') end
+for name, value in pairs(own) do fields[name] = value end
 set(id, fields)
-set(id, { state = 'queued', created_ms = at, updated_ms = at, queued_ms = at, epoch = 0, installation = installation(id) })
+keep_start(id, true)
 -- Jobs of one millisecond keep the order in which they came.
 local youngest = tonumber(redis.call('ZREVRANGE', P .. 'live', 0, 0, 'WITHSCORES')[2] or 0)
 redis.call('ZADD', P .. 'live', math.max(at, youngest + 1), id)
 redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. fields.name .. '\0' .. id)
-redis.call('LPUSH', queue_of(id), get(id, 'message'))
+enqueue_last(id)
 note(id, at, '', text)
 announce(id)
-wake(id)
 return id

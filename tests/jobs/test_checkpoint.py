@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pi0q.jobs.checkpoint import REQUIRED, File, Manifest, differences, missing, step_of, to_remove
+from pi0q.jobs.checkpoint import ADAPTER, REQUIRED, WEIGHTS, File, Manifest, differences, missing, step_of, to_remove
 
-WHOLE = {path: File(bytes=10 + number, sha256=f"{number:064d}") for number, path in enumerate(REQUIRED)}
+WHOLE = {path: File(bytes=10 + number, sha256=f"{number:064d}") for number, path in enumerate((*REQUIRED, WEIGHTS))}
 MANIFEST = Manifest(step=20000, epoch=2, files=WHOLE)
 
 
@@ -62,11 +62,18 @@ def test_every_way_to_differ_is_told() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", REQUIRED)
+@pytest.mark.parametrize("path", [*REQUIRED, WEIGHTS])
 def test_a_manifest_without_what_a_resume_needs_never_verifies(path: str) -> None:
     part = {other: file for other, file in WHOLE.items() if other != path}
     assert missing(part) == [path]
     assert differences(replace(MANIFEST, files=part), part) == [f"{path} is not complete"]
+
+
+def test_an_adapter_takes_the_place_of_the_weights() -> None:
+    """With PEFT LeRobot saves the adapter alone (common/train_utils.py, save_checkpoint)."""
+    assert missing([*REQUIRED, *ADAPTER]) == []
+    assert missing([*REQUIRED, ADAPTER[1]]) == [ADAPTER[0]]
+    assert missing([*REQUIRED, ADAPTER[0]]) == [ADAPTER[1]]
 
 
 @pytest.mark.parametrize(

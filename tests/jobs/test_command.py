@@ -60,7 +60,11 @@ def test_flags_keep_the_files_order() -> None:
 
 @pytest.mark.parametrize(
     ("version", "given", "absent"),
-    [("0.4.4", "eval_freq", "env_eval_freq"), ("0.6.1", "env_eval_freq", "eval_freq")],
+    [
+        ("0.4.4", "eval_freq", "env_eval_freq"),
+        ("0.5.1", "eval_freq", "env_eval_freq"),
+        ("0.6.1", "env_eval_freq", "eval_freq"),
+    ],
 )
 def test_evaluation_is_off_by_the_name_that_version_knows(version: str, given: str, absent: str) -> None:
     told = flags(fresh(job("policy.type: act"), **HERE | {"lerobot": version}))
@@ -187,13 +191,62 @@ def test_the_fallback_to_step_0_is_the_first_attempt_again() -> None:
 
 @pytest.mark.parametrize(
     ("made", "here", "fits"),
-    [("0.6.1", "0.6.0", True), ("0.4.4", "0.6.1", False), ("0.6.1", "0.4.4", False), ("", "0.6.1", True)],
+    [
+        ("0.6.1", "0.6.0", True),
+        ("0.4.4", "0.6.1", False),
+        ("0.6.1", "0.4.4", False),
+        ("", "0.6.1", True),
+        ("0.5.0", "0.5.1", True),
+        ("0.5.1", "0.7.0", False),
+        ("0.7.0", "0.8.0", False),
+        ("0.7.0", "0.7.0", True),
+    ],
 )
 def test_a_checkpoint_is_gone_on_from_by_the_line_of_lerobot_that_made_it(made: str, here: str, fits: bool) -> None:
     said = misfit(made, here)
 
     assert (said == "") == fits
     assert fits or (made in said and here in said)
+
+
+# ---- reward models
+
+
+def test_a_reward_model_is_trained_by_its_own_flags() -> None:
+    asked = "reward_model: {type: sarm, device: cpu, repo_id: me/progress}"
+    told = fresh(job(asked), **HERE)
+
+    assert "--reward_model.type=sarm" in told.argv
+    assert flags(told)["reward_model.push_to_hub"] == "false"
+    assert not [name for name in flags(told) if name.startswith("policy.")]
+    assert "OMP_NUM_THREADS" not in told.env
+
+
+def test_a_reward_models_shape_comes_from_its_checkpoint() -> None:
+    mine = job("reward_model: {type: sarm, hidden_dim: 24, device: cpu, pretrained_path: a/b}")
+    told = flags(resumed(mine, checkpoint="/c/000010", **HERE))
+
+    assert told["reward_model.device"] == "cpu"
+    assert not {"reward_model.type", "reward_model.hidden_dim", "reward_model.pretrained_path"} & set(told)
+
+
+# ---- image transforms
+
+
+def test_a_part_of_the_transforms_changes_lerobots_own() -> None:
+    changed = job("policy.type: act, dataset.image_transforms: {tfs.affine.weight: 0, tfs.hue.weight: 2.5}")
+    given = yaml.safe_load(flags(fresh(changed, **HERE))["dataset.image_transforms.tfs"])
+
+    assert sorted(given) == ["affine", "brightness", "contrast", "hue", "saturation", "sharpness"]
+    assert (given["affine"]["weight"], given["affine"]["type"]) == (0, "RandomAffine")
+    assert (given["hue"]["weight"], given["hue"]["kwargs"]) == (2.5, {"hue": [-0.05, 0.05]})
+
+
+def test_whole_transforms_replace_lerobots_own() -> None:
+    tfs = "{blur: {weight: 1.0, type: GaussianBlur, kwargs: {kernel_size: 5}}}"
+    given = flags(fresh(job(f"policy.type: act, dataset.image_transforms.tfs: {tfs}"), **HERE))
+
+    assert yaml.safe_load(given["dataset.image_transforms.tfs"]) == yaml.safe_load(tfs)
 
 
 # ---- rehearsals
@@ -315,6 +368,11 @@ def test_text_arrives_as_written(notes: str) -> None:
         ("dataset.episodes", []),
         ("rename_map", {"observation.images.a": "b: c"}),
         ("policy.relative_exclude_joints", ["yes", "a b"]),
+        ("peft.target_modules", r"(.*\.(q|v)_proj|model\.state_proj)"),
+        ("peft.target_modules", ["q_proj", "no"]),
+        ("policy.input_features", {"observation.state": {"type": "STATE", "shape": [14]}}),
+        ("policy.input_features", None),
+        ("sample_weighting.extra_params", {"a": [1, 0.5, None, True, "on"]}),
     ],
 )
 def test_other_values_arrive_with_their_type(flag: str, value: object) -> None:
@@ -323,3 +381,12 @@ def test_other_values_arrive_with_their_type(flag: str, value: object) -> None:
 
     assert yaml.safe_load(written) == value
     assert as_json(written) == value
+
+
+def test_mixed_precision_reaches_accelerate_through_the_environment() -> None:
+    mixed = job("policy.type: act", "launch: {mixed_precision: bf16}\n")
+    assert Spec.from_json(mixed.to_json()) == mixed
+    assert fresh(mixed, **HERE).env["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert resumed(mixed, checkpoint="/c/10", **HERE).env["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    plain = job("policy.type: act")
+    assert "ACCELERATE_MIXED_PRECISION" not in fresh(plain, **HERE).env and "launch" not in plain.to_json()

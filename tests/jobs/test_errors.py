@@ -15,7 +15,7 @@ def test_each_kind_has_the_exit_code_that_the_help_promises(error: type[Pi0qErro
 def test_a_job_file_tells_all_its_faults_by_line() -> None:
     told = SpecError("job.yaml", [Fault(9, "second"), Fault(2, "first")])
     assert str(told).splitlines() == [
-        "job.yaml has 2 faults; nothing was queued.",
+        "2 errors in job.yaml; nothing was queued.",
         "  job.yaml:2: first",
         "  job.yaml:9: second",
     ]
@@ -23,4 +23,4 @@ def test_a_job_file_tells_all_its_faults_by_line() -> None:
 
 
 def test_one_fault_is_one() -> None:
-    assert str(SpecError("job.yaml", [Fault(1, "it is empty")])).startswith("job.yaml has 1 fault;")
+    assert str(SpecError("job.yaml", [Fault(1, "it is empty")])).startswith("1 error in job.yaml;")

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from pi0q.jobs.evidence import Evidence
+from pi0q.jobs.failures.classify import diagnose
+from pi0q.jobs.failures.evidence import Evidence
+from pi0q.jobs.failures.raised import Raised
 from pi0q.jobs.outcome import OUTCOMES, Next, Reason
-from pi0q.jobs.symptoms import diagnose
 
 
 def test_every_reason_says_what_follows_and_what_to_do() -> None:
     assert set(OUTCOMES) == set(Reason)
-    assert all(outcome.cure.endswith(".") for outcome in OUTCOMES.values())
+    assert all(outcome.fix.endswith(".") for outcome in OUTCOMES.values())
 
 
 @pytest.mark.parametrize(
@@ -24,11 +25,11 @@ def test_what_would_fail_again_is_not_tried_again(reason: Reason) -> None:
     "reason", [Reason.RUNNER_LOST, Reason.BOX_RESTARTED, Reason.LEASE_EXPIRED, Reason.STOPPED_BY_BOX]
 )
 def test_what_a_box_did_is_not_held_against_the_job(reason: Reason) -> None:
-    assert OUTCOMES[reason].next is Next.GO_ON
+    assert OUTCOMES[reason].next is Next.REQUEUE
 
 
 def test_a_network_and_a_disk_are_waited_for() -> None:
-    waited = {reason: outcome.rest_seconds for reason, outcome in OUTCOMES.items() if outcome.next is Next.REST}
+    waited = {reason: outcome.rest_seconds for reason, outcome in OUTCOMES.items() if outcome.next is Next.RETRY_LATER}
     # A disk is looked at; nothing is gained by a rest.
     assert waited == {Reason.NETWORK: 60.0, Reason.DISK_FULL: 0.0, Reason.DISK_LOW: 0.0}
 
@@ -60,4 +61,4 @@ def test_a_network_and_a_disk_are_waited_for() -> None:
     ],
 )
 def test_how_a_trainer_ended_gives_the_reason(exit_code: int, error: str | None, message: str, reason: Reason) -> None:
-    assert diagnose(Evidence(exit_code=exit_code, error=error, message=message)) is reason
+    assert diagnose(Evidence(exit_code=exit_code, error=Raised.of(error, message) if error else None)) is reason

@@ -11,6 +11,7 @@ import pytest
 
 from pi0q.jobs import spec
 from pi0q.jobs.errors import SpecError
+from pi0q.jobs.schema.flag_types import WandbProject
 from pi0q.jobs.spec import Checkpoints, Priority, Resources, Spec
 
 MINIMAL = """\
@@ -27,7 +28,7 @@ def parse(text: str | bytes, filename: str = "job.yaml") -> Spec:
 def faults(text: str | bytes, filename: str = "job.yaml") -> list[tuple[int, str]]:
     with pytest.raises(SpecError) as caught:
         parse(text, filename)
-    return [(fault.line, fault.text) for fault in caught.value.faults]
+    return [(fault.line, str(fault)) for fault in caught.value.faults]
 
 
 def one_fault(text: str | bytes) -> tuple[int, str]:
@@ -171,6 +172,8 @@ def test_a_byte_order_mark_and_windows_lines_are_taken() -> None:
         pytest.param(with_train("steps: 010\n"), 4, "octal", id="octal"),
         pytest.param(with_train("steps: 1:30\n"), 4, "base 60", id="sexagesimal"),
         pytest.param(with_train("steps: 0.5\n"), 4, "whole number", id="half a step"),
+        pytest.param(with_train("steps: 1_\n"), 4, "whole number", id="underscore at the end"),
+        pytest.param(with_train("steps: 1__0\n"), 4, "whole number", id="two underscores"),
         pytest.param(with_train(f"steps: {'9' * 5000}\n"), 4, "whole number", id="more digits than int() takes"),
         pytest.param(with_train("policy.optimizer_lr: .nan\n"), 4, "a number from 0 to 10", id="nan"),
         pytest.param(with_train("policy.optimizer_lr: .inf\n"), 4, "a number from 0 to 10", id="inf"),
@@ -206,6 +209,57 @@ def test_fault(text: str, line: int, told: str) -> None:
     assert at == line
 
 
+def test_a_reward_model_takes_the_place_of_a_policy() -> None:
+    job = parse("train:\n  dataset: {repo_id: me/x}\n  reward_model: {type: sarm, num_layers: 2}\n")
+
+    assert job.train["reward_model.type"] == "sarm"
+
+
+def test_a_dataset_by_root_needs_no_owner() -> None:
+    job = parse("train:\n  dataset: {repo_id: left_arm, root: /data/left_arm}\n  policy: {type: act}\n")
+
+    assert job.train["dataset.repo_id"] == "left_arm"
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("reward_model.type: sarm", "a job trains one of the two"),
+        ("dataset.image_transforms.tfs: {blur: {weight: 1}}", "has blur without a type"),
+        ("dataset.image_transforms.tfs.affine.wieght: 1", "must be a mapping with weight, type, kwargs"),
+        ("sample_weighting.progress_path: /etc/passwd", "hf://datasets/owner/name/progress.parquet"),
+        ("policy.tags: [a, [b]]", "must be text, not a list"),
+        ("policy.input_features: {observation.state: {type: STATE}}", "shape is missing"),
+        ("policy.input_features: {observation.state: {type: STAT, shape: [2]}}", "must be STATE"),
+    ],
+)
+def test_new_kinds_of_values_say_what_is_wrong(flag: str, told: str) -> None:
+    assert told in one_fault(with_train(flag + "\n"))[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("policy: {type: gaussian_actor}", "reinforcement learning"),
+        ("reward_model: {type: robometer}", "used as it comes"),
+        ("policy: {type: robometer}", "used as it comes"),
+        ("policy: {type: topreward}", "used as it comes"),
+        ("reward_model: {type: gaussian_actor}", "reinforcement learning"),
+        ("policy: {type: sarm}", "write reward_model.type: sarm"),
+        ("policy: {type: reward_classifier}", "write reward_model.type: reward_classifier"),
+        ("reward_model: {type: pi0}", "write policy.type: pi0"),
+        ("policy: {type: groot, base_model_path: mallory/groot}", "nvidia/name"),
+        ("policy: {type: groot, tokenizer_assets_repo: a/b}", "runs code"),
+        ("policy: {type: wall_x, action_tokenizer_path: a/b}", "runs code"),
+        ("reward_model: {type: reward_classifier, model_name: a/b}", "runs code"),
+        ("policy: {type: groot, embodiment_tag: ../../x}", "path or a repository"),
+        ("policy: {type: eo1, vlm_config: {_name_or_path: mallory/x}}", "path or a repository"),
+    ],
+)
+def test_what_a_model_may_not_be_given(text: str, told: str) -> None:
+    assert told in one_fault(f"train:\n  dataset: {{repo_id: me/x}}\n  {text}\n")[1]
+
+
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
@@ -237,8 +291,8 @@ def test_denied_on_purpose_says_why(flag: str, told: str) -> None:
         pytest.param("name: !!python/object:os.system a\n" + MINIMAL, 1, "tag", id="tag"),
         pytest.param("name: !include /etc/passwd\n" + MINIMAL, 1, "tag (!include)", id="include tag"),
         pytest.param(MINIMAL + "---\nname: x\n", 4, "second document", id="documents"),
-        pytest.param("a: [[[[[[[[1]]]]]]]]\n", 1, "deeper than 6", id="deep"),
-        pytest.param("[" * 30_000, 1, "deeper than 6", id="very deep"),
+        pytest.param("a: [[[[[[[[[[[[1]]]]]]]]]]]]\n", 1, "deeper than 10", id="deep"),
+        pytest.param("[" * 30_000, 1, "deeper than 10", id="very deep"),
         pytest.param("a: [" + "1," * 600 + "]\n", 1, "more than 500", id="many values"),
         pytest.param("#" * 70_000, 1, "over 64 KiB", id="large"),
         pytest.param("", 1, "is empty", id="empty"),
@@ -280,7 +334,7 @@ def test_the_message_names_file_and_lines() -> None:
     with pytest.raises(SpecError) as caught:
         parse(MINIMAL + "x: 1\n", "my.yaml")
 
-    assert str(caught.value).startswith("my.yaml has 1 fault; nothing was queued.\n  my.yaml:4: x is not a key")
+    assert str(caught.value).startswith("1 error in my.yaml; nothing was queued.\n  my.yaml:4: x is not a key")
 
 
 # ---- what must agree
@@ -369,5 +423,39 @@ def test_importing_costs_little() -> None:
     script = "import sys, pi0q.jobs.spec; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
 
-    assert "yaml" in loaded
-    assert not {"humanfriendly", "pydantic", "jsonschema", "difflib", "redis", "celery", "socket"} & set(loaded)
+    assert "pi0q.jobs.schema.nodes" in loaded
+    assert not {"yaml", "humanfriendly", "pydantic", "jsonschema", "difflib", "redis", "celery", "socket"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["dataset.root: None", "dataset.revision: None", "wandb.entity: None", "wandb.notes: None", "steps: None",
+     "wandb.mode: None", "policy.repo_id: None", 'job_name: "None"', "dataset.episodes: None", "rename_map: {a: None}"],
+)  # fmt: skip
+def test_pythons_none_is_refused_for_every_key(line: str) -> None:
+    assert "Python's word for nothing: leave the key out" in one_fault(with_train(line))[1]
+
+
+@pytest.mark.parametrize("sign", ["/", "\\", "#", "?", "%", ":"])
+def test_a_wandb_project_holds_no_sign_that_wandb_refuses(sign: str) -> None:
+    line, text = one_fault(with_train(f"steps: 5\nwandb.project: 'grab{sign}box'"))
+    assert (line, text.startswith(f"train.wandb.project must not hold `{sign}`")) == (5, True)
+
+
+def test_wandb_refuses_these_signs_and_no_other() -> None:
+    """The rule is WandB's own: its settings are asked."""
+    wandb = pytest.importorskip("wandb")
+    for char in map(chr, range(33, 127)):
+        taken = WandbProject().fault(f"grab{char}box") is None
+        try:
+            wandb.Settings(project=f"grab{char}box")
+        except wandb.errors.UsageError:
+            assert not taken
+        else:
+            assert taken, char
+
+
+def test_lerobots_own_config_is_told_from_a_job_file() -> None:
+    config = '{"dataset": {"repo_id": "a/b"}, "policy": {"type": "act"}, "output_dir": "x", "resume": false}'
+    ((line, text),) = faults(config, "train_config.json")
+    assert (line, "pi0q import train_config.json" in text) == (1, True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pi0q.jobs import transition
-from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_FRUITLESS_RUNS, OUTCOMES, Next, Reason
+from pi0q.jobs.outcome import MAX_ATTEMPTS, MAX_RUNS_WITHOUT_CHECKPOINT, OUTCOMES, Next, Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import OWNED, TRANSITIONS, State
 
@@ -51,12 +51,12 @@ def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(reason: Rea
 
 def test_a_checkpoint_in_between_starts_the_attempts_again() -> None:
     """Two days are long: what kills a trainer now and then must not end a job that gets on."""
-    saved = Saved(step=200, path="/data/runs/a1b2c3/output/checkpoints/000200", manifest="…", bytes=1)
-    got_on = replace(JOB, attempt=MAX_ATTEMPTS, checkpoint=saved, fruitless=0)
+    saved = Saved(step=200, path="/data/runs/a1b2c3/output/checkpoints/000200", manifest="ab" * 32, bytes=1)
+    got_on = replace(JOB, attempt=MAX_ATTEMPTS, checkpoint=saved, runs_without_checkpoint=0)
     move = transition.ended(got_on, 4, Reason.TRAINER_KILLED, "killed")
     assert (move.to, move.fields["attempt"], move.fields["fruitless"]) == (State.QUEUED, 1, 1)
     # The checkpoint of a run before does not count, nor is a fault of the user's made good by one.
-    stuck = replace(got_on, fruitless=1)
+    stuck = replace(got_on, runs_without_checkpoint=1)
     assert transition.ended(stuck, 4, Reason.TRAINER_KILLED, "killed").to is State.FAILED
     assert transition.ended(got_on, 4, Reason.CUDA_OUT_OF_MEMORY, "OOM").to is State.FAILED
 
@@ -67,18 +67,18 @@ def test_a_trainer_that_hung_twice_would_hang_again() -> None:
     assert transition.ended(replace(JOB, attempt=2), 4, Reason.HUNG, "no step").to is State.FAILED
 
 
-@pytest.mark.parametrize("reason", because(Next.GO_ON))
+@pytest.mark.parametrize("reason", because(Next.REQUEUE))
 def test_an_interruption_gives_the_attempt_back(reason: Reason) -> None:
     move = transition.ended(replace(JOB, attempt=MAX_ATTEMPTS), 4, reason, "the box restarted")
     assert (move.to, move.fields["attempt"]) == (State.QUEUED, MAX_ATTEMPTS - 1)
 
 
 def test_a_network_that_is_away_costs_neither_attempts_nor_patience() -> None:
-    job, rests = replace(JOB, attempt=MAX_ATTEMPTS, fruitless=MAX_FRUITLESS_RUNS - 1), []
+    job, rests = replace(JOB, attempt=MAX_ATTEMPTS, runs_without_checkpoint=MAX_RUNS_WITHOUT_CHECKPOINT - 1), []
     for _ in range(12):
         move = transition.ended(job, 4, Reason.NETWORK, "no route to the Hub")
         assert (move.to, move.reason) == (State.QUEUED, Reason.NETWORK)
-        assert (move.fields["attempt"], move.fields["fruitless"]) == (MAX_ATTEMPTS - 1, MAX_FRUITLESS_RUNS - 1)
+        assert (move.fields["attempt"], move.fields["fruitless"]) == (MAX_ATTEMPTS - 1, MAX_RUNS_WITHOUT_CHECKPOINT - 1)
         rests.append(move.fields["rest_seconds"])
         job = replace(job, epoch=job.epoch + 1, rest_seconds=rests[-1])
     assert 60 <= rests[0] <= 75 and 120 <= rests[1] <= 190
@@ -103,23 +103,34 @@ def test_another_ending_begins_the_rests_anew() -> None:
 
 def test_an_interruption_before_a_runner_took_it_says_nothing_of_the_job() -> None:
     """A box whose runners do not start would else fail one waiting job after the other as the cause of it."""
-    claimed = replace(JOB, state=State.CLAIMED, attempt=2, fruitless=MAX_FRUITLESS_RUNS - 1)
+    claimed = replace(JOB, state=State.CLAIMED, attempt=2, runs_without_checkpoint=MAX_RUNS_WITHOUT_CHECKPOINT - 1)
     move = transition.ended(claimed, 4, Reason.RUNNER_LOST, "gone")
-    assert (move.to, move.fields["attempt"], move.fields["fruitless"]) == (State.QUEUED, 2, MAX_FRUITLESS_RUNS - 1)
+    assert (move.to, move.fields["attempt"], move.fields["fruitless"]) == (
+        State.QUEUED,
+        2,
+        MAX_RUNS_WITHOUT_CHECKPOINT - 1,
+    )
 
 
 def test_a_job_that_kills_box_after_box_is_stopped() -> None:
     """Interruptions use up no attempt, so something else must end a job that causes them."""
-    nearly = replace(JOB, fruitless=MAX_FRUITLESS_RUNS - 2)
+    nearly = replace(JOB, runs_without_checkpoint=MAX_RUNS_WITHOUT_CHECKPOINT - 2)
     assert transition.ended(nearly, 4, Reason.BOX_RESTARTED, "rebooted").to is State.QUEUED
-    last = transition.ended(replace(JOB, fruitless=MAX_FRUITLESS_RUNS - 1), 4, Reason.BOX_RESTARTED, "rebooted")
+    last = transition.ended(
+        replace(JOB, runs_without_checkpoint=MAX_RUNS_WITHOUT_CHECKPOINT - 1), 4, Reason.BOX_RESTARTED, "rebooted"
+    )
     assert (last.to, last.reason) == (State.FAILED, Reason.CRASH_LOOP)
-    assert last.text == f"rebooted ({MAX_FRUITLESS_RUNS} times without a new checkpoint)"
+    assert last.text == f"rebooted ({MAX_RUNS_WITHOUT_CHECKPOINT} times without a new checkpoint)"
 
 
 def test_a_checkpoint_in_between_starts_that_count_again() -> None:
     """Its runner sets `fruitless` to 0 with each; ended() only ever adds one."""
-    assert transition.ended(replace(JOB, fruitless=0), 4, Reason.BOX_RESTARTED, "rebooted").fields["fruitless"] == 1
+    assert (
+        transition.ended(replace(JOB, runs_without_checkpoint=0), 4, Reason.BOX_RESTARTED, "rebooted").fields[
+            "fruitless"
+        ]
+        == 1
+    )
 
 
 def test_a_runner_takes_only_what_was_claimed_and_says_which_try_it_is() -> None:

@@ -1,7 +1,7 @@
 """Never lost, never twice: rounds of seeded faults against real workers, and a checker over what was recorded.
 
-    programme   what will happen, a pure function of a seed, told as a story
-    stage       a house of several boxes and the hands that do it to them
+    plan        what will happen, a pure function of a seed, told as a story
+    harness     a cluster of several boxes and what does it to them
     witness/    what every process of pi0q and every trainer writes down meanwhile
     history     what was written down, put together
     check       what must hold of it, pure

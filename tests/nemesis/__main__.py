@@ -1,4 +1,4 @@
-"""`python -m tests.nemesis`: rounds of seeded faults, in several houses at a time; see README's `make nemesis`."""
+"""`python -m tests.nemesis`: rounds of seeded faults, in several clusters at a time; see README's `make nemesis`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.nemesis import programme, report
+from tests.nemesis import plan, report
 from tests.rig import clock, machine
 
 ROOT = Path(__file__).parents[2]
-#: Seconds after which a house that says nothing is given up with its round.
+#: Seconds after which a cluster that says nothing is given up with its round.
 SILENT = 600.0
-#: A house is three workers that start at once: as many houses as have the CPU for it are opened at a time.
+#: A cluster is three workers that start at once: as many clusters as have the CPU for it are opened at a time.
 OPENING = threading.Semaphore(max(1, (os.cpu_count() or 2) // 3))
 
 
@@ -34,13 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs = Path(options.logs or tempfile.mkdtemp(prefix="nemesis-logs-"))
     seeds = range(options.seed + options.first, options.seed + options.rounds)
     if options.story:
-        print("\n\n".join(programme.plan(seed, clocks=not clock.missing()).story() for seed in seeds))
+        print("\n\n".join(plan.draw(seed, clocks=not clock.missing()).story() for seed in seeds))
         return 0
     lacks = "; ".join(filter(None, (machine.refusal(), clock.missing())))
     print(
-        f"nemesis: {len(seeds)} rounds, seeds {seeds[0]} to {seeds[-1]}, {options.jobs} houses of "
-        f"{len(programme.BOXES)} boxes at a time, lease {programme.LEASE:g} s"
-        + (f" (not here: {lacks})" if lacks else ""),
+        f"nemesis: {len(seeds)} rounds, seeds {seeds[0]} to {seeds[-1]}, {options.jobs} clusters of "
+        f"{len(plan.BOXES)} boxes at a time, lease {plan.LEASE:g} s" + (f" (not here: {lacks})" if lacks else ""),
         flush=True,
     )
     began = time.monotonic()
@@ -62,7 +61,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=20, help="how many")
     parser.add_argument("--seed", type=int, default=None, help="of the first round; each has its own, one more")
     parser.add_argument("--first", type=int, default=0, help="rounds of these to leave out at the beginning")
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="houses at a time")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="clusters at a time")
     parser.add_argument("--report", help="a Markdown file to write, of all that --results holds")
     parser.add_argument("--results", help="a file that gets a line of JSON for each round; it may hold earlier ones")
     parser.add_argument("--logs", help="where failed rounds are kept")
@@ -87,33 +86,35 @@ def played(
         waiting.put(seed)
     done: queue.Queue[dict[str, Any]] = queue.Queue()
     told: list[dict[str, Any]] = []
-    houses = [threading.Thread(target=keep_house, args=(waiting, done, logs, keep), daemon=True) for _ in range(jobs)]
-    for house in houses:
-        house.start()
+    clusters = [
+        threading.Thread(target=keep_cluster, args=(waiting, done, logs, keep), daemon=True) for _ in range(jobs)
+    ]
+    for cluster in clusters:
+        cluster.start()
     while len(told) < len(seeds):
         told.append(done.get())
         tell(told, len(seeds), verbose)
-    for house in houses:
-        house.join()
+    for cluster in clusters:
+        cluster.join()
     return told
 
 
-def keep_house(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], logs: Path, keep: bool) -> None:
+def keep_cluster(waiting: queue.Queue[int], done: queue.Queue[dict[str, Any]], logs: Path, keep: bool) -> None:
     """Has one process after the other play seeds until none is left; one that hangs is ended."""
-    house: subprocess.Popen[str] | None = None
+    cluster: subprocess.Popen[str] | None = None
     while True:
         try:
             seed = waiting.get_nowait()
         except queue.Empty:
             break
-        if house is None or house.poll() is not None:
-            house = open_house(logs, keep)
-        done.put(ask(house, seed))
-    if house is not None:
-        assert house.stdin is not None and house.stdout is not None
-        house.stdin.close()
-        house.wait()
-        house.stdout.close()
+        if cluster is None or cluster.poll() is not None:
+            cluster = open_cluster(logs, keep)
+        done.put(ask(cluster, seed))
+    if cluster is not None:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        cluster.stdin.close()
+        cluster.wait()
+        cluster.stdout.close()
 
 
 def plain_root(logs: Path) -> list[str]:
@@ -131,13 +132,13 @@ def plain_root(logs: Path) -> list[str]:
     return [str(root)] if root.exists() else []
 
 
-def open_house(logs: Path, keep: bool) -> subprocess.Popen[str]:
+def open_cluster(logs: Path, keep: bool) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""), *plain_root(logs))))
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # Each of some thousand processes would compile what it imports, if it is not kept.
     env |= {"PYTHONPATH": path, "PYTHONPYCACHEPREFIX": env.get("PYTHONPYCACHEPREFIX", str(logs / "pycache"))}
-    with OPENING, (logs / "houses.err").open("a") as errors:
-        house = subprocess.Popen(
+    with OPENING, (logs / "clusters.err").open("a") as errors:
+        cluster = subprocess.Popen(
             [sys.executable, "-m", "tests.nemesis.one", str(logs), *(["keep"] if keep else [])],
             cwd=ROOT,
             env=env,
@@ -146,25 +147,25 @@ def open_house(logs: Path, keep: bool) -> subprocess.Popen[str]:
             stderr=errors,
             text=True,
         )
-        assert house.stdout is not None
-        house.stdout.readline()
-        return house
+        assert cluster.stdout is not None
+        cluster.stdout.readline()
+        return cluster
 
 
-def ask(house: subprocess.Popen[str], seed: int) -> dict[str, Any]:
-    """One round; of a house that died or hung, that."""
-    assert house.stdin is not None and house.stdout is not None
+def ask(cluster: subprocess.Popen[str], seed: int) -> dict[str, Any]:
+    """One round; of a cluster that died or hung, that."""
+    assert cluster.stdin is not None and cluster.stdout is not None
     # Its boxes end with it: they ask the kernel for that.
-    alarm = threading.Timer(SILENT, house.kill)
+    alarm = threading.Timer(SILENT, cluster.kill)
     alarm.start()
     try:
-        house.stdin.write(f"{seed}\n")
-        house.stdin.flush()
-        line = house.stdout.readline()
+        cluster.stdin.write(f"{seed}\n")
+        cluster.stdin.flush()
+        line = cluster.stdout.readline()
         return dict(json.loads(line))
     except (OSError, ValueError):
-        house.kill()
-        ended = f"rig: the house died or hung ({house.wait()}), see houses.err beside the logs"
+        cluster.kill()
+        ended = f"rig: the cluster died or hung ({cluster.wait()}), see clusters.err beside the logs"
         return {"seed": seed, "violations": [ended], "counts": {}, "seconds": 0.0, "story": ""}
     finally:
         alarm.cancel()

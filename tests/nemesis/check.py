@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tests.nemesis.history import ENDED, Call, Happened, History, Known, Life
-from tests.nemesis.programme import FENCE
+from tests.nemesis.plan import FENCE
 
 #: Seconds for which a runner may miss a renewal without having to stop. The last one may have been up to a
 #: second and a half before the outage began: a report a second, and one that hangs.
@@ -96,7 +96,7 @@ def how_far(history: History, life: Life) -> str:
 
 
 def unfit_end(history: History, known: Known) -> Iterator[str]:
-    """An end that nothing in the programme accounts for."""
+    """An end that nothing in the plan accounts for."""
     if known.state == "cancelled" and not cancelled(history, known):
         yield "was cancelled and nobody had wished so"
     if known.state == "succeeded" and known.job.fails:
@@ -301,7 +301,7 @@ def _was_away(history: History, life: Life, until: float) -> bool:
 
 
 def slow(history: History) -> list[tuple[float, float]]:
-    """Calls that took long though nothing was done to the house meanwhile: so did any renewal, on this machine."""
+    """Calls that took long though nothing was done to the cluster meanwhile: so did any renewal, on this machine."""
     found = [(call.t0, call.t1 or call.failed) for call in history.calls]
     return [
         (begin, end)

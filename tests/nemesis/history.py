@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.nemesis.programme import Job
+from tests.nemesis.plan import Job
 
 ENDED = ("succeeded", "failed", "cancelled")
 

@@ -1,4 +1,4 @@
-"""One house that plays the seeds it is told on standard input, a line of JSON about each on standard output."""
+"""One cluster that plays the seeds it is told on standard input, a line of JSON about each on standard output."""
 
 from __future__ import annotations
 
@@ -15,68 +15,68 @@ from pathlib import Path
 from typing import Any
 
 from tests.nemesis.check import check
+from tests.nemesis.harness import Harness, keep, tidy
 from tests.nemesis.history import History
-from tests.nemesis.programme import plan
-from tests.nemesis.stage import Stage, keep, tidy
+from tests.nemesis.plan import draw
 from tests.rig import clock
 
 
 def main(logs: str, keep_all: str = "") -> None:
     """`keep_all`: anything, to keep the logs of rounds that went well too."""
-    stage: Stage | None = None
+    harness: Harness | None = None
     place = Path(tempfile.mkdtemp(prefix="nemesis-"))
-    houses = 1
+    clusters = 1
     try:
         with contextlib.suppress(Exception):
-            stage = Stage(place / "house-1")
-        # Whoever opens houses opens the next one now.
+            harness = Harness(place / "cluster-1")
+        # Whoever opens clusters opens the next one now.
         print("{}", flush=True)
         for line in sys.stdin:
             seed = int(line)
             began = time.monotonic()
             try:
-                if stage is None:
-                    houses += 1
-                    stage = Stage(place / f"house-{houses}")
-                told = play(stage, seed, Path(logs) / f"seed-{seed}", keep_all=bool(keep_all))
+                if harness is None:
+                    clusters += 1
+                    harness = Harness(place / f"cluster-{clusters}")
+                told = play(harness, seed, Path(logs) / f"seed-{seed}", keep_all=bool(keep_all))
             except Exception:
                 told = {
                     "seed": seed,
                     "violations": [f"rig: {traceback.format_exc()}"],
                     "counts": {},
-                    "story": plan(seed).story(),
+                    "story": draw(seed).story(),
                 }
             told["seconds"] = round(time.monotonic() - began, 1)
-            if told["violations"] and stage is not None:
+            if told["violations"] and harness is not None:
                 told["logs"] = str(Path(logs) / f"seed-{seed}")
-                keep(stage, Path(logs) / f"seed-{seed}")
+                keep(harness, Path(logs) / f"seed-{seed}")
                 with contextlib.suppress(Exception):
-                    stage.close()
-                shutil.rmtree(stage.place, ignore_errors=True)
-                stage = None
+                    harness.close()
+                shutil.rmtree(harness.place, ignore_errors=True)
+                harness = None
             print(json.dumps(told), flush=True)
     finally:
-        if stage is not None:
-            stage.close()
+        if harness is not None:
+            harness.close()
         shutil.rmtree(place, ignore_errors=True)
 
 
-def play(stage: Stage, seed: int, logs: Path, *, keep_all: bool) -> dict[str, Any]:
-    programme = plan(seed, clocks=not clock.missing())
-    history = stage.play(programme)
+def play(harness: Harness, seed: int, logs: Path, *, keep_all: bool) -> dict[str, Any]:
+    plan = draw(seed, clocks=not clock.missing())
+    history = harness.play(plan)
     violations = [str(each) for each in check(history)]
     if violations or keep_all:
         logs.mkdir(parents=True, exist_ok=True)
-        (logs / "story.txt").write_text("\n".join([programme.story(), "", *violations, "", happened(history)]) + "\n")
+        (logs / "story.txt").write_text("\n".join([plan.story(), "", *violations, "", happened(history)]) + "\n")
         (logs / "history.json").write_text(json.dumps(asdict(history), indent=1))
     if keep_all:
-        keep(stage, logs)
+        keep(harness, logs)
     if not violations:
-        tidy(stage)
+        tidy(harness)
     return {
         "seed": seed,
         "violations": violations,
-        "story": programme.story() if violations else "",
+        "story": plan.story() if violations else "",
         "counts": counts(history),
     }
 

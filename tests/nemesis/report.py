@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.nemesis import programme
+from tests.nemesis import plan
 
 Told = Sequence[dict[str, Any]]
 
@@ -61,7 +61,7 @@ def rows(told: Told, seconds: float) -> list[tuple[str, str]]:
 
 
 def described(kind: str) -> str:
-    text = programme.KINDS[kind][2].format(box="a box", seconds=0.0, job="any", note="some")
+    text = plan.KINDS[kind][2].format(box="a box", seconds=0.0, job="any", note="some")
     return text.replace("0.0 s", "a while")
 
 
@@ -109,9 +109,9 @@ def markdown(files: Sequence[Path]) -> str:
         f"`make nemesis ROUNDS={len(told)} SEED={seeds[0]} JOBS={run['jobs']}`{parts}",
         "",
         f"Machine: {run['cores']} cores, {run['processor']}, Linux {run['linux']}, Python {run['python']}. "
-        f"{run['jobs']} houses at a time, each a server and {len(programme.BOXES)} boxes: real `pi0q worker` processes"
+        f"{run['jobs']} clusters at a time, each a server and {len(plan.BOXES)} boxes: real `pi0q worker` processes"
         f"{'' if lacks else ', each in a container of its own'}, on a line of its own, with a simulated GPU and the "
-        f"fake LeRobot, {programme.STEP * 1000:g} ms a step. Lease {programme.LEASE:g} s, fence {programme.FENCE:g} s; "
+        f"fake LeRobot, {plan.STEP * 1000:g} ms a step. Lease {plan.LEASE:g} s, fence {plan.FENCE:g} s; "
         "all other times follow from the lease." + (f" Not on this machine: {lacks}." if lacks else ""),
         "",
         "| what | |",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.nemesis.check import check, joined
 from tests.nemesis.history import Act, Call, Happened, History, Known, Life, Sealed, read
-from tests.nemesis.programme import FENCE, LEASE, Job
+from tests.nemesis.plan import FENCE, LEASE, Job
 
 ID = "aa"
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.rig import namespaces
-from tests.rig.house import TESTS, wait
+from tests.rig.cluster import TESTS, wait
 
 ROOT = TESTS.parent
 #: Where this machine's things are not to be seen.

@@ -31,11 +31,15 @@ class Web:
         self.url, self.running = url, running
         self.password = (home / "flower.password").read_text().strip()
 
+    def login(self, password: str = "") -> dict[str, str]:
+        """Return the header that sends a password; left out: the right one."""
+        token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
+        return {"Authorization": f"Basic {token}"}
+
     def get(self, path: str, *, password: str | None = "", method: str = "GET") -> tuple[int, str]:
         request = urllib.request.Request(self.url + path, method=method)
-        if password is not None:
-            token = base64.b64encode(f"pi0q:{password or self.password}".encode()).decode()
-            request.add_header("Authorization", f"Basic {token}")
+        for name, value in ({} if password is None else self.login(password)).items():
+            request.add_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()

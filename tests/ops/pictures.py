@@ -22,10 +22,10 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 import pi0q.jobs.examples
-from pi0q.ops import standins
+from pi0q.ops.local import standins_main
+from pi0q.queue.commands import watch
 from pi0q.queue.settings import load
 from pi0q.queue.store import Store, heard
-from pi0q.queue.verbs import watch
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OUT = Path(__file__).parents[2] / "ops" / "pictures"
@@ -76,14 +76,14 @@ def photograph(home: Path, out: Path) -> None:
 def draw(store: Store, job: str, out: Path) -> None:
     """The screen of `pi0q watch JOB` as it is now, on a terminal of 110 columns."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, highlight=False)
-    console.print(watch.screen(store, job)[0])
+    console.print(watch.screen(store, job, 60.0)[0])
     out.write_text(console.export_svg(title=f"$ pi0q watch {store.get(job).name}"), encoding="utf-8")
 
 
 def main(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pi0q-") as place:
         home = Path(place)
-        standins.make_dataset(home / "datasets" / "grab_box")
+        standins_main.make_dataset(home / "datasets" / "grab_box")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PI0Q_")}
         env = clean | {"PI0Q_HOME": place, "PI0Q_BOX": "box-a", "HF_HUB_OFFLINE": "1", "PI0Q_FAKE_GPUS": "[]"}
         env |= {"PI0Q_TRAINER_PYTHON": sys.executable, "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": place}

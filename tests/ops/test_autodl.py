@@ -13,22 +13,26 @@ import pytest
 from pi0q.jobs.state import State
 from tests.ops import autodl
 from tests.ops.autodl import AutoDL
-from tests.rig.fixtures import house, queue_server
-from tests.rig.house import PATIENCE, TESTS, House, lines, wait
+from tests.rig.cluster import PATIENCE, TESTS, WITNESS, Cluster, lines, wait
+from tests.rig.fixtures import cluster, queue_server
 
-__all__ = ["house", "queue_server"]
+__all__ = ["cluster", "queue_server"]
 
 pytestmark = pytest.mark.skipif(bool(autodl.refusal()), reason=autodl.refusal())
 
 HOME = "/root/autodl-tmp/pi0q"
-KEEPER, WORKER = "pi0q.ops.keeper", "pi0q.queue.cli worker"
+KEEPER, WORKER = "pi0q.ops.box.supervisor_main", "pi0q.queue.cli worker"
 TOKEN = "hf_aTokenThatWasMadeForThisTest"
 
 
 @pytest.fixture
-def container(house: House, tmp_path: Path) -> Iterator[AutoDL]:
+def container(cluster: Cluster, tmp_path: Path) -> Iterator[AutoDL]:
     """A container that was switched on for the first time."""
-    paths = [str(TESTS / "end_to_end" / "witness"), str(TESTS / "fake_lerobot"), os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(WITNESS),
+        str(TESTS / "fake_lerobot"),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     env = {"PYTHONPATH": ":".join(filter(None, paths)), "FAKE_STEP_SECONDS": "0.03", "HOSTNAME": "autodl-1"}
     made = AutoDL(tmp_path / "container", env)
     made.write("/root/.cache/huggingface/token", TOKEN, 0o644)
@@ -38,15 +42,16 @@ def container(house: House, tmp_path: Path) -> Iterator[AutoDL]:
 
 
 @pytest.fixture
-def shell(house: House) -> dict[str, str]:
+def shell(cluster: Cluster) -> dict[str, str]:
     """What the user has exported."""
     return {
-        "PI0Q_REDIS_URL": house.server.url,
-        "PI0Q_PREFIX": house.prefix,
+        "PI0Q_REDIS_URL": cluster.server.url,
+        "PI0Q_PREFIX": cluster.prefix,
         "PI0Q_BOX": "autodl-1",
         "PI0Q_TRAINER_PYTHON": sys.executable,
         "PI0Q_SYSTEM_DISK_RESERVE_MIB": "0",
         "PI0Q_FAKE_GPUS": "[]",
+        "PI0Q_TORCH_WEIGHTS": "off",
         "WANDB_API_KEY": "0123456789012345678901234567890123456789",
     }
 
@@ -71,12 +76,12 @@ def settle(container: AutoDL) -> dict[str, tuple[object, ...]]:
     return {path: what for path, what in tree.items() if not path.removeprefix(HOME).startswith(living)}
 
 
-def ready(container: AutoDL, house: House) -> None:
+def ready(container: AutoDL, cluster: Cluster) -> None:
     """Waits until the box takes jobs."""
     log = container.at(f"{HOME}/logs/worker.log")
 
     def there() -> bool:
-        return any(box["name"] == "autodl-1" and box["status"] == "ready" for box in house.store.boxes())
+        return any(box["name"] == "autodl-1" and box["status"] == "ready" for box in cluster.store.boxes())
 
     wait(there, "the box", lambda: log.read_text() if log.exists() else "no log")
 
@@ -92,11 +97,11 @@ def test_check_lists_what_is_missing_and_changes_nothing(container: AutoDL, shel
     assert after == before
 
 
-def test_one_line_makes_it_a_box_and_twice_is_once(container: AutoDL, house: House, shell: dict[str, str]) -> None:
+def test_one_line_makes_it_a_box_and_twice_is_once(container: AutoDL, cluster: Cluster, shell: dict[str, str]) -> None:
     container.write("/etc/autodl.sh", "#!/bin/bash\necho the user has a script already\nexit 0\n", 0o755)
     first = container.pi0q("box", "setup", **shell)
     assert first.returncode == 0, first.stdout + first.stderr
-    ready(container, house)
+    ready(container, cluster)
     # The hook: one line, before the user's, and the user's as they were.
     hook = container.at("/etc/autodl.sh").read_text().splitlines()
     assert hook[0] == "#!/bin/bash" and hook[1].startswith(f"bash {HOME}/boot.sh || true")
@@ -105,7 +110,7 @@ def test_one_line_makes_it_a_box_and_twice_is_once(container: AutoDL, house: Hou
     for name in (f"{HOME}/config.toml", f"{HOME}/box.env", f"{HOME}/huggingface/token"):
         assert oct(container.at(name).stat().st_mode)[-3:] == "600", name
     system = container.tree("/etc", "/root/.config", "/root/.cache")
-    password = house.server.url.split(":")[2].partition("@")[0].encode()
+    password = cluster.server.url.split(":")[2].partition("@")[0].encode()
     leaked = [path for path, what in system.items() if isinstance(what[1], bytes)
               and (password in what[1] or TOKEN.encode() in what[1])]  # fmt: skip
     assert leaked == []
@@ -158,22 +163,22 @@ def test_a_cache_that_the_guide_has_filled_is_used(container: AutoDL, shell: dic
 
 
 def test_after_a_restart_the_worker_is_back_and_its_job_goes_on(
-    container: AutoDL, house: House, shell: dict[str, str]
+    container: AutoDL, cluster: Cluster, shell: dict[str, str]
 ) -> None:
     container.write(f"{HOME}/datasets/grab_box/meta/info.json", "{}")
     # It stands still at this step until the container is switched off, and not after that.
     hung = container.at("/root/autodl-tmp/hung")
     container.base["FAKE_FAULT_ONCE"] = "/root/autodl-tmp/hung"
     assert container.pi0q("box", "setup", **shell).returncode == 0
-    ready(container, house)
-    job = house.submit("hang@60", steps=120, save_freq=20)
+    ready(container, cluster)
+    job = cluster.submit("hang@60", steps=120, save_freq=20)
     sealed = container.at(f"{HOME}/runs/{job}/output/checkpoints/000020/pi0q.manifest.json")
     log = container.at(f"{HOME}/logs/worker.log").read_text
     wait(lambda: sealed.exists() and hung.exists(), "a checkpoint and a later step", log)
     container.crash()
-    before = house.store.get(job)
+    before = cluster.store.get(job)
     container.boot()
-    after = house.ends(job)
+    after = cluster.ends(job)
     assert (after.state, after.step, after.box, after.attempt) == (State.SUCCEEDED, 120, "autodl-1", before.attempt)
     events = lines(container.at(f"{HOME}/runs/{job}/events.jsonl"))
     first, second = (event["step"] for event in events if event["event"] == "ready")
@@ -182,10 +187,10 @@ def test_after_a_restart_the_worker_is_back_and_its_job_goes_on(
 
 
 def test_a_worker_that_dies_is_started_again_and_a_keeper_too(
-    container: AutoDL, house: House, shell: dict[str, str]
+    container: AutoDL, cluster: Cluster, shell: dict[str, str]
 ) -> None:
     container.pi0q("box", "setup", **shell)
-    ready(container, house)
+    ready(container, cluster)
     first = container.processes(WORKER)[0]
     container.run("kill", "-9", str(first))
     # A keeper that is killed before it wrote down whom it started leaves one that the next can't know.
@@ -200,11 +205,11 @@ def test_a_worker_that_dies_is_started_again_and_a_keeper_too(
 
 
 def test_the_pid_of_an_earlier_life_is_not_taken_for_the_keeper(
-    container: AutoDL, house: House, shell: dict[str, str]
+    container: AutoDL, cluster: Cluster, shell: dict[str, str]
 ) -> None:
     """autopanel had the pid of the last life, and `kill -0` said that all was well."""
     container.pi0q("box", "setup", **shell)
-    ready(container, house)
+    ready(container, cluster)
     container.crash()
     file = container.at(f"{HOME}/keeper.json")
     told = json.loads(file.read_text())
@@ -214,13 +219,13 @@ def test_the_pid_of_an_earlier_life_is_not_taken_for_the_keeper(
     wait(lambda: len(container.processes(WORKER)) == 1, "the worker")
 
 
-def test_remove_undoes_all_of_it_but_the_runs(container: AutoDL, house: House, shell: dict[str, str]) -> None:
+def test_remove_undoes_all_of_it_but_the_runs(container: AutoDL, cluster: Cluster, shell: dict[str, str]) -> None:
     user = "#!/bin/bash\npython /root/my_server.py\n"
     container.write("/etc/autodl.sh", user, 0o755)
     container.write("/root/.config/pi0q/config.toml", 'redis_url = "redis://old:6379/0"\nlease_seconds = 300\n', 0o600)
     before = without_times(container.tree("/etc", "/root", "/usr/local/bin"))
     assert container.pi0q("box", "setup", **shell).returncode == 0
-    ready(container, house)
+    ready(container, cluster)
     container.write(f"{HOME}/runs/abc/output/kept", "a checkpoint")
     answer = container.pi0q("box", "setup", "--remove", **shell)
     assert answer.returncode == 0 and "rm -r" in answer.stdout, answer.stdout + answer.stderr
@@ -261,11 +266,11 @@ def test_the_doctor_finds_what_ails_a_container(container: AutoDL, shell: dict[s
 
 
 def test_a_hung_boot_script_of_the_users_does_not_keep_the_worker(
-    container: AutoDL, house: House, shell: dict[str, str]
+    container: AutoDL, cluster: Cluster, shell: dict[str, str]
 ) -> None:
     container.write("/etc/autodl.sh", "sleep infinity\n", 0o755)
     container.pi0q("box", "setup", **shell)
-    ready(container, house)
+    ready(container, cluster)
     container.crash()
     container.boot()
     wait(lambda: len(container.processes(WORKER)) == 1, "the worker", seconds=PATIENCE)

@@ -17,10 +17,10 @@ from pi0q.queue import cli
 from tests.ops import autodl
 from tests.ops.autodl import AutoDL
 from tests.ops.test_autodl import HOME, WORKER, ready
-from tests.rig.fixtures import house, queue_server
-from tests.rig.house import TESTS, House, wait
+from tests.rig.cluster import TESTS, Cluster, wait
+from tests.rig.fixtures import cluster, queue_server
 
-__all__ = ["house", "queue_server"]
+__all__ = ["cluster", "queue_server"]
 
 SCRIPT = TESTS.parent / "ops" / "autodl" / "setup.sh"
 #: A python3.12 that is a fake: its venv's pip reaches its index only over a proxy, and writes down what it was given.
@@ -88,6 +88,15 @@ def test_a_wheel_that_is_named_or_lies_beside_it(shell: Shell, tmp_path: Path) -
     assert "there is no" in shell.run(alone, "gone.whl").stderr
 
 
+def test_setup_script_installs_no_package_of_that_name_from_an_index(shell: Shell, tmp_path: Path) -> None:
+    alone = tmp_path / "upload" / "setup.sh"
+    alone.parent.mkdir()
+    shutil.copy(SCRIPT, alone)
+    done = shell.run(alone, OPEN="yes")
+    assert done.returncode == 1 and "nothing was done" in done.stderr and "Fix: bash setup.sh" in done.stderr
+    assert not shell.said.exists()
+
+
 def test_without_an_index_it_takes_the_turbo_file_for_pip_alone(shell: Shell) -> None:
     done = shell.run(SCRIPT)
     assert done.returncode == 0 and done.stdout == "pi0q box setup\n"
@@ -129,16 +138,16 @@ def stand_in_wheel(place: Path) -> Path:
     return wheel
 
 
-def test_one_line_on_a_fresh_container(container: AutoDL, house: House) -> None:
+def test_one_line_on_a_fresh_container(container: AutoDL, cluster: Cluster) -> None:
     stand_in_wheel(container.at("/root/autodl-tmp/upload"))
     container.write("/root/autodl-tmp/upload/setup.sh", SCRIPT.read_text())
-    shell = {"PI0Q_REDIS_URL": house.server.url, "PI0Q_PREFIX": house.prefix, "PI0Q_BOX": "autodl-1",
+    shell = {"PI0Q_REDIS_URL": cluster.server.url, "PI0Q_PREFIX": cluster.prefix, "PI0Q_BOX": "autodl-1",
              "PI0Q_FAKE_GPUS": "[]", "PI0Q_TRAINER_PYTHON": "/bin/false", "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1",
              "PIP_IGNORE_INSTALLED": "1",
              "PATH": f"{sys.base_prefix}/bin:{container.base['PATH']}"}  # fmt: skip
     done = container.run("bash", "/root/autodl-tmp/upload/setup.sh", **shell)
     assert done.returncode == 0, done.stdout + done.stderr
-    ready(container, house)
+    ready(container, cluster)
     assert container.at("/usr/local/bin/pi0q").readlink() == Path(f"{HOME}/venv/bin/pi0q")
     assert container.run("pi0q", "box", "status").returncode == 0
     # What no setup can put right is told with its cure; the box takes nothing that needs it.

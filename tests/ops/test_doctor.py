@@ -18,12 +18,13 @@ import pytest
 import redis
 from rich.console import Console
 
+from pi0q.jobs.estimates import disk
 from pi0q.ops import doctor
-from pi0q.ops import server as servers
 from pi0q.ops.checks import disks, install
 from pi0q.ops.checks import server as server_checks
-from pi0q.ops.checks.finding import Finding, Patient, Status, ok, patient
-from pi0q.ops.machine import Machine
+from pi0q.ops.checks.finding import CheckTarget, Finding, Status, check_target, ok
+from pi0q.ops.local import server as servers
+from pi0q.ops.machine import DiskSpace, Machine, directory_mib
 from pi0q.queue.settings import Settings
 from tests.conftest import PI0Q, Command
 
@@ -103,7 +104,7 @@ def test_the_table_is_for_people(call: Command, monkeypatch: pytest.MonkeyPatch)
     assert answer.returncode == 1
     assert re.search(r"^broken +server +The queue's server at redis://127.0.0.1:1/0", answer.stdout, re.MULTILINE)
     assert "→ Start one with `pi0q up`" in answer.stdout
-    assert "1 broken; the arrows say what mends it." in answer.stdout
+    assert "1 problem found; see the → lines." in answer.stdout
 
 
 def test_a_cure_can_be_copied_from_a_narrow_terminal() -> None:
@@ -117,8 +118,10 @@ def test_a_cure_can_be_copied_from_a_narrow_terminal() -> None:
     assert max(map(len, out.getvalue().replace(cure, "").splitlines())) <= 60
 
 
-def test_settings_with_faults_are_a_finding_and_the_rest_goes_on(call: Command, env: dict[str, str]) -> None:
-    answer = call("doctor", "--json", "--box", PI0Q_LEASE_SECONDS="soon", PI0Q_TRAINER_PYTHON="/bin/false")
+def test_settings_with_faults_are_a_finding_and_the_rest_goes_on(call: Command, tmp_path: Path) -> None:
+    # A home of its own: the sizes of a person's caches take minutes to measure.
+    env = {"PI0Q_LEASE_SECONDS": "soon", "PI0Q_TRAINER_PYTHON": "/bin/false", "HOME": str(tmp_path)}
+    answer = call("doctor", "--json", "--box", **env)
     found = checks(answer.stdout)
     assert answer.returncode == 1
     assert found["settings"]["status"] == "broken" and "PI0Q_LEASE_SECONDS" in found["settings"]["detail"]
@@ -127,22 +130,22 @@ def test_settings_with_faults_are_a_finding_and_the_rest_goes_on(call: Command, 
 
 
 def test_a_check_that_raises_is_a_finding(tmp_path: Path) -> None:
-    def bad(_: Patient) -> Iterator[Finding]:
+    def bad(_: CheckTarget) -> Iterator[Finding]:
         yield ok("before", "it was looked at")
         raise RuntimeError("no such thing\nas luck")
 
-    one = patient(Machine(env={"HOME": str(tmp_path)}), box=True)
-    found = doctor.look(one, [bad])
+    one = check_target(Machine(env={"HOME": str(tmp_path)}), box=True)
+    found = doctor.run_checks(one, [bad])
     assert [finding.name for finding in found] == ["before", "test_doctor checks"]
     assert found[1].status is Status.WARNING and "RuntimeError: no such thing as luck" in found[1].detail
 
 
 def test_an_installation_that_is_broken_is_told_as_that(tmp_path: Path) -> None:
-    def bad(_: Patient) -> Iterator[Finding]:
+    def bad(_: CheckTarget) -> Iterator[Finding]:
         raise ModuleNotFoundError("No module named 'async_timeout'")
         yield
 
-    found = doctor.look(patient(Machine(env={"HOME": str(tmp_path)}), box=True), [bad])
+    found = doctor.run_checks(check_target(Machine(env={"HOME": str(tmp_path)}), box=True), [bad])
     assert found[0].status is Status.BROKEN and "pip install" in found[0].cure
 
 
@@ -152,8 +155,8 @@ def test_a_fix_that_fails_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: 
 
     bad = Finding(name="x", status=Status.BROKEN, detail="bad", cure="mend it", fix=fix)
     monkeypatch.setattr(doctor, "CHECKS", (lambda _: iter([bad]),))
-    monkeypatch.setattr(doctor, "look", lambda one: [bad])
-    told = doctor.mend([bad], patient(Machine(env={"HOME": str(tmp_path)}), box=True))
+    monkeypatch.setattr(doctor, "run_checks", lambda _target: [bad])
+    told = doctor.repair([bad], check_target(Machine(env={"HOME": str(tmp_path)}), box=True))
     assert told[0].detail == "bad; could not be fixed: PermissionError: read-only"
 
 
@@ -201,6 +204,29 @@ def test_snapshots_only_is_a_warning(own: tuple[redis.Redis, dict[str, str]], ca
     assert found["persistence"]["status"] == "warning" and "since" not in found["persistence"]["cure"]
 
 
+def test_small_list_nodes_of_a_foreign_server_are_a_warning(
+    own: tuple[redis.Redis, dict[str, str]], call: Command
+) -> None:
+    client, shell = own
+    client.config_set("list-max-listpack-size", "-2")
+    found = checks(call("doctor", "--json", "--laptop", **shell).stdout)["server lists"]
+    assert (found["status"], found["cure"]) == ("warning", "redis-cli CONFIG SET list-max-listpack-size -5")
+    fixed = checks(call("doctor", "--json", "--laptop", "--fix", **shell).stdout)["server lists"]
+    assert fixed["status"] == "ok" and client.config_get("list-max-listpack-size") == {"list-max-listpack-size": "-5"}
+
+
+def test_a_server_whose_settings_may_not_be_read_is_not_judged_by_them(
+    own: tuple[redis.Redis, dict[str, str]], call: Command
+) -> None:
+    client, shell = own
+    client.config_set("list-max-listpack-size", "-2")
+    client.acl_setuser("managed", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"],
+                       categories=["+@all"], commands=["-config"])  # fmt: skip
+    url = re.sub(r"//.*@", "//managed:pw@", shell["PI0Q_REDIS_URL"])
+    found = checks(call("doctor", "--json", "--laptop", PI0Q_REDIS_URL=url).stdout)
+    assert found["server memory"]["status"] == "ok" and "server lists" not in found
+
+
 def test_a_server_without_a_password(own: tuple[redis.Redis, dict[str, str]], call: Command) -> None:
     client, shell = own
     client.config_set("requirepass", "")
@@ -239,22 +265,40 @@ def test_a_wrong_password_says_what_to_do_and_shows_none(call: Command, env: dic
 
 
 @pytest.mark.parametrize(
-    ("product", "version", "old", "holes"),
+    ("product", "version", "status"),
     [
-        ("Redis", (6, 0, 16), True, 1),
-        ("Redis", (6, 2, 20), False, 0),
-        ("Redis", (7, 0, 15), False, 1),
-        ("Redis", (7, 2, 4), False, 2),
-        ("Redis", (8, 2, 2), False, 1),
-        ("Redis", (8, 6, 3), False, 0),
-        ("Valkey", (7, 2, 10), False, 1),
-        ("Valkey", (8, 1, 4), False, 0),
-        ("Valkey", (9, 0, 0), False, 0),
+        ("Redis", "6.0.16", Status.BROKEN),
+        ("Redis", "6.2.20", Status.WARNING),
+        ("Redis", "8.6.2", Status.WARNING),
+        ("Redis", "8.6.3", Status.OK),
+        ("Redis", "9.0", Status.OK),
+        ("Valkey", "7.1.9", Status.BROKEN),
+        ("Valkey", "8.1.3-rc1", Status.WARNING),
+        ("Valkey", "8.1.4", Status.OK),
+        ("Valkey", "9.0.0", Status.OK),
     ],
 )
-def test_what_is_thought_of_a_servers_version(product: str, version: tuple[int, ...], old: bool, holes: int) -> None:
-    told, found = server_checks.verdict(product, version)
-    assert (bool(told), len(found)) == (old, holes)
+def test_server_version_is_held_against_the_oldest_and_the_recommended(
+    product: str, version: str, status: Status
+) -> None:
+    found = server_checks.version(product, version)
+    assert found.status is status and version in found.detail
+
+
+def test_data_disk_check_asks_for_what_the_planner_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = disk.plan(disks.FULL_FINE_TUNE).mib
+    assert needed > 90 * 1024
+    for free, status in ((needed - 1, Status.WARNING), (needed, Status.OK)):
+        monkeypatch.setattr(disks, "disk_space", lambda _path, free=free: DiskSpace(free, 10**6, None))
+        found = disks.data(Machine(root=tmp_path), tmp_path)
+        assert found.status is status
+    assert "96.5 GiB" in disk.gib(needed)
+
+
+def test_a_directory_counts_a_file_with_two_names_once(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(os.urandom(3 * 2**20))
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    assert directory_mib(tmp_path) == 3
 
 
 @pytest.mark.parametrize(
@@ -290,16 +334,26 @@ def test_boxes_of_another_version_are_told(call: Command, store: Any, chosen: Se
 
 def test_requirements_that_are_not_met_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["click>=99", "nothing-of-this-name", "celery~=5.7.0; extra == 'worker'", "redis>=1"]
-    monkeypatch.setattr("importlib.metadata.requires", lambda _: wanted)
-    found = install.unmet("pi0q", {""})
+    monkeypatch.setattr("importlib.metadata.requires", {"pi0q": wanted}.get)
+    found = install.unmet_requirements("pi0q", {""})
     assert len(found) == 2 and found[0].startswith("click ") and found[1] == "nothing-of-this-name is missing"
+
+
+def test_unmet_requirements_name_the_package_that_lacks_its_own_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {
+        "pi0q": ["redis>=1", "celery; extra == 'worker'"],
+        "redis": ["click[more]>=99"],
+        "click": ["redis", "nothing-of-this-name>=2; extra == 'more'"],
+    }
+    monkeypatch.setattr("importlib.metadata.requires", wanted.get)
+    assert install.unmet_requirements("pi0q", {""}) == ["nothing-of-this-name is missing, which click needs"]
 
 
 # -- disks --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Patient]:
+def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], CheckTarget]:
     """A box whose system disk is low, with caches on it and a pip and a conda that are fakes."""
     monkeypatch.setattr(disks, "HOG_MIB", 1)
     for name in (".cache/pip", "miniconda3/pkgs", ".cache/huggingface"):
@@ -313,11 +367,11 @@ def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Patien
     shell = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PI0Q_HOME": str(tmp_path / "data")}
     shell["PI0Q_SYSTEM_DISK_RESERVE_MIB"] = "900000000"
     # Its system disk is that of the test, whatever this machine has at /.
-    return lambda: patient(Machine(root=tmp_path, env=shell), box=True)
+    return lambda: check_target(Machine(root=tmp_path, env=shell), box=True)
 
 
 def test_a_low_system_disk_names_what_fills_it_and_fix_empties_the_caches(
-    full: Callable[[], Patient], tmp_path: Path
+    full: Callable[[], CheckTarget], tmp_path: Path
 ) -> None:
     found = disks.system(full())
     assert found.status is Status.BROKEN and "this box takes no job" in found.detail

@@ -13,21 +13,24 @@ from pathlib import Path
 import pytest
 
 from pi0q.jobs import command
-from pi0q.jobs.evidence import Evidence
+from pi0q.jobs.failures.classify import diagnose
+from pi0q.jobs.failures.evidence import Evidence
+from pi0q.jobs.failures.raised import Raised
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.spec import Spec, parse
-from pi0q.jobs.symptoms import diagnose
-from pi0q.ops import boot, doctor, setup, steps
+from pi0q.ops import doctor
+from pi0q.ops.box import autostart, setup, steps
 from pi0q.ops.checks import disks, hub, trainer
-from pi0q.ops.checks.finding import Patient, Status, patient
+from pi0q.ops.checks.finding import CheckTarget, Status, check_target
 from pi0q.ops.machine import Machine
 from pi0q.queue import settings
-from pi0q.workers import interpreter, network
-from pi0q.workers.run import console, environment, fetches
-from pi0q.workers.run.directory import RunDirectory
-from pi0q.workers.run.hang import COMPILE_SECONDS, Watch
-from pi0q.workers.run.progress import PHASES
-from pi0q.workers.run.refusals import refusal
+from pi0q.workers.host import cache_paths
+from pi0q.workers.hub import errors, requirements
+from pi0q.workers.network import routes as network
+from pi0q.workers.runs.progress import PHASES
+from pi0q.workers.runs.run_directory import RunDirectory
+from pi0q.workers.trainer import console, interpreter
+from pi0q.workers.trainer.watchdog import COMPILE_SECONDS, Watchdog
 from tests import guide
 
 HERE = Path(__file__).parent
@@ -54,7 +57,7 @@ def covers(*headings: str) -> Callable[[Test], Test]:
     return mark
 
 
-def box(tmp_path: Path, **env: str) -> Patient:
+def box(tmp_path: Path, **env: str) -> CheckTarget:
     """An AutoDL container below `tmp_path`, with its turbo file."""
     (tmp_path / "root/autodl-tmp").mkdir(parents=True, exist_ok=True)
     (tmp_path / "etc").mkdir(exist_ok=True)
@@ -62,7 +65,7 @@ def box(tmp_path: Path, **env: str) -> Patient:
     shell = {"HOME": str(tmp_path / "root"), "PATH": "/usr/bin:/bin", "PI0Q_REDIS_URL": "redis://:pw@203.0.113.9:6379/0",
              "PI0Q_HOME": str(tmp_path / "root/autodl-tmp/pi0q"), "PI0Q_TRAINER_PYTHON": "/bin/false",
              "PI0Q_NETWORK_TURBO": str(tmp_path / "etc/network_turbo")}  # fmt: skip
-    return patient(Machine(root=tmp_path, env=shell | env), box=True)
+    return check_target(Machine(root=tmp_path, env=shell | env), box=True)
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_condas_environment_is_found_by_itself_and_judged(tmp_path: Path) -> Non
     python.parent.mkdir(parents=True)
     python.touch()
     assert next(interpreter.candidates({"CONDA_EXE": str(tmp_path / "conda/bin/conda")})) == str(python)
-    found = list(trainer.judge({"error": "it has no LeRobot"}, python=str(python), gpus=1))
+    found = list(trainer.environment({"error": "it has no LeRobot"}, python=str(python), gpus=1))
     assert found[0].status is Status.BROKEN and "conda create -y -n lerobot python=3.12" in found[0].cure
 
 
@@ -145,21 +148,18 @@ def test_the_token_of_a_login_gets_to_where_hf_home_looks(tmp_path: Path) -> Non
 
 @covers("2.3 申请 PaliGemma 访问权限", "Q: `GatedRepoError: 401 Unauthorized` for paligemma")
 def test_terms_that_were_not_accepted_name_the_page(spec: Spec) -> None:
-    assert PAGE in hub.gated("refused", "ada", "").cure
-
-    class GatedRepoError(Exception):
-        """Named as huggingface_hub's."""
-
-    told = refusal(GatedRepoError("401"), "tokenizer", fetches.PALIGEMMA)
+    gated: type[Exception] = pytest.importorskip("huggingface_hub.errors").GatedRepoError
+    told = errors.classify(gated.__new__(gated), "tokenizer", requirements.PALIGEMMA)
     assert told is not None and told.reason is Reason.NEEDS_ACCESS and PAGE in told.detail
+    assert PAGE in hub.gated(told, "ada").cure
 
 
 @covers("第三步：下载数据集", "第四步：下载 pi0 基座模型")
 def test_dataset_base_and_tokenizer_are_fetched_before_the_trainer_starts(spec: Spec) -> None:
-    wanted = {fetch.kind: fetch.repo_id for fetch in fetches.wanted(spec, resuming=False)}
+    wanted = {fetch.kind: fetch.repo_id for fetch in requirements.wanted(spec, resuming=False)}
     repos = re.findall(r"^    (\w+/\S+) \\$|^huggingface-cli download (\w+/\S+)$", GUIDE, re.MULTILINE)
     assert {wanted["dataset"], wanted["base"]} == {one or other for one, other in repos}
-    assert wanted["tokenizer"] == fetches.PALIGEMMA
+    assert wanted["tokenizer"] == requirements.PALIGEMMA
 
 
 @covers("第五步：启动训练", "5.2 手动命令（完整参数）")
@@ -167,7 +167,7 @@ def test_the_example_runs_the_guides_command(spec: Spec) -> None:
     argv = command.fresh(spec, lerobot="0.6.1", output_dir="/data/output", run_id="pi0q-1").argv
     # Each run has a directory of its own on the data disk.
     assert guide.as_pi0q_runs_it("/data/output") <= set(argv)
-    caches = environment.caches(
+    caches = cache_paths.caches(
         settings.Settings(home=Path("/root/autodl-tmp/pi0q"), hf_home=Path("/root/autodl-tmp/hf"))
     )
     assert {"HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR"} <= caches.keys()
@@ -189,7 +189,7 @@ def test_a_run_never_meets_an_output_directory_and_never_empties_one(tmp_path: P
 def test_the_worker_needs_no_screen_and_comes_back_after_a_restart(tmp_path: Path) -> None:
     made = setup.plan(box(tmp_path).machine)
     *_, start, worker = setup.steps_of(made)
-    assert isinstance(worker, boot.Worker) and isinstance(start, boot.Hook)
+    assert isinstance(worker, steps.Worker) and isinstance(start, autostart.Hook)
     start.do()
     assert "setsid nohup" in (made.home / "boot.sh").read_text()
     assert str(made.home / "boot.sh") in (tmp_path / "etc/autodl.sh").read_text()
@@ -202,10 +202,10 @@ def test_the_worker_needs_no_screen_and_comes_back_after_a_restart(tmp_path: Pat
 def test_a_long_compile_is_shown_is_not_taken_for_a_hang_and_is_kept(spec: Spec) -> None:
     assert PHASES["compiling"] == "compiling"
     assert spec.train["policy.compile_model"] is True
-    watch = Watch(600.0, compiles=True, now=0.0)
+    watch = Watchdog(600.0, compiles=True, now=0.0)
     watch.event({"event": "compiling"}, 1.0)
     assert watch.limit() >= COMPILE_SECONDS >= 30 * 60, "the guide speaks of 10 to 30 minutes"
-    caches = environment.caches(settings.Settings(home=Path("/data/pi0q"), hf_home=Path("/data/hf")))
+    caches = cache_paths.caches(settings.Settings(home=Path("/data/pi0q"), hf_home=Path("/data/hf")))
     assert caches["TORCHINDUCTOR_CACHE_DIR"].startswith("/data/") and caches["TRITON_CACHE_DIR"].startswith("/data/")
 
 
@@ -214,12 +214,12 @@ def test_what_autotune_passes_over_is_no_error_of_the_run() -> None:
     line = "OutOfResources: out of resource: shared memory, Required: 180224, Hardware limit: 101376."
     assert console.Console(9).line(line, 0.0) is None
     assert console.compiling(line)
-    assert diagnose(Evidence(exit_code=0, message=line)) is Reason.FINISHED
-    assert diagnose(Evidence(exit_code=1, error="RuntimeError", message=line)) is Reason.TRAINER_FAILED, (
+    assert diagnose(Evidence(exit_code=0, error=Raised.of("RuntimeError", line))) is Reason.FINISHED
+    assert diagnose(Evidence(exit_code=1, error=Raised.of("RuntimeError", line))) is Reason.TRAINER_FAILED, (
         "least of all is it the GPU's memory"
     )
 
 
 def test_the_doctor_makes_all_these_checks() -> None:
     homes = {check.__module__.rpartition(".")[2] for check in doctor.CHECKS}
-    assert homes >= {"disks", "hub", "trainer", "box", "server", "install"}
+    assert homes >= {"disks", "hub", "trainer", "check", "server", "install"}

@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import pytest
 
-from pi0q.ops import server as servers
+from pi0q.ops.local import server as servers
 from pi0q.queue import cli
 from pi0q.queue.cli import VERBS
 from pi0q.queue.store import Store
 
-from ..conftest import PI0Q, Command, Hands
+from ..conftest import PI0Q, Command, JobDriver
 
 READING = [["ls"], ["show", "x"], ["logs", "x"], ["watch", "x"], ["cancel", "x"], ["boxes"]]
 
@@ -96,7 +96,7 @@ def test_a_bad_settings_file_is_told_with_all_its_faults(call: Command, tmp_path
     config.write_text('lease_secnds = 5\nfence = 7\nbox = "a b"\n')
     answer = call("ls")
     assert answer.returncode == 2
-    assert answer.stderr.splitlines()[0] == "pi0q: pi0q's settings have faults; nothing was done."
+    assert answer.stderr.splitlines()[0] == "pi0q: Invalid pi0q settings:"
     assert all(word in answer.stderr for word in ("unknown setting lease_secnds", "fence", "box"))
     assert answer.stderr.count(str(config)) == 3
 
@@ -105,13 +105,13 @@ def test_the_settings_file_is_heeded(call: Command, server: servers.Server, stor
     config = tmp_path / "config" / "pi0q" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f'redis_url = "{server.url}"\nprefix = "{store.prefix}"\n')
-    job = Hands(store).submit()
+    job = JobDriver(store).submit()
     answer = call("ls", "--json", PI0Q_REDIS_URL="", PI0Q_PREFIX="")
     assert [found["id"] for found in json.loads(answer.stdout)] == [job]
 
 
-def test_what_is_not_found_and_what_is(call: Command, hands: Hands) -> None:
-    hands.submit("grab_box")
+def test_what_is_not_found_and_what_is(call: Command, driver: JobDriver) -> None:
+    driver.submit("grab_box")
     assert call("show", "grab_box").returncode == 0
     assert call("show", "grab").returncode == 3
 
@@ -129,16 +129,16 @@ def test_a_verb_whose_extra_is_missing_says_which(verb: str, needs: str, env: di
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"pi0q: `pi0q {verb}` needs {needs}, which is not installed here.",
-        f"Install it with: pip install 'pi0q[{VERBS[verb][1]}]'",
+        f"Fix: pip install 'pi0q[{VERBS[verb][1]}]'",
     ]
 
 
 @pytest.mark.parametrize("args", READING[:1], ids=" ".join)
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(
-    args: list[str], env: dict[str, str], hands: Hands
+    args: list[str], env: dict[str, str], driver: JobDriver
 ) -> None:
     for _ in range(3):
-        hands.submit()
+        driver.submit()
     command = [sys.executable, "-m", "pi0q.queue.cli", *args]
     done = subprocess.run(
         ["sh", "-c", '"$@" | true', "sh", *command], env=env, capture_output=True, text=True, check=False
@@ -147,8 +147,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "utf-8"])
-def test_a_terminal_may_lack_a_character_of_a_name(encoding: str, env: dict[str, str], hands: Hands) -> None:
-    job = hands.submit("grab_böx_测试")
+def test_a_terminal_may_lack_a_character_of_a_name(encoding: str, env: dict[str, str], driver: JobDriver) -> None:
+    job = driver.submit("grab_böx_测试")
 
     def said(*args: str) -> str:
         there = env | {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
@@ -175,3 +175,48 @@ def _command(verb: str) -> click.Command:
     command = cli.root.get_command(click.Context(cli.root), verb)
     assert command is not None
     return command
+
+
+@pytest.mark.parametrize("args", [["ls"], ["ls", "--json"], ["--help"]], ids=" ".join)
+def test_full_disk_under_standard_output_is_told(args: list[str], env: dict[str, str], driver: JobDriver) -> None:
+    driver.submit()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*PI0Q, *args], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pi0q: Standard output can't be written: No space left on device.")
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_error_with_json_is_json_on_standard_output(call: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: 1\n")
+    (tmp_path / "b.yaml").write_text("name: x\n")
+    unknown, wrong, many = (
+        call("show", "nosuchjob", "--json"), call("ls", "--json", "--bogus"),
+        call("submit", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"), "--json"),
+    )  # fmt: skip
+    assert [json.loads(answer.stdout)["error"]["exit_code"] for answer in (unknown, wrong, many)] == [3, 2, 2]
+    assert [answer.returncode for answer in (unknown, wrong, many)] == [3, 2, 2]
+    faults = json.loads(many.stdout)["faults"]
+    assert {(Path(fault["file"]).name, fault["line"], fault["key"]) for fault in faults} >= {
+        ("a.yaml", 1, "a"), ("b.yaml", 1, "train"),
+    }  # fmt: skip
+    assert all(answer.stderr.startswith("pi0q: ") for answer in (unknown, wrong, many))
+
+
+@pytest.mark.parametrize("verb", [["up", "--no-worker"], ["worker"]], ids=" ".join)
+def test_home_that_is_a_file_is_told(verb: list[str], call: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = call(*verb, PI0Q_HOME=str(tmp_path / "file"))
+    assert answer.returncode == 2
+    assert "PI0Q_HOME" in answer.stderr and "Fix: set PI0Q_HOME to a directory" in answer.stderr
+
+
+def test_name_that_no_box_can_have_is_told(call: Command) -> None:
+    answer = call("worker", "--name", "bad name/..")
+    assert answer.returncode == 2 and "can't be the name of a box" in answer.stderr
+
+
+def test_settings_that_are_no_numbers_are_told_in_words(call: Command) -> None:
+    answer = call("ls", PI0Q_FENCE="abc", PI0Q_FAKE_GPUS="x")
+    assert answer.returncode == 2
+    assert "it must be a number, not 'abc'" in answer.stderr and "it must look like [" in answer.stderr

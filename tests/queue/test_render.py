@@ -9,8 +9,8 @@ from rich.text import Text
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Event, Record, Saved
 from pi0q.jobs.state import State
-from pi0q.queue import render
-from pi0q.queue.records import Page
+from pi0q.queue import job_text, render
+from pi0q.queue.job_list import Counts, Page
 
 MINUTE = 60_000
 QUEUED = Record(
@@ -21,7 +21,7 @@ QUEUED = Record(
 RUNNING = replace(
     QUEUED, state=State.RUNNING, epoch=2, attempt=1, box="autodl-1", step=12_000, loss=0.03125, lr=2.5e-5,
     step_seconds=1.24, eta_seconds=47_120.0, vram_peak_mib=90_112, wandb_url="https://wandb.ai/e/p/runs/pi0q-a1",
-    checkpoint=Saved(step=10_000, path="/data/runs/a1/output/checkpoints/010000", manifest="ab", bytes=28_000_000_000),
+    checkpoint=Saved(step=10_000, path="/runs/a1/output/checkpoints/010000", manifest="ab" * 32, bytes=28_000_000_000),
 )  # fmt: skip
 FAILED = replace(
     RUNNING, state=State.FAILED, ended_ms=30 * MINUTE, reason=Reason.CUDA_OUT_OF_MEMORY, detail="CUDA out of memory"
@@ -35,7 +35,7 @@ def text_of(what: object, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def table(*jobs: Record, hidden: int = 0) -> object:
-    return render.table(Page(jobs=jobs, live=len(jobs) + hidden, ended=0, now_ms=60 * MINUTE))
+    return render.table(Page(jobs=jobs, counts=Counts(live=len(jobs) + hidden, queued=len(jobs)), now_ms=60 * MINUTE))
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,25 @@ def table(*jobs: Record, hidden: int = 0) -> object:
     ],
 )  # fmt: skip
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float | None, text: str) -> None:
-    assert render.span(seconds) == text
+    assert job_text.span(seconds) == text
 
 
 @pytest.mark.parametrize(("mib", "text"), [(512, "0.5 GiB"), (10_239, "10.0 GiB"), (92_160, "90 GiB")])
 def test_an_amount_of_memory(mib: int, text: str) -> None:
-    assert render.mib(mib) == text
+    assert job_text.mib(mib) == text
 
 
 def test_a_line_says_where_a_job_is_and_what_one_would_ask_next(capsys: pytest.CaptureFixture[str]) -> None:
-    head, queued, running, failed = text_of(table(QUEUED, RUNNING, FAILED), capsys).splitlines()
+    totals, head, queued, running, failed = text_of(table(QUEUED, RUNNING, FAILED), capsys).splitlines()
+    assert totals == "3 queued"
     columns = ["ID", "NAME", "STATE", "PROGRESS", "LOSS", "S/STEP", "TIME", "BOX", "SAVED", "NOTE"]
     assert head.split() == columns
     words = " ".join(queued.split())
-    assert words == "a1b2c3d4e5f6 grab_box queued 0/50000 1h ago needs 1 GPU with 90 GiB, disk 120 GiB"
+    assert words == "a1b2c3d4e5f6 grab_box queued 0/50000 waits 1h needs 1 GPU with 90 GiB, disk 120 GiB"
     words = " ".join(running.split())
     assert "running 12000/50000 24% 0.031 1.24 13h 5m left autodl-1 10000 https://wandb.ai/e/p/runs/pi0q-a1" in words
-    assert failed.rstrip().endswith("10000  cuda_out_of_memory: CUDA out of memory")
-    assert "30m ago" in failed
+    assert failed.rstrip().endswith("10000  CUDA out of memory")
+    assert "ended 30m ago" in failed
 
 
 def test_nothing_yet_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +86,7 @@ def test_what_is_not_shown_is_counted(capsys: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_a_job_is_one_line_whatever_it_holds(job: Record, capsys: pytest.CaptureFixture[str]) -> None:
-    _, line = text_of(table(job), capsys).splitlines()
+    _, _, line = text_of(table(job), capsys).splitlines()
     assert line.startswith(job.id)
 
 
@@ -93,14 +94,14 @@ def test_a_name_means_itself(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither colours nor pictures come out of it, and no error."""
     name = "[red]x[/red] [/] :smile:"
     assert name in text_of(table(replace(QUEUED, name=name)), capsys)
-    assert f"reason      trainer_failed: {name}" in text_of(
+    assert f"reason      {name} (trainer_failed)" in text_of(
         render.details(replace(FAILED, reason=Reason.TRAINER_FAILED, detail=name), 0), capsys
     )
 
 
 def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
-    assert render.note(replace(RUNNING, wish="cancel")).startswith("cancelling · ")
-    assert render.note(replace(FAILED, wish="")).startswith("cuda_out_of_memory")
+    assert job_text.note(replace(RUNNING, wish="cancel")).startswith("cancelling · ")
+    assert job_text.note(replace(FAILED, wish="")).startswith("CUDA out of memory")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
     [
         (replace(QUEUED, needs={"gpus": 0, "disk_mib": 5120}), "needs no GPU, disk 5.0 GiB"),
         (replace(QUEUED, needs={"gpus": 2, "vram_mib": 92160}), "needs 2 GPUs with 90 GiB, disk 0.0 GiB"),
-        (replace(QUEUED, reason=Reason.BOX_RESTARTED, detail="rebooted"), "box_restarted: rebooted"),
+        (replace(QUEUED, reason=Reason.BOX_RESTARTED, detail="rebooted"), "rebooted"),
         (replace(RUNNING, wandb_url=None, wandb_dir="/data/wandb", phase="saving"), "saving · WandB offline"),
         (replace(RUNNING, state=State.SUCCEEDED, reason=Reason.FINISHED), "https://wandb.ai/e/p/runs/pi0q-a1"),
         (replace(RUNNING, state=State.SUCCEEDED, wandb_url=None), ""),
@@ -121,33 +122,33 @@ def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
     ],
 )  # fmt: skip
 def test_the_note(job: Record, note: str) -> None:
-    assert render.note(job) == note
+    assert job_text.note(job) == note
 
 
 def test_details_hold_everything(capsys: pytest.CaptureFixture[str]) -> None:
     text = text_of(render.details(replace(RUNNING, phase="saving"), 60 * MINUTE, ["step 1", "step 2"]), capsys)
     for part in (
         "grab_box  a1b2c3d4e5f6", "running  saving", "12000/50000  24%", "0.0312", "lr 2.50e-05", "1.240 s a step",
-        "13h 5m left", "autodl-1  epoch 2, attempt 1", "1 GPU with 90 GiB, disk 120 GiB", "88 GiB",
-        "step 10000, 28000 MB, verified", "/data/runs/a1/output/checkpoints/010000", "runs/pi0q-a1",
-        "1h ago by ada@laptop, priority normal", "  step 1\n  step 2\n",
+        "13h 5m left", "autodl-1  claim 2, attempt 1", "1 GPU with 90 GiB, disk 120 GiB", "88 GiB",
+        "step 10000, 28000 MB, verified", "/runs/a1/output/checkpoints/010000", "runs/pi0q-a1",
+        "1h ago, by ada@laptop, priority normal", "  step 1\n  step 2\n",
     ):  # fmt: skip
         assert part in text
 
 
 def test_a_failure_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(text_of(render.details(FAILED, 60 * MINUTE), capsys).split())
-    assert "reason cuda_out_of_memory: CUDA out of memory" in text
+    assert "reason CUDA out of memory (cuda_out_of_memory)" in text
     assert "what to do The GPU's memory did not suffice: lower batch_size" in text
 
 
 def test_what_was_seen_of_its_end_is_shown_while_that_is_why_it_is_where_it_is() -> None:
     found = {"reason": "hung", "cure": "Look there.", "seen": ["SIGKILL after step 7"], "stacks": "/data/stacks-1.txt"}
     hung = replace(FAILED, reason=Reason.HUNG, evidence=found)
-    assert render.seen(hung) == ["SIGKILL after step 7", "stacks of all its threads: /data/stacks-1.txt"]
-    assert render.seen(replace(hung, reason=Reason.LEASE_EXPIRED)) == []
-    assert render.seen(replace(hung, state=State.RUNNING)) == []
-    assert render.seen(FAILED) == []
+    assert job_text.seen(hung) == ["SIGKILL after step 7", "stacks of all its threads: /data/stacks-1.txt"]
+    assert job_text.seen(replace(hung, reason=Reason.LEASE_EXPIRED)) == []
+    assert job_text.seen(replace(hung, state=State.RUNNING)) == []
+    assert job_text.seen(FAILED) == []
 
 
 @pytest.mark.parametrize(("step", "full"), [(None, 0), (0, 0), (25_000, 15), (50_000, 30), (60_000, 30)])
@@ -158,25 +159,37 @@ def test_the_bar_shows_the_trainings_own_step(step: int | None, full: int) -> No
     assert sum(span.end - span.start for span in bar.spans if span.style == "green") == full
 
 
-def test_history_is_told_in_seconds_since_the_submit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_is_told_by_the_clock_and_since_the_submit(capsys: pytest.CaptureFixture[str]) -> None:
     ended = Event(at_ms=90_000, state=State.FAILED, epoch=2, box="autodl-1", reason=Reason.DISK_FULL, text="full")
     _, first, second = text_of(render.history(replace(FAILED, history=(*QUEUED.history, ended))), capsys).splitlines()
-    assert first.split() == ["0.0s", "queued", "0", "submitted", "by", "ada@laptop"]
-    assert second.split() == ["1m", "30s", "failed", "2", "autodl-1", "disk_full:", "full"]
+    assert first.split()[2:] == ["0.0s", "queued", "submitted", "by", "ada@laptop"]
+    assert second.split()[2:] == ["1m", "30s", "failed", "2", "autodl-1", "full"]
+    assert second.startswith(job_text.clock(90_000) + "  ")
+
+
+def test_time_of_training_is_that_of_all_claims_without_the_waits_between() -> None:
+    def event(at_s: int, state: State) -> Event:
+        return Event(at_ms=at_s * 1000, state=state, epoch=1, box="b", reason=None, text="")
+
+    states = [State.QUEUED, State.CLAIMED, State.PREPARING, State.RUNNING, State.QUEUED, State.CLAIMED, State.RUNNING]
+    job = replace(RUNNING, epoch=2, history=tuple(event(at * 10, state) for at, state in enumerate(states)))
+    assert job_text.trained_ms(job, 65_000) == 10_000 + 5_000
+    assert job_text.ran(job, 65_000) == "15s in 2 claims"
+    assert job_text.ran(replace(QUEUED, history=()), 0) == ""
 
 
 def test_json_is_json_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    render.print_json([RUNNING.to_json(), {"name": "抓盒子"}])
+    job_text.print_json([RUNNING.to_json(), {"name": "抓盒子"}])
     out = capsys.readouterr().out
     assert "抓盒子" in out
     assert json.loads(out)[0]["checkpoint"]["step"] == 10_000
 
 
 def test_a_narrow_terminal_keeps_name_state_progress_and_note(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Page(jobs=(RUNNING,), live=1, ended=0, now_ms=60 * MINUTE)
+    page = Page(jobs=(RUNNING,), counts=Counts(live=1, active=1), now_ms=60 * MINUTE)
     heads = {
-        width: text_of(render.table(page, width=width), capsys).splitlines()[0].split() for width in (80, 100, 130)
+        width: text_of(render.table(page, width=width), capsys).splitlines()[1].split() for width in (80, 100, 130)
     }
     assert heads[80] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "NOTE"]
     assert heads[100] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "BOX", "SAVED", "NOTE"]
-    assert heads[130] == list(render.COLUMNS)
+    assert heads[130] == list(job_text.COLUMNS)

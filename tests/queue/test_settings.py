@@ -60,13 +60,26 @@ def test_lists_and_tables_of_the_file(bare: dict[str, str], config: Path, tmp_pa
     assert load(bare | {"PI0Q_DATASET_ROOTS": ":".join(roots)}).dataset_roots == chosen.dataset_roots
 
 
+def test_the_owners_lists(bare: dict[str, str], config: Path, tmp_path: Path) -> None:
+    config.write_text(
+        f'allow_repos = ["lerobot/*", "me/x"]\ncopy_roots = ["{tmp_path}"]\nallow_code = "~/code.sha256"\n'
+    )
+    chosen = load(bare)
+    assert chosen.allow_repos == ("lerobot/*", "me/x")
+    assert (chosen.copy_roots, chosen.weights_roots) == ((tmp_path,), ())
+    assert chosen.allow_code == Path("~/code.sha256").expanduser()
+    assert load(bare | {"PI0Q_ALLOW_REPOS": "a/b, c/*"}).allow_repos == ("a/b", "c/*")
+    with pytest.raises(UsageError, match="allow_repos: it must hold names like"):
+        load(bare | {"PI0Q_ALLOW_REPOS": "https://hub.example/a"})
+
+
 def test_all_faults_are_told_at_once(bare: dict[str, str], config: Path) -> None:
     config.write_text('redis_ulr = "redis://x/0"\nlease_seconds = "long"\nfence = 2020-01-01\nbox = "a b"\n')
     with pytest.raises(UsageError) as told:
         load(bare | {"PI0Q_REDIS_URL": "localhost:6379", "PI0Q_FAKE_GPUS": "[1]", "PI0Q_WAIT_FOR_BOX": "nan"})
     text = str(told.value)
-    assert text.startswith("pi0q's settings have faults; nothing was done.")
-    assert f"{config}: unknown setting redis_ulr; known are box, copy_seconds, dataset_roots" in text
+    assert text.startswith("Invalid pi0q settings:")
+    assert f"{config}: unknown setting redis_ulr; known are allow_code, allow_repos, box, copy_roots" in text
     for name in ("lease_seconds", "fence", "box"):
         assert f"{config}: can't read {name}: " in text
     for name in ("REDIS_URL", "FAKE_GPUS", "WAIT_FOR_BOX"):
@@ -203,5 +216,5 @@ def test_a_home_of_nobody_is_told(bare: dict[str, str]) -> None:
 
 def test_a_settings_file_that_may_not_be_read_is_told(bare: dict[str, str]) -> None:
     """As a directory may not be looked into; too long a name is refused to root as well."""
-    with pytest.raises(UsageError, match="nothing was done"):
+    with pytest.raises(UsageError, match="Invalid pi0q settings"):
         load(bare, config=Path("/" + "x" * 300))

@@ -13,10 +13,13 @@ import redis
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import ended
-from pi0q.ops import server as servers
-from pi0q.queue.store import Claimed, NotOwner, ServerOlder, Store, Welcome
+from pi0q.ops.local import server as servers
+from pi0q.queue.box_status import waits
+from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
+from pi0q.queue.store import Store
+from pi0q.queue.store_types import Claimant, Claimed, HeartbeatReply, Reservation, ServerMemory
 
-from ..conftest import PATIENCE, Hands
+from ..conftest import PATIENCE, JobDriver
 
 HOUR_MS = 3_600_000
 
@@ -69,8 +72,10 @@ def store(life: Life) -> Iterator[Store]:
     client.close()
 
 
-def beat(store: Store, box: str = "box-a", *, beats: int = 0, **fields: str) -> Welcome:
-    welcome = store.announce_box(box, f"id of {box}", {"status": "ready", **fields}, beats=beats)
+def beat(store: Store, box: str = "box-a", *, beats: int = 0, **fields: str) -> HeartbeatReply:
+    welcome = store.announce_box(
+        box, f"id of {box}", {"status": "ready", **fields}, memory=ServerMemory(heartbeats=beats)
+    )
     assert welcome is not None
     return welcome
 
@@ -98,17 +103,17 @@ def sweep(store: Store) -> list[str]:
 
 
 def test_after_a_restart_claims_wait_until_each_box_that_lived_has_spoken(
-    life: Life, store: Store, hands: Hands
+    life: Life, store: Store, driver: JobDriver
 ) -> None:
     beat(store, "box-a"), beat(store, "box-b")
-    job = hands.submit()
+    job = driver.submit()
     life.restart()
-    assert hands.try_claim(job, "box-a") == "regrouping"
-    assert "boxes that hold jobs say so first" in store.waits(store.get(job))[0]
-    assert beat(store, "box-a").regroup_seconds > 20
-    assert hands.try_claim(job, "box-a") == "regrouping"
-    assert beat(store, "box-b").regroup_seconds == 0
-    assert hands.try_claim(job, "box-a") == Claimed(epoch=1)
+    assert driver.try_claim(job, "box-a") == "regrouping"
+    assert "for boxes to report their running jobs" in waits(store, store.get(job), 60.0)[0]
+    assert beat(store, "box-a").claim_holdoff_seconds > 20
+    assert driver.try_claim(job, "box-a") == "regrouping"
+    assert beat(store, "box-b").claim_holdoff_seconds == 0
+    assert driver.try_claim(job, "box-a") == Claimed(epoch=1)
 
 
 def test_the_boxes_are_woken_when_the_wait_is_over(life: Life, store: Store) -> None:
@@ -119,34 +124,36 @@ def test_the_boxes_are_woken_when_the_wait_is_over(life: Life, store: Store) -> 
         assert woken.get_message(timeout=PATIENCE)
 
 
-def test_nobody_waits_for_a_box_that_was_stopped_or_long_gone(life: Life, store: Store, hands: Hands) -> None:
+def test_nobody_waits_for_a_box_that_was_stopped_or_long_gone(life: Life, store: Store, driver: JobDriver) -> None:
     beat(store, "box-a"), beat(store, "stopped", status="stopped"), beat(store, "long gone")
     store.client.zincrby(store.prefix + "boxes", -2 * HOUR_MS, "long gone")
-    job = hands.submit()
+    job = driver.submit()
     life.restart()
     beat(store, "box-a")
-    assert hands.try_claim(job) == Claimed(epoch=1)
+    assert driver.try_claim(job) == Claimed(epoch=1)
 
 
-def test_the_wait_has_an_end(life: Life, store: Store, hands: Hands) -> None:
+def test_the_wait_has_an_end(life: Life, store: Store, driver: JobDriver) -> None:
     beat(store, "box-a"), beat(store, "box-b")
-    job = hands.submit()
+    job = driver.submit()
     life.restart()
-    assert hands.try_claim(job) == "regrouping"
+    assert driver.try_claim(job) == "regrouping"
     store.client.hincrby(store.prefix + "server", "until", -60_001)
-    assert hands.try_claim(job) == Claimed(epoch=1)
+    assert driver.try_claim(job) == Claimed(epoch=1)
 
 
-def test_a_first_start_and_a_restart_without_boxes_wait_for_nothing(life: Life, store: Store, hands: Hands) -> None:
-    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+def test_a_first_start_and_a_restart_without_boxes_wait_for_nothing(
+    life: Life, store: Store, driver: JobDriver
+) -> None:
+    assert driver.try_claim(driver.submit()) == Claimed(epoch=1)
     life.restart()
-    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+    assert driver.try_claim(driver.submit()) == Claimed(epoch=1)
 
 
-def test_no_lease_runs_out_because_the_server_was_away(life: Life, store: Store, hands: Hands) -> None:
+def test_no_lease_runs_out_because_the_server_was_away(life: Life, store: Store, driver: JobDriver) -> None:
     beat(store)
-    short, long = hands.submit(), hands.submit()
-    hands.run(short, lease_seconds=0.001), hands.run(long, lease_seconds=500)
+    short, long = driver.submit(), driver.submit()
+    driver.run(short, lease_seconds=0.001), driver.run(long, lease_seconds=500)
     life.restart()
     jump(store, HOUR_MS)
     assert sweep(store) == []
@@ -157,16 +164,16 @@ def test_no_lease_runs_out_because_the_server_was_away(life: Life, store: Store,
 
 
 @pytest.mark.parametrize("ms", [2 * HOUR_MS, -2 * HOUR_MS])
-def test_a_jump_of_the_servers_clock_leaves_each_lease_what_it_had(store: Store, hands: Hands, ms: int) -> None:
+def test_a_jump_of_the_servers_clock_leaves_each_lease_what_it_had(store: Store, driver: JobDriver, ms: int) -> None:
     beat(store)
-    job = hands.submit()
-    epoch = hands.run(job, lease_seconds=500)
+    job = driver.submit()
+    epoch = driver.run(job, lease_seconds=500)
     jump(store, ms)
     assert sweep(store) == []
     assert 400 < lease_left(store, job) <= 501
-    assert hands.report(job, epoch) == ""
+    assert driver.report(job, epoch) == ""
     # Nor does anyone have to wait: it is the same server.
-    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+    assert driver.try_claim(driver.submit()) == Claimed(epoch=1)
 
 
 # -- older data ---------------------------------------------------------------------------------------
@@ -179,120 +186,124 @@ def held(store: Store, job: str) -> dict[str, str]:
 
 def restore(store: Store, job: str, epoch: int, fields: dict[str, str], box: str = "box-a", runs: bool = False) -> bool:
     return store.restore(
-        job, epoch, box=box, boot="1", lease_seconds=600, fields=fields, text="box-a knew better", runs=runs
+        job,
+        epoch,
+        Claimant(box=box, boot="1", lease_seconds=600),
+        fields=fields,
+        text="box-a knew better",
+        runs=runs,
     )
 
 
-def test_a_box_that_saw_more_makes_all_claims_wait_the_whole_time(life: Life, store: Store, hands: Hands) -> None:
+def test_a_box_that_saw_more_makes_all_claims_wait_the_whole_time(life: Life, store: Store, driver: JobDriver) -> None:
     beat(store)
-    job = hands.submit()
+    job = driver.submit()
     life.keep()
-    seen = [beat(store).beats for _ in range(3)][-1]
+    seen = [beat(store).heartbeats for _ in range(3)][-1]
     life.go_back()
     welcome = beat(store, beats=seen)
-    assert welcome.older and welcome.regroup_seconds > 20
-    assert hands.try_claim(job) == "regrouping"
+    assert welcome.older and welcome.claim_holdoff_seconds > 20
+    assert driver.try_claim(job) == "regrouping"
     # It says so once: afterwards it remembers what this server counts.
-    again = beat(store, beats=welcome.beats)
-    assert not again.older and again.regroup_seconds > 20
+    again = beat(store, beats=welcome.heartbeats)
+    assert not again.older and again.claim_holdoff_seconds > 20
 
 
-def test_a_server_that_knows_of_no_claim_is_told_of_it(life: Life, store: Store, hands: Hands) -> None:
-    job = hands.submit()
+def test_a_server_that_knows_of_no_claim_is_told_of_it(life: Life, store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
     life.keep()
     promises = [("GPU-1", 0, 40_000)]
-    epoch = hands.run(job, promises=promises)
-    hands.report(job, epoch, step=300)
+    epoch = driver.run(job, promises=promises)
+    driver.report(job, epoch, step=300)
     ledger = held(store, job)
     life.go_back()
-    with pytest.raises(ServerOlder):
-        hands.report(job, epoch, step=301)
+    with pytest.raises(StaleServer):
+        driver.report(job, epoch, step=301)
     assert restore(store, job, epoch, ledger)
     record = store.get(job)
     assert (record.state, record.epoch, record.box, record.step) == (State.RUNNING, epoch, "box-a", 300)
     assert store.waiting() == [] and [owned.id for owned in store.owned("box-a")] == [job]
     assert store.promises(["GPU-1"])["GPU-1"][1] == {job: 40_000}
     assert [event.text for event in record.history][-1] == "box-a knew better"
-    assert hands.report(job, epoch, step=302) == ""
+    assert driver.report(job, epoch, step=302) == ""
     assert restore(store, job, epoch, ledger), "said twice it does nothing"
     assert len(store.get(job).history) == len(record.history)
     assert store.move(job, ended(store.get(job), epoch, Reason.FINISHED, "")) is State.SUCCEEDED
     assert store.promises(["GPU-1"])["GPU-1"][1] == {}
 
 
-def test_a_job_that_the_server_never_heard_of_is_there_again(life: Life, store: Store, hands: Hands) -> None:
-    hands.submit("other")
+def test_a_job_that_the_server_never_heard_of_is_there_again(life: Life, store: Store, driver: JobDriver) -> None:
+    driver.submit("other")
     life.keep()
-    job = hands.submit("抓盒子")
-    epoch = hands.run(job)
+    job = driver.submit("抓盒子")
+    epoch = driver.run(job)
     ledger = held(store, job)
     life.go_back()
     assert restore(store, job, epoch, ledger)
     assert store.resolve("抓盒子") == store.resolve(job[:6]) == job
-    assert [record.name for record in store.page().jobs] == ["other", "抓盒子"]
+    assert [record.name for record in store.page().jobs] == ["抓盒子", "other"]
     # And goes the way of any other: interrupted it comes back into the queue with its own message.
     store.move(job, ended(store.get(job), epoch, Reason.RUNNER_LOST, ""))
     assert job in [record.id for record in store.waiting()]
-    assert hands.claim(job) == epoch + 1
+    assert driver.claim(job) == epoch + 1
 
 
-def test_an_owner_of_before_gives_way_and_leaves_nothing(life: Life, store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    hands.run(job, "box-old", promises=[("GPU-old", 0, 7)])
+def test_an_owner_of_before_gives_way_and_leaves_nothing(life: Life, store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    driver.run(job, "box-old", promises=[("GPU-old", 0, 7)])
     life.keep()
     store.move(job, ended(store.get(job), 1, Reason.RUNNER_LOST, ""))
-    epoch = hands.run(job, "box-a", promises=[("GPU-new", 0, 7)])
+    epoch = driver.run(job, "box-a", promises=[("GPU-new", 0, 7)])
     ledger = held(store, job)
     life.go_back()
     assert restore(store, job, epoch, ledger)
     assert store.owned("box-old") == [] and len(store.owned("box-a")) == 1
     assert store.promises(["GPU-old"])["GPU-old"][1] == {}
-    with pytest.raises(NotOwner):
+    with pytest.raises(OwnershipLost):
         store.report(job, 1, box="box-old", lease_seconds=600, fields={})
 
 
 def test_a_stop_that_was_meant_for_an_owner_of_before_is_not_heard_again(
-    life: Life, store: Store, hands: Hands
+    life: Life, store: Store, driver: JobDriver
 ) -> None:
-    job = hands.submit()
-    first = hands.run(job)
-    store.stop(job, text="")
+    job = driver.submit()
+    first = driver.run(job)
+    store.request_handback(job, text="")
     life.keep()
     store.move(job, ended(store.get(job), first, Reason.STOPPED_BY_BOX, "saved"))
-    epoch = hands.run(job)
+    epoch = driver.run(job)
     ledger = held(store, job)
     life.go_back()
     assert restore(store, job, epoch, ledger)
-    assert hands.report(job, epoch) == ""
+    assert driver.report(job, epoch) == ""
 
 
-def test_the_same_epoch_of_another_box_is_not_the_owner(life: Life, store: Store, hands: Hands) -> None:
-    job = hands.submit()
+def test_the_same_epoch_of_another_box_is_not_the_owner(life: Life, store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
     life.keep()
-    epoch = hands.run(job, "box-a")
+    epoch = driver.run(job, "box-a")
     ledger = held(store, job)
     life.go_back()
-    assert hands.run(job, "box-b") == epoch
-    with pytest.raises(NotOwner) as refused:
+    assert driver.run(job, "box-b") == epoch
+    with pytest.raises(OwnershipLost) as refused:
         store.report(job, epoch, box="box-a", lease_seconds=600, fields={})
-    assert not isinstance(refused.value, ServerOlder)
+    assert not isinstance(refused.value, StaleServer)
     assert not restore(store, job, epoch, ledger)
     assert store.move(job, ended(store.get(job), epoch, Reason.FINISHED, ""), box="box-a") is None
     assert (store.get(job).box, store.get(job).state) == ("box-b", State.RUNNING)
 
 
-def test_a_claim_is_above_the_epochs_of_the_boxs_ledger(hands: Hands, store: Store) -> None:
-    job = hands.submit()
-    claimed = store.claim(
-        job, box="box-a", boot="1", lease_seconds=600, promises=(), gpus=[], text="", at_least=8
-    )  # fmt: skip
+def test_a_claim_is_above_the_epochs_of_the_boxs_ledger(driver: JobDriver, store: Store) -> None:
+    job = driver.submit()
+    claimant = Claimant(box="box-a", boot="1", lease_seconds=600)
+    claimed = store.claim(job, claimant, Reservation(), text="", at_least=8)
     assert claimed == Claimed(epoch=8)
 
 
-def test_what_its_user_ended_meanwhile_stays_ended(life: Life, store: Store, hands: Hands) -> None:
-    job = hands.submit()
+def test_what_its_user_ended_meanwhile_stays_ended(life: Life, store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
     life.keep()
-    epoch = hands.run(job)
+    epoch = driver.run(job)
     ledger = held(store, job)
     life.go_back()
     store.cancel(job, text="")
@@ -300,19 +311,19 @@ def test_what_its_user_ended_meanwhile_stays_ended(life: Life, store: Store, han
     assert store.get(job).state is State.CANCELLED
 
 
-def test_an_older_copy_of_another_installation_is_told_nothing(store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    epoch = hands.run(job)
+def test_an_older_copy_of_another_installation_is_told_nothing(store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
     ledger = held(store, job)
     store.client.flushall()
-    hands.submit()
+    driver.submit()
     assert not restore(store, job, epoch, ledger)
-    assert store.page().live == 1
+    assert store.page().counts.live == 1
 
 
-def test_an_emptied_server_gets_all_back_that_boxes_know(life: Life, store: Store, hands: Hands) -> None:
-    first, second = hands.submit("first"), hands.submit("second")
-    ledgers = [(job, hands.run(job), held(store, job)) for job in (first, second)]
+def test_an_emptied_server_gets_all_back_that_boxes_know(life: Life, store: Store, driver: JobDriver) -> None:
+    first, second = driver.submit("first"), driver.submit("second")
+    ledgers = [(job, driver.run(job), held(store, job)) for job in (first, second)]
     store.client.flushall()
     beat(store)
     assert [restore(store, *ledger) for ledger in ledgers] == [True, True]
@@ -320,34 +331,34 @@ def test_an_emptied_server_gets_all_back_that_boxes_know(life: Life, store: Stor
     assert sorted(job.name for job in store.page().jobs) == ["first", "second"]
 
 
-def test_a_run_that_lives_is_not_ended_because_its_server_was_emptied(store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    epoch = hands.run(job)
+def test_a_run_that_lives_is_not_ended_because_its_server_was_emptied(store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
     ledger = held(store, job)
     store.client.flushall()
-    hands.submit()
+    driver.submit()
     assert restore(store, job, epoch, ledger, runs=True)
-    assert hands.report(job, epoch) == "" and store.page().live == 2
+    assert driver.report(job, epoch) == "" and store.page().counts.live == 2
 
 
 # -- drain and stop -----------------------------------------------------------------------------------
 
 
-def test_a_drained_box_claims_nothing_until_that_is_undone(store: Store, hands: Hands) -> None:
+def test_a_drained_box_claims_nothing_until_that_is_undone(store: Store, driver: JobDriver) -> None:
     beat(store)
-    job = hands.submit()
+    job = driver.submit()
     with store.subscribe("wake") as woken:
         store.drain("box-a", "drain", text="ada: the disk is to be changed")
         assert woken.get_message(timeout=PATIENCE)
     assert beat(store).drain == "drain"
     assert store.boxes()[0]["drain_text"] == "ada: the disk is to be changed"
-    assert hands.try_claim(job) == "drained"
-    (why,) = store.waits(store.get(job))
+    assert driver.try_claim(job) == "drained"
+    (why,) = waits(store, store.get(job), 60.0)
     assert "the disk is to be changed" in why and "pi0q drain box-a --undo" in why
-    assert hands.try_claim(job, "box-b") == Claimed(epoch=1)
+    assert driver.try_claim(job, "box-b") == Claimed(epoch=1)
     store.drain("box-a", "", text="")
     assert beat(store).drain == ""
-    assert hands.try_claim(hands.submit()) == Claimed(epoch=1)
+    assert driver.try_claim(driver.submit()) == Claimed(epoch=1)
 
 
 def test_a_drain_that_was_undone_does_not_come_back_with_older_data(life: Life, store: Store) -> None:
@@ -357,7 +368,9 @@ def test_a_drain_that_was_undone_does_not_come_back_with_older_data(life: Life, 
     store.drain("box-a", "", text="")
     seen = beat(store)
     life.go_back()
-    welcome = store.announce_box("box-a", "id of box-a", {}, beats=seen.beats, drain=seen.drain)
+    welcome = store.announce_box(
+        "box-a", "id of box-a", {}, memory=ServerMemory(heartbeats=seen.heartbeats, drain=seen.drain)
+    )
     assert welcome is not None and welcome.older and welcome.drain == ""
 
 
@@ -368,39 +381,39 @@ def test_another_machine_that_takes_over_a_name_is_not_drained(store: Store) -> 
     assert taken is not None and taken.drain == ""
 
 
-def test_a_stop_is_heard_by_the_owner_and_forgotten_in_the_queue(store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    assert store.stop(job, text="") is State.QUEUED
-    epoch = hands.run(job)
+def test_a_stop_is_heard_by_the_owner_and_forgotten_in_the_queue(store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    assert store.request_handback(job, text="") is State.QUEUED
+    epoch = driver.run(job)
     with store.subscribe(f"wish:{job}") as heard:
-        assert store.stop(job, text="box-a is drained by ada") is State.RUNNING
+        assert store.request_handback(job, text="box-a is drained by ada") is State.RUNNING
         assert (heard.get_message(timeout=PATIENCE) or {}).get("data") == "stop"
-    assert hands.report(job, epoch) == "stop"
+    assert driver.report(job, epoch) == "stop"
     assert store.move(job, ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved")) is State.QUEUED
-    assert hands.report(job, hands.run(job)) == ""
+    assert driver.report(job, driver.run(job)) == ""
 
 
-def test_a_cancel_beats_a_stop(store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    epoch = hands.run(job)
-    store.stop(job, text=""), store.cancel(job, text=""), store.stop(job, text="")
-    assert hands.report(job, epoch) == "cancel"
+def test_a_cancel_beats_a_stop(store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    store.request_handback(job, text=""), store.cancel(job, text=""), store.request_handback(job, text="")
+    assert driver.report(job, epoch) == "cancel"
     assert store.move(job, ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved")) is State.CANCELLED
 
 
 # -- what must never be ----------------------------------------------------------------------------------
 
 
-def test_an_owned_job_without_a_lease_gets_one(store: Store, hands: Hands) -> None:
-    job = hands.submit()
-    hands.run(job)
+def test_an_owned_job_without_a_lease_gets_one(store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
+    driver.run(job)
     store.client.delete(store.prefix + "leases")
     sweep(store)
     assert 0 < lease_left(store, job) <= 60
 
 
-def test_an_accepted_job_is_on_the_disk(life: Life, store: Store, hands: Hands) -> None:
-    job = hands.submit()
+def test_an_accepted_job_is_on_the_disk(life: Life, store: Store, driver: JobDriver) -> None:
+    job = driver.submit()
     assert store.durable()
     life.restart()
     assert store.get(job).state is State.QUEUED

@@ -11,7 +11,7 @@ from pi0q.queue.timing import timing
 def test_the_default_lease_has_the_measured_times() -> None:
     known = Settings().timing
     assert (known.lease, known.fence, known.renew, known.socket) == (600.0, 480.0, 10.0, 5.0)
-    assert (known.beat, known.sweep, known.silent, known.regroup) == (10.0, 30.0, 60.0, 60.0)
+    assert (known.beat, known.sweep, known.silent, known.claim_holdoff) == (10.0, 30.0, 60.0, 60.0)
 
 
 @pytest.mark.parametrize("lease", [3.0, 5.0, 60.0, 600.0, 86400.0])
@@ -19,7 +19,7 @@ def test_several_tries_fit_between_the_last_renewal_and_the_fence(lease: float) 
     known = timing(lease, 0.8)
     assert known.renew + 2 * (known.socket + known.retry) < known.fence < known.lease
     # A server that came back hears every living box before any lease runs out.
-    assert known.beat + known.socket + known.retry < known.regroup
+    assert known.beat + known.socket + known.retry < known.claim_holdoff
 
 
 def test_no_lease_makes_anything_slower_than_the_default() -> None:

@@ -1,5 +1,5 @@
-"""The rig is tried on a house of its own."""
+"""The rig is tried on a cluster of its own."""
 
-from tests.rig.fixtures import frail
+from tests.rig.fixtures import killable_cluster
 
-__all__ = ["frail"]
+__all__ = ["killable_cluster"]

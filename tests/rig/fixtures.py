@@ -1,4 +1,4 @@
-"""Fixtures of a house; a conftest imports those that its stories use."""
+"""Fixtures of a cluster; a conftest imports those that its stories use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pi0q.ops import server as servers
-from tests.rig.house import House
+from pi0q.ops.local import server as servers
+from tests.rig.cluster import Cluster
 from tests.rig.server import Server
 
 
@@ -19,28 +19,28 @@ def queue_server(server: servers.Server) -> Server:
 
 
 @pytest.fixture
-def house(queue_server: Server, tmp_path: Path) -> Iterator[House]:
-    """A house of one's own."""
-    opened = House(tmp_path, queue_server)
+def cluster(queue_server: Server, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of one's own."""
+    opened = Cluster(tmp_path, queue_server)
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
-def street(queue_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house for all stories of a module that leave its boxes as they were."""
-    opened = House(tmp_path_factory.mktemp("street"), queue_server)
+def shared_cluster(queue_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster for all stories of a module that leave its boxes as they were."""
+    opened = Cluster(tmp_path_factory.mktemp("shared"), queue_server)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def frail(tmp_path: Path) -> Iterator[House]:
-    """A house whose server may be killed."""
+def killable_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster whose server may be killed."""
     server = Server.start(tmp_path / "server" / "data")
-    opened = House(tmp_path, server)
+    opened = Cluster(tmp_path, server)
     yield opened
     opened.close()
-    # The house may have turned to another one meanwhile.
+    # The cluster may have turned to another one meanwhile.
     for each in (server, opened.server):
         each.stop()

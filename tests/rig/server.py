@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import redis
 
-from pi0q.ops import server as servers
-from pi0q.ops import stored
+from pi0q.ops import file_edits
+from pi0q.ops.local import server as servers
 
 #: Below the ports that the kernel gives to outgoing connections: a dead server's port must stay free.
 PORTS = range(15000, 30000)
@@ -124,23 +123,21 @@ class Server:
 
     def replica(self, data: Path) -> Server:
         """A second server that follows this one and has all of its data; `promote` makes it the one."""
-        config = data / "server.conf"
         data.mkdir(parents=True)
         secret = servers.password(self.data)
-        lines = (f"requirepass {secret}", f"masterauth {secret}", f"replicaof 127.0.0.1 {self.port}", "")
-        stored.write(config, "\n".join(lines), 0o600)
+        file_edits.write(data / "password", f"{secret}\n", 0o600)
         with contextlib.closing(self.client()) as client:
             # It would wait for more replicas to come.
             client.config_set("repl-diskless-sync-delay", 0)
         follower = Server.start(data)
         with contextlib.closing(follower.client()) as client:
+            client.config_set("masterauth", secret)
+            client.replicaof("127.0.0.1", str(self.port))
             _until(lambda: client.info("replication")["master_link_status"] == "up", "the replica's first copy")
         return follower
 
     def promote(self) -> None:
         """Makes a replica a server of its own, for good; point links at its port. Its run id is its own."""
-        config = self.data / "server.conf"
-        stored.write(config, re.sub(r"(?m)^(replicaof|masterauth) .*\n", "", config.read_text()), 0o600)
         with contextlib.closing(self.client()) as client:
             client.replicaof("NO", "ONE")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.rig.house import wait
+from tests.rig.cluster import wait
 from tests.rig.link import Link
 
 Dial = Callable[[], socket.socket]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig import clock, machine
-from tests.rig.house import gone
+from tests.rig.cluster import gone
 from tests.rig.machine import Container, Wire
 
 contained = pytest.mark.skipif(bool(machine.refusal()), reason=f"no containers here: {machine.refusal()}")

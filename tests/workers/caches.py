@@ -10,9 +10,9 @@ from pathlib import Path
 from pi0q.jobs.checkpoint import MANIFEST
 from pi0q.jobs.record import to_hash
 from pi0q.queue.settings import Settings
-from pi0q.workers import uses
-from pi0q.workers.run.directory import RunDirectory
-from pi0q.workers.run.ledger import Ending, Ledger
+from pi0q.workers.host import usage_locks
+from pi0q.workers.runs.ledger import Ending, Ledger
+from pi0q.workers.runs.run_directory import RunDirectory
 
 DAY = 86400.0
 MIB = 1024 * 1024
@@ -36,7 +36,7 @@ def repo(hf_home: Path, name: str, *, mib: int = 2, kind: str = "model", used: f
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(sha)
     if used is not None:
-        mark = uses.of_hub(hf_home) / f"{folder.name}.used"
+        mark = usage_locks.of_hub(hf_home) / f"{folder.name}.used"
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         os.utime(mark, (used, used))

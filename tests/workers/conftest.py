@@ -10,30 +10,34 @@ from typing import Any
 import pytest
 
 from pi0q.jobs.spec import parse
+from pi0q.queue import box_status
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
-from pi0q.queue.verbs.submit import put
-from pi0q.workers import soundness
-from pi0q.workers.box import Box
-from pi0q.workers.interpreter import Trainer
-from pi0q.workers.run.directory import RunDirectory
+from pi0q.queue.submission import new_fields, put
+from pi0q.workers.agent.box import Box
+from pi0q.workers.runs.run_directory import RunDirectory
+from pi0q.workers.trainer import health_check
+from pi0q.workers.trainer.interpreter import TrainerPython
 
 CARD = ({"name": "simulated", "total_gib": 80},)
 
 
 def a_box(settings: Settings, store: Store, name: str = "box-a", **how: Any) -> Box:
     home = settings.home if name == "box-a" else settings.home / name
-    chosen = replace(settings, box=name, home=home, fake_gpus=CARD, system_disk_reserve_mib=0)
+    slots = how.get("slots", 2)
+    cards = how.get("cards", CARD * slots)
+    chosen = replace(settings, box=name, home=home, fake_gpus=cards, system_disk_reserve_mib=0)
     chosen = replace(chosen, trainer_python="/bin/false")
-    box = Box(chosen, store, slots=how.get("slots", 2))
-    box.trainer = Trainer(python="/bin/false", lerobot="0.6.1")
+    box = Box(chosen, store, slots=slots)
+    box.context.trainer = TrainerPython(python="/bin/false", lerobot="0.6.1")
     return box
 
 
 @pytest.fixture
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever memory the tests themselves may use."""
-    monkeypatch.setattr(soundness, "machine", lambda **_: soundness.Machine(shared_mib=None, memory_mib=None))
+    limits = health_check.Limits(shared_mib=None, memory_mib=None)
+    monkeypatch.setattr(health_check, "measure_limits", lambda **_: limits)
 
 
 @pytest.fixture
@@ -44,30 +48,46 @@ def box(chosen: Settings, store: Store, roomy: None) -> Box:
     return made
 
 
-def submit(store: Store, gib: int = 30, priority: str = "normal") -> str:
+def submit(
+    store: Store, gib: int = 30, priority: str = "normal", *, gpus: int = 1, more: str = "", limit: str = "null"
+) -> str:
+    """Queue a job; `more` are further resources: "share: true"."""
     text = f"""
+        time_limit: {limit}
         priority: {priority}
-        resources: {{gpus: 1, vram: {gib}GiB, disk: 1MiB}}
+        resources: {{gpus: {gpus}, vram: {gib}GiB, disk: 1MiB, {more}}}
         train: {{dataset: {{repo_id: local/d, root: datasets/d}}, policy: {{type: act}}, steps: 10}}
     """
-    return str(put(store, parse(text, filename="job.yaml"))["id"])
+    return str(put(store, new_fields(parse(text, filename="job.yaml")))["id"])
 
 
 def at_work(box: Box, job: str, *, epoch: int = 1) -> RunDirectory:
     """A runner of this job lives: this very process."""
-    directory = RunDirectory(box.settings.runs / job)
+    directory = RunDirectory(box.context.settings.runs / job)
     directory.make()
-    directory.sign(job, epoch)
+    directory.write_pidfile(job, epoch)
     return directory
 
 
+def refused(box: Box, job: str) -> str:
+    """Why the box does not take the job, as a person reads it from what the box would announce."""
+    announced = {**box.heartbeat._fields(box.context.measure(), (), "ready"), "name": box.name}
+    return "; ".join(map(str, box_status.reasons(announced, box.context.store.get(job))))
+
+
+def change_record(store: Store, job: str, **fields: str) -> None:
+    """Change fields of a waiting job as the server's scripts do, which tell boxes of the change."""
+    store.client.hset(f"{store.prefix}job:{job}", mapping=fields)  # type: ignore[arg-type]
+    store.client.zadd(f"{store.prefix}news", {job: store.client.hincrby(f"{store.prefix}order", "seq")})
+
+
 def own_queue(box: Box) -> list[str]:
-    raw: list[str] = box.store.client.lrange(f"{box.store.prefix}box.{box.name}", 0, -1)  # type: ignore[assignment]
+    raw: list[str] = box.context.store.client.lrange(f"{box.context.store.prefix}box.{box.name}", 0, -1)  # type: ignore[assignment]
     return [json.loads(text)["headers"]["id"] for text in raw]
 
 
 def join_tries() -> None:
-    """Waits until all that aftercare began is done and told; one that has yet to tell is no longer busy."""
+    """Wait until every post-run task that was started has ended and reported."""
     for thread in threading.enumerate():
-        if thread.name.startswith("aftercare "):
+        if thread.name.startswith("postrun "):
             thread.join()

@@ -14,6 +14,7 @@ import json
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 PROJECT = {"id": "P1", "name": "p", "entity": {"id": "E1", "name": "ada"}}
@@ -23,7 +24,7 @@ VERSIONS = {"cliVersionInfo": {"max_cli_version": "99.0.0", "min_cli_version": "
 class StandInWandB:
     """A context manager. Keys that it does not know it refuses as WandB does, with status 200 and no viewer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, host: str = "127.0.0.1") -> None:
         #: Key -> user.
         self.keys: dict[str, str] = {}
         #: Answers everything with this status.
@@ -34,10 +35,10 @@ class StandInWandB:
         self.runs: dict[str, list[Any]] = {}
         #: Runs that their user removed.
         self.deleted: set[str] = set()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.server = ThreadingHTTPServer((host, 0), _handler(self))
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.url = f"http://{host}:{self.server.server_address[1]}"
 
     def __enter__(self) -> StandInWandB:
         self.thread.start()
@@ -90,6 +91,15 @@ class StandInWandB:
                 "wandbConfig": '{"t": {"value": 1}}'}  # fmt: skip
 
 
+def _chunks(file: BufferedIOBase) -> bytes:
+    sent = b""
+    while size := int(file.readline(), 16):
+        sent += file.read(size)
+        file.readline()
+    file.readline()
+    return sent
+
+
 def _handler(standin: StandInWandB) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -121,14 +131,8 @@ def _handler(standin: StandInWandB) -> type[BaseHTTPRequestHandler]:
         do_HEAD = do_GET
 
         def _sent(self) -> bytes:
-            sent = b""
-            if self.headers.get("Transfer-Encoding") == "chunked":
-                while size := int(self.rfile.readline(), 16):
-                    sent += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-            else:
-                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            chunked = self.headers.get("Transfer-Encoding") == "chunked"
+            sent = _chunks(self.rfile) if chunked else self.rfile.read(int(self.headers.get("Content-Length") or 0))
             return gzip.decompress(sent) if self.headers.get("Content-Encoding") == "gzip" else sent
 
         def _send(self, told: object, status: int = 200) -> None:

@@ -107,8 +107,8 @@ def trainer(job: str) -> None:
 
 
 if RECORD:
-    if "PI0Q_JOB" in os.environ and any(part.endswith("workers/run/pi0q_trainer") for part in sys.orig_argv):
+    if "PI0Q_JOB" in os.environ and any(part.endswith("workers/trainer/pi0q_trainer") for part in sys.orig_argv):
         trainer(os.environ["PI0Q_JOB"])
-    elif any(part in ("pi0q.queue.cli", "pi0q.workers.run.runner") for part in sys.orig_argv):
+    elif any(part in ("pi0q.queue.cli", "pi0q.workers.runner.runner_main") for part in sys.orig_argv):
         sys.meta_path.insert(0, After("pi0q.queue.store", watch_store))
         watch_manifests()

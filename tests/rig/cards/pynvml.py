@@ -12,6 +12,10 @@ def _cards() -> list[dict[str, Any]]:
     return found
 
 
+class NVMLError(Exception):
+    """The base of the driver's errors."""
+
+
 def nvmlInit() -> None: ...
 
 
@@ -34,3 +38,19 @@ def nvmlDeviceGetUUID(handle: int) -> str:
 
 def nvmlDeviceGetName(handle: int) -> str:
     return str(_cards()[handle]["name"])
+
+
+def nvmlDeviceGetHandleByUUID(uuid: str) -> int:
+    return int(uuid.removeprefix("GPU-"))
+
+
+def nvmlDeviceGetPciInfo(handle: int) -> Any:
+    raise NVMLError("Not Supported")
+
+
+def nvmlDeviceGetTotalEccErrors(handle: int, *kinds: int) -> int:
+    raise NVMLError("Not Supported")
+
+
+def nvmlEventSetCreate() -> Any:
+    raise NVMLError("Not Supported")

@@ -1,21 +1,10 @@
-"""`PYTHON pi0q_trainer …`: started by its directory, in an interpreter that has no pi0q."""
+"""Kept for one release: the directory at which a runner of the older version starts its next trainer."""
 
-from __future__ import annotations
-
-import importlib
+import runpy
 import sys
 from pathlib import Path
 
-
-def main() -> None:
-    here = Path(__file__).absolute().parent
-    # For this one import; after it neither our files nor their neighbours may shadow what LeRobot imports.
-    sys.path[0] = str(here.parent)
-    start = importlib.import_module(f"{here.name}.start")
-    del sys.path[0]
-    sys.path[:] = [place for place in sys.path if place != str(here)]
-    start.main()
-
-
 if __name__ == "__main__":
-    main()
+    # Nothing beside this file may shadow what LeRobot imports.
+    del sys.path[0]
+    runpy.run_path(str(Path(__file__).absolute().parents[2] / "trainer" / "pi0q_trainer"), run_name="__main__")

@@ -17,6 +17,7 @@ Environment:
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -28,11 +29,16 @@ from pprint import pformat
 from types import SimpleNamespace
 from typing import Any
 
-from .. import configs, faults
+from .. import configs, faults, processor
 from ..utils import safetensors
 from ..utils.random_utils import load_rng_state, save_rng_state
 
 LAYOUT = os.environ.get("FAKE_LAYOUT", "0.6")
+
+
+if os.environ.get("FAKE_VRAM_MIB"):
+    # The hook asks torch only where the trainer has it.
+    importlib.import_module("torch")
 
 
 def setting(name: str, default: float = 0) -> float:
@@ -139,6 +145,17 @@ def make_policy(cfg: Any, **_: Any) -> FakePolicy:
     if cfg.pretrained_path and (model := Path(cfg.pretrained_path) / "model.safetensors").exists():
         return FakePolicy(cfg, safetensors.read(model)["model.weight"])
     return FakePolicy(cfg, bytes(size))
+
+
+def compile_model() -> None:
+    """As torch.compile: a kernel is made once and found the next time, where there is a directory for it."""
+    place = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if not place:
+        return
+    kernel = Path(place) / "ab" / "kernel.py"
+    logging.info("FAKE kernel found" if kernel.is_file() else "FAKE kernel compiled")
+    kernel.parent.mkdir(parents=True, exist_ok=True)
+    kernel.write_text("fake")
 
 
 def make_optimizer_and_scheduler(_cfg: Any, policy: FakePolicy) -> tuple[Any, Any]:
@@ -257,6 +274,11 @@ def train() -> None:
     for line in ("Creating dataset", "Creating policy", "Creating optimizer and scheduler"):
         logging.info(line)
     policy = make_policy(cfg=cfg.policy, ds_meta=None, rename_map=cfg.rename_map)
+    if cfg.policy.pretrained_path:
+        processor.make_steps(Path(cfg.policy.pretrained_path))
+    # A config that was written by hand need not have it.
+    if getattr(cfg.policy, "compile_model", False):
+        compile_model()
     optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
     step = 0
     if cfg.resume:

@@ -1,30 +1,8 @@
-"""The dice of a batch: what LeRobot's image transforms draw depends on the seed and the step, and on nothing else.
+"""Kept for one release: the name by which data loaders of a trainer of the older version import this."""
 
-LeRobot draws them from the random state of whichever process loads the batch, and saves that of none. This file lies
-alone in its folder, since a data loader's worker imports it by its name: nothing else may be found beside it.
-"""
+import importlib
+import sys
+from pathlib import Path
 
-from __future__ import annotations
-
-import random
-from typing import Any
-
-import numpy as np
-import torch
-
-
-def fetch(dataset: Any, seed: int, numbered: list[int]) -> list[Any]:
-    """The samples of one batch: `numbered` is its step, then their indices. The random state stays as it was."""
-    number, *indices = numbered
-    words = np.random.SeedSequence([seed, number]).generate_state(4)
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(words.tobytes())
-    np.random.seed(words)
-    # Not torch.manual_seed: that one sets the GPU's state too.
-    torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), "little"))
-    try:
-        return [dataset[index] for index in indices]
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+sys.path.append(str(Path(__file__).absolute().parents[3] / "trainer" / "pi0q_trainer" / "loader"))
+fetch = importlib.import_module("pi0q_augment_rng").fetch

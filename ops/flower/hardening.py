@@ -1,0 +1,66 @@
+"""Close what Flower leaves open: pages without a password, foreign Host headers, frames of other sites.
+
+Flower answers /metrics and /healthcheck to anyone, whatever name the request came for (a page of another site can make
+a browser ask by DNS rebinding), and lets other sites put its buttons into a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
+#: Names of this machine by which Flower may be asked while it listens on the loopback address.
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+#: Flower's pages hold inline scripts and styles, and load everything from themselves.
+HEADERS = {
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler], ...], *, address: str) -> None:
+    """Change Flower's handlers, once a process: `base` is their common class.
+
+    Every answer carries HEADERS. While Flower listens on the loopback address a request for another host is refused
+    (403), and `always_closed` (metrics, health check) ask for the password as every page does.
+    """
+    # Installed with the extra `flower` only; `pi0q flower` names the missing extra.
+    from tornado.web import HTTPError, StaticFileHandler
+
+    closed = (*always_closed,)
+    set_default_headers: Callable[[Any], None] = base.set_default_headers
+    local = address in LOOPBACK
+
+    def with_headers(handler: Any) -> None:
+        set_default_headers(handler)
+        for name, value in HEADERS.items():
+            handler.set_header(name, value)
+
+    def prepare(handler: Any) -> None:
+        if local and host_of(handler.request.host) not in LOOPBACK:
+            raise HTTPError(403, "Refused: this Flower answers to 127.0.0.1 and localhost only.")
+        if isinstance(handler, closed):
+            # Raises 401 without the right password.
+            handler.get_current_user()
+
+    base.set_default_headers = with_headers  # type: ignore[method-assign, assignment]
+    base.prepare = prepare  # type: ignore[method-assign, assignment]
+    StaticFileHandler.set_extra_headers = lambda handler, _: handler.set_header(  # type: ignore[method-assign, assignment]
+        "X-Content-Type-Options", "nosniff"
+    )
+
+
+def host_of(header: str) -> str:
+    """Return the host of a Host header without its port; empty if it is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""

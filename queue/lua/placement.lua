@@ -1,0 +1,43 @@
+-- placement(ms after which a box that was not heard of is away, needs as JSON, names)
+-- -> {1 if boxes of a version without this index are up, MiB of the largest GPU, place, …}
+-- needs: [[GPUs, MiB of VRAM on each, 1 if it shares its cards], …]
+-- place: {boxes that have room now, that will have it later, that never will, up to `names` names of each as a list}
+-- Where jobs could run, by the GPUs of the boxes that are up. It takes as long with a thousand boxes as with ten.
+local silent, needs, names = tonumber(ARGV[1]), cjson.decode(ARGV[2]), tonumber(ARGV[3])
+local FORGOTTEN, LOOKED_AT, OLDER_LOOKED_AT = 100, 50, 10
+local since = now() - silent
+for _, box in ipairs(redis.call('ZRANGEBYSCORE', P .. 'cards:0', '-inf', '(' .. since, 'LIMIT', 0, FORGOTTEN)) do
+  unplace(box)
+end
+
+local function place(gpus, vram, share)
+  local cards, room = P .. 'cards:' .. gpus, P .. (share == 1 and gpus > 0 and 'shared:' or 'room:') .. gpus
+  local least = gpus > 0 and vram or '-inf'
+  local all, fit = redis.call('ZCARD', P .. 'cards:0'), redis.call('ZCOUNT', cards, least, '+inf')
+  local free, told = redis.call('ZCOUNT', room, least, '+inf'), { {}, {}, {} }
+  told[1] = redis.call('ZRANGEBYSCORE', room, least, '+inf', 'LIMIT', 0, names)
+  local function add(kind, boxes, is_one)
+    for _, box in ipairs(boxes) do
+      if #told[kind] < names and is_one(box) then table.insert(told[kind], box) end
+    end
+  end
+  local function above(key, box) return (tonumber(redis.call('ZSCORE', key, box)) or -1) >= (gpus > 0 and vram or 0) end
+  if fit > free then
+    add(2, redis.call('ZRANGEBYSCORE', cards, least, '+inf', 'LIMIT', 0, LOOKED_AT),
+        function(box) return not above(room, box) end)
+  end
+  if all > fit then
+    add(3, redis.call('ZREVRANGE', P .. 'cards:0', 0, LOOKED_AT - 1), function(box) return not above(cards, box) end)
+  end
+  return { free, math.max(0, fit - free), math.max(0, all - fit), told[1], told[2], told[3] }
+end
+
+-- Few: a box of an older version is rare, and this is asked at each submit.
+local older = 0
+for _, box in ipairs(redis.call('ZREVRANGEBYSCORE', P .. 'boxes', '+inf', since, 'LIMIT', 0, OLDER_LOOKED_AT)) do
+  if redis.call('HEXISTS', P .. 'placed', box) == 0 and hash_field('box:' .. box, 'status') ~= 'stopped' then older = 1 end
+end
+local largest = tonumber(redis.call('ZREVRANGE', P .. 'cards:1', 0, 0, 'WITHSCORES')[2]) or 0
+local answer = { older, largest }
+for _, need in ipairs(needs) do answer[#answer + 1] = place(need[1], need[2], need[3]) end
+return answer

@@ -1,0 +1,173 @@
+"""From a job file to a record and its Celery message."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pi0q.jobs import command
+from pi0q.jobs.dataset import Images
+from pi0q.jobs.errors import UsageError, UsageErrors
+from pi0q.jobs.estimates import job_needs
+from pi0q.jobs.estimates.base_facts import BaseFacts
+from pi0q.jobs.schema.defaults import number
+from pi0q.jobs.schema.overrides import Override
+from pi0q.jobs.schema.yaml_nodes import MAX_BYTES
+from pi0q.jobs.spec import Spec, parse
+from pi0q.jobs.start_point import StartPoint
+from pi0q.jobs.vram_peak import Peak
+from pi0q.queue import celery_message
+from pi0q.queue.current_user import user
+from pi0q.queue.digests import sha256
+
+if TYPE_CHECKING:
+    from pi0q.queue.user_store import UserStore
+
+
+def load_all(files: Sequence[str], *, rehearsal: bool, overrides: Sequence[Override] = ()) -> list[Spec]:
+    """Read several files, with these values in place of theirs. Raises UsageError with the faults of all of them."""
+    specs, faults = list[Spec](), list[UsageError]()
+    for file in files:
+        try:
+            specs.append(load(file, rehearsal=rehearsal, overrides=overrides))
+        except UsageError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise UsageErrors(faults)
+    return specs
+
+
+def load(file: str, *, rehearsal: bool = False, overrides: Sequence[Override] = ()) -> Spec:
+    """Read a job file. Raises SpecError with all its faults, UsageError if there is no such file."""
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as source:
+            # One byte more than it may have: `parse` tells that it is too large.
+            raw = source.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
+    spec = parse(raw, filename="standard input" if file == "-" else file, overrides=overrides)
+    return replace(spec, rehearsal=True) if rehearsal else spec
+
+
+def several_gpus(spec: Spec) -> str:
+    """Return why a job of several GPUs is not queued, and what to do; "" for one that can be.
+
+    pi0q starts the trainer as one process, which uses one GPU: the others would be reserved for nothing.
+    """
+    gpus = spec.resources.gpus or 1
+    if gpus == 1:
+        return ""
+    batch = number(spec.train, "batch_size")
+    before = f"{gpus} x {batch} = {gpus * batch}"
+    return (
+        f"{spec.name}: resources.gpus is {gpus}, and one job can't train on several GPUs yet: "
+        f"{gpus} would be reserved and one used.\n"
+        f"Fix: write `resources: {{gpus: 1}}`. A step then sees {batch} samples, not {before}: "
+        "raise batch_size if one GPU has room for it."
+    )
+
+
+def refuse_several_gpus(specs: Sequence[Spec]) -> None:
+    """Raise UsageError where one of these jobs wants several GPUs."""
+    if refused := [why for spec in specs if (why := several_gpus(spec))]:
+        raise UsageError("\n".join([*refused, "Nothing was queued."]))
+
+
+def fingerprint(spec: Spec) -> str:
+    """Return a hash that is the same for the same job of the same user."""
+    return sha256(f"{user()} {json.dumps(spec.to_json(), sort_keys=True)}".encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What was found out of a job besides its file; each None where it was not."""
+
+    #: Of its dataset, as the Hub states them.
+    images: Images | None = None
+    #: What its file's `job:` means.
+    start: StartPoint | None = None
+    #: The measured VRAM of an earlier job of its shape.
+    peak: Peak | None = None
+    #: What was read of the weights that it starts from.
+    base: BaseFacts | None = None
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return what the record keeps of it."""
+        told = {"starts_from": self.start, "measured": self.peak, "base": self.base}
+        return {name: value.to_json() for name, value in told.items() if value is not None}
+
+
+def new_fields(spec: Spec, known: Known | None = None) -> dict[str, Any]:
+    """Return the record of a new job of the present user."""
+    # As secrets.token_hex(6), whose module loads OpenSSL.
+    return fields_of(spec, os.urandom(6).hex(), submitter=user(), known=known)
+
+
+def put(store: UserStore, fields: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
+    """Queue a job, unless one with this key was queued a moment ago; return what `pi0q submit --json` prints.
+
+    `fields` as `new_fields` has them.
+    """
+    job_id, wandb_url, state = fields["id"], fields["wandb_url"], "queued"
+    text = f"submitted by {user()}" + (", a rehearsal" if fields["spec"]["rehearsal"] else "")
+    there = store.submit(job_id, fields, text=text, key=key)
+    if there != job_id:
+        twin = store.get(there)
+        wandb_url, state = twin.wandb_url, str(twin.state)
+    return {
+        "id": there,
+        "name": fields["name"],
+        "new": there == job_id,
+        "state": state,
+        "wandb_url": wandb_url,
+        "needs": fields["needs"],
+        "starts_from": fields.get("starts_from"),
+        "measured": fields.get("measured"),
+    }
+
+
+def fields_of(spec: Spec, job_id: str, *, submitter: str, known: Known | None = None) -> dict[str, Any]:
+    """Return the record of a new job. The WandB run's id, and so its link, is fixed before the first step."""
+    known = known or Known()
+    estimate = job_needs.estimate(spec, images=known.images, peak=known.peak, base=known.base)
+    wanted = {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib}
+    if spec.resources.share and estimate.gpus:
+        wanted["share"] = 1
+    priority = spec.priority.value
+    return {
+        "id": job_id,
+        "name": spec.name,
+        "priority": priority,
+        "submitter": submitter,
+        "spec": spec.to_json(),
+        "needs": wanted,
+        "steps": steps(spec),
+        **known.to_fields(),
+        "wandb_run_id": f"pi0q-{job_id}",
+        "wandb_url": wandb_url(spec, f"pi0q-{job_id}"),
+        "queue": celery_message.queue_key(celery_message.STEPS[priority]),
+        "message": celery_message.build(job_id, name=spec.name, needs=wanted, priority=priority, origin=submitter),
+    }
+
+
+def steps(spec: Spec) -> int:
+    """Return the step that the job ends with."""
+    wanted = number(spec.train, "steps")
+    return min(wanted, command.REHEARSAL_STEPS) if spec.rehearsal else wanted
+
+
+def wandb_url(spec: Spec, run_id: str) -> str | None:
+    """Return the link of the WandB run where it can be known: entity and project are given and it is not offline."""
+    train = spec.train
+    known = train.get("wandb.enable") and train.get("wandb.entity") and train.get("wandb.project")
+    if not known or spec.rehearsal or train.get("wandb.mode") in ("offline", "disabled"):
+        return None
+    return f"https://wandb.ai/{train['wandb.entity']}/{train['wandb.project']}/runs/{run_id}"

@@ -1,0 +1,144 @@
+"""Helper process that downloads repositories; started anew for each route, so that a hung one can be killed.
+
+as in helper_base.py                      on stdin
+{"n": 0, "whole": true}                   on stdout besides: fetch 0 is in the cache
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from pi0q.workers.host import helper_base
+from pi0q.workers.hub import blobs, snapshots
+from pi0q.workers.hub.blobs import Blob
+from pi0q.workers.hub.helper_base import HubHelper, Plan
+
+#: Files of a repository that are downloaded at once.
+AT_ONCE = 8
+#: Seconds between two tries of a lock that another download holds.
+LOCK_LOOK_SECONDS = 0.2
+
+
+class DownloadHelper(HubHelper):
+    """Downloads what is missing of each fetch."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        super().__init__(request)
+        self._cancelled = threading.Event()
+
+    def count(self, size: int) -> None:
+        """Note that bytes came. Raises Cancelled in a thread whose sibling failed."""
+        super().count(size)
+        if self._cancelled.is_set():
+            raise Cancelled
+
+    def run(self) -> None:
+        """Ask what each fetch takes, then download one after the other."""
+        self.import_hub()
+        self.start_heartbeat()
+        plans = [plan for n, fetch in enumerate(self.fetches) if (plan := self.plan(n, fetch))]
+        for plan in plans:
+            with self.reporting(plan.n, plan.fetch):
+                self.download(plan)
+                self.emit(n=plan.n, whole=True)
+
+    def download(self, plan: Plan) -> None:
+        """Download all of a fetch, under the one lock that its repository has on this box."""
+        folder = plan.fetch.folder(self.hf_home)
+        (folder / "blobs").mkdir(parents=True, exist_ok=True)
+        with self._repository_lock(folder):
+            verified = snapshots.VerifiedBlobs(folder)
+            missing = {
+                blob: name
+                for name, blob in plan.files.items()
+                if not verified.holds(blob, self.count) and not verified.adopt(folder / name, blob, self.count)
+            }
+            verified.save()
+            snapshots.begin(plan.fetch, self.hf_home, plan.sha)
+            self._download_blobs(plan, missing, folder)
+            verified.save(missing)
+            snapshots.materialize(plan.fetch, self.hf_home, plan.sha, plan.files)
+
+    def _download_blobs(self, plan: Plan, missing: Mapping[Blob, str], folder: Path) -> None:
+        """Download several at once; the first error ends the others, which keep their parts."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=self.token, library_name="pi0q")
+        fetch = plan.fetch
+
+        def download(blob: Blob, name: str) -> None:
+            url = hf_hub_url(fetch.repo_id, name, repo_type=fetch.repo_type, revision=plan.sha, endpoint=self.endpoint)
+            with self._blob_lock(folder, blob):
+                if not (folder / "blobs" / blob.name).exists():
+                    source = blobs.Source(url=url, headers=headers, count=self.count)
+                    blobs.download(source, blob, folder / "blobs")
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            # Large ones first: the small ones come beside them.
+            ordered = sorted(missing.items(), key=lambda item: -item[0].size)
+            futures = [pool.submit(download, blob, name) for blob, name in ordered]
+            done, rest = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [error for future in done if (error := future.exception())]
+            if failed:
+                self._cancelled.set()
+                for future in rest:
+                    future.cancel()
+        self._cancelled.clear()
+        if failed:
+            raise failed[0]
+
+    @contextlib.contextmanager
+    def _repository_lock(self, folder: Path) -> Iterator[None]:
+        """Allow one download per repository and box; the kernel frees the lock when this process dies."""
+        path = folder.parent / ".locks" / folder.name / "pi0q.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    # Another download works for us: the parent must not take that for silence.
+                    self.count(1)
+                    time.sleep(LOCK_LOOK_SECONDS)
+            yield
+
+    @contextlib.contextmanager
+    def _blob_lock(self, folder: Path, blob: Blob) -> Iterator[None]:
+        """Take huggingface_hub's own lock: a user may run `hf download` on this box."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(folder.parent / ".locks" / folder.name / f"{blob.name}.lock")
+        while True:
+            try:
+                lock.acquire(timeout=LOCK_LOOK_SECONDS)
+                break
+            except Timeout:
+                self.count(1)
+        try:
+            # Parts of huggingface_hub 1.x, which never resumes one.
+            for part in (folder / "blobs").glob(f"{blob.name}.????????.incomplete"):
+                part.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+
+class Cancelled(Exception):
+    """Another file of the same repository failed."""
+
+
+def main() -> None:
+    helper_base.main(DownloadHelper)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Run context: the facts of one run that do not change while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pi0q.jobs.errors import BadRecord
+from pi0q.jobs.job_id import is_job_id
+from pi0q.jobs.record import Record, from_hash
+from pi0q.jobs.spec import Spec
+from pi0q.queue.settings import Settings
+from pi0q.queue.store import Store
+from pi0q.workers.runs import ledger as ledgers
+from pi0q.workers.runs.run_directory import RunDirectory
+from pi0q.workers.runs.run_request import RunRequest
+
+
+def _own_manifests(directory: RunDirectory) -> frozenset[str]:
+    ledger = ledgers.read(directory.ledger)
+    try:
+        return from_hash(ledger.fields).known_manifests if ledger else frozenset()
+    except BadRecord:
+        return frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """One run of one job under one claim."""
+
+    request: RunRequest
+    #: The record as it was when the run began.
+    record: Record
+    #: The same as it lies on the server, with what only another version of pi0q knows, for the box's ledger.
+    raw: Mapping[str, str]
+    spec: Spec
+    settings: Settings
+    directory: RunDirectory
+    #: The box that owns the job.
+    box: str
+    #: SHA-256 of the manifests of the checkpoints that this box's ledger of an earlier run names.
+    own_manifests: frozenset[str] = frozenset()
+
+    @classmethod
+    def load(cls, request: RunRequest, settings: Settings, store: Store) -> RunContext:
+        """Read the job from the queue. Raises NotFound, BadRecord, and SpecError for a spec that is none."""
+        if not is_job_id(request.job_id):
+            raise BadRecord(request.job_id, "id", "is not a job's id")
+        record, raw = store.get_with_raw(request.job_id)
+        directory = RunDirectory(settings.runs / request.job_id)
+        return cls(
+            request=request,
+            record=record,
+            raw=raw,
+            spec=Spec.from_json(record.spec),
+            settings=settings,
+            directory=directory,
+            box=request.box or str(record.box),
+            own_manifests=_own_manifests(directory),
+        )
+
+    @property
+    def job_id(self) -> str:
+        return self.request.job_id
+
+    @property
+    def epoch(self) -> int:
+        """The claim number."""
+        return self.request.epoch

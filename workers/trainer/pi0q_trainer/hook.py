@@ -1,0 +1,195 @@
+"""Hook into LeRobot's train script: replaces functions of it that call the originals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import adapter, checks, model_card, pi0, wandb_init
+from .data_order import DataOrder
+from .events import Events
+from .exits import INTERRUPTED, NONFINITE, leave
+from .lease import Lease
+from .save_interval import Schedule
+
+#: marks a save as complete; jobs/checkpoint.py has the same
+FINISHED = "pi0q.manifest.json.saved"
+#: our name of a number -> LeRobot's meter
+METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
+
+
+class Hook:
+    """Stands in for the functions of LeRobot's train script that bear the same names, and calls them.
+
+    A save on demand is LeRobot's own save. 0.6 asks `should_save_checkpoint` at every step; 0.4 compares
+    `cfg.save_freq` inline, so there it is 1 between the end of a step and its save, and no longer.
+    """
+
+    NEEDED = ("update_policy", "save_checkpoint", "update_last_checkpoint", "make_optimizer_and_scheduler")
+    WELCOME = ("should_save_checkpoint", "make_policy", "WandBLogger")
+
+    def __init__(self, events: Events) -> None:
+        self.events, self.lease, self.pid = events, Lease(None), os.getpid()
+        self.order = DataOrder()
+        self.saves = Schedule(
+            every_s=float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf),
+            cost_s=float(os.environ.get("PI0Q_SAVE_COST_S") or 0),
+        )
+        self.original: dict[str, Any] = {}
+        self.cfg: Any = None
+        self.ds_meta: Any = None
+        self.save_freq: Any = None
+        self.step: int | None = None
+        self.gpu = checks.GpuWatch()
+        self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
+        self.stop = False
+        self.save_due = False  # LeRobot was told to save at the end of this step
+
+    def install(self, train: Any) -> bool:
+        """Replace what is there; False, and nothing touched, when LeRobot is laid out in another way."""
+        if not all(callable(getattr(train, name, None)) for name in (*self.NEEDED, "main")):
+            return False
+        self.order.install(train)
+        for name in (*self.NEEDED, *self.WELCOME):
+            if hasattr(train, name):
+                self.original[name] = getattr(train, name)
+                setattr(train, name, getattr(self, name))
+        logging.getLogger().addFilter(self.on_log_record)
+        self.gpu.install()
+        return True
+
+    def on_usr1(self, *_: object) -> None:
+        self.saves.request()
+
+    def on_term(self, *_: object) -> None:
+        if os.getpid() != self.pid:  # a forked data loader worker inherits this handler
+            os._exit(128 + signal.SIGTERM)
+        if not self.stop:
+            self.stop = True
+            self.events.send("stopping", why="SIGTERM", step=self.step)
+            if not self.unsaved:
+                leave(INTERRUPTED)
+
+    # Before the loop.
+
+    def make_policy(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        self.gpu.check(cfg.device)
+        model, printed = pi0.module(cfg.type), [""]
+        if model is not None:
+            model.print = pi0.recorder(printed)
+        if os.environ.get("PI0Q_REHEARSAL") == "1":
+            if model is not None:
+                pi0.shrink(model)
+            if "--resume=true" not in sys.argv:
+                cfg.pretrained_path = None
+        with pi0.fast_init(cfg), adapter.base_here(cfg):
+            self.policy = policy = self.original["make_policy"](cfg, *args, **kwargs)
+        self.ds_meta = kwargs.get("ds_meta")
+        if pi0.UNLOADED in printed:
+            raise RuntimeError(
+                f"LeRobot did not load the weights of {cfg.pretrained_path} and would train random ones "
+                f"({printed[printed.index(pi0.UNLOADED) - 1]}); pi0q stops here. "
+                "Fix: check that model.safetensors is there and complete"
+            )
+        return policy
+
+    def make_optimizer_and_scheduler(self, cfg: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
+        self.cfg, self.policy, self.save_freq = cfg, policy, cfg.save_freq
+        return self.original["make_optimizer_and_scheduler"](cfg, policy, *args, **kwargs)
+
+    def WandBLogger(self, cfg: Any) -> Any:
+        logger = wandb_init.begin(self.original["WandBLogger"], cfg)
+        run = getattr(getattr(logger, "_wandb", None), "run", None)
+        if run is not None:
+            offline = bool(getattr(run, "offline", not run.url))
+            place = str(Path(run.dir).parent)
+            self.events.send("wandb", run_id=run.id, url=run.url or None, dir=place, offline=offline)
+        return logger
+
+    def ready(self, step: int, scaler: Any) -> None:
+        """The last moment before the first step."""
+        self.step = step
+        self.saves.restart_clock()
+        params = sum(p.numel() for p in self.policy.parameters())
+        self.events.send("ready", step=step, steps=self.cfg.steps, params=params)
+        if getattr(self.cfg.policy, "compile_model", False):
+            self.events.send("compiling")
+        self.order.restore_state(self.cfg, scaler)
+
+    # Each step.
+
+    def update_policy(self, tracker: Any, *args: Any, **kwargs: Any) -> Any:
+        scaler = getattr(kwargs.get("accelerator"), "scaler", None)
+        if self.step is None:
+            self.ready(tracker.steps, scaler)
+        if self.save_due:  # LeRobot was told to and did not save: save_checkpoint is false
+            self.restore_save_freq()
+            if self.stop:
+                leave(INTERRUPTED)
+        self.lease.look()
+        result = self.original["update_policy"](tracker, *args, **kwargs)
+        self.lease.look()
+        self.step, self.unsaved = tracker.steps + 1, True
+        self.report(result[0], scaler)
+        if "should_save_checkpoint" not in self.original and self.due():
+            self.cfg.save_freq = 1
+        return result
+
+    def report(self, tracker: Any, scaler: object) -> None:
+        now = {key: getattr(getattr(tracker, name, None), "val", None) for key, name in METERS.items()}
+        self.events.send("step", step=self.step, steps=self.cfg.steps, **now, **self.gpu.memory())
+        # A scaler skips the steps whose gradient overflowed; without one it is in the weights by now.
+        for what, value in (("loss", now["loss"]), ("gradient", None if scaler else now["grad_norm"])):
+            if value is not None and not math.isfinite(value):
+                self.diverged(what, str(value), loss=repr(now["loss"]), grad_norm=repr(now["grad_norm"]))
+
+    def diverged(self, what: str, value: str, **numbers: str) -> NoReturn:
+        """Ends the run before its weights can be saved: the last checkpoint is finite."""
+        self.events.send("nonfinite", step=self.step, what=what, value=value, **numbers)
+        leave(NONFINITE)
+
+    # Saves.
+
+    def due(self) -> bool:
+        self.save_due = self.stop or self.saves.due()
+        return self.save_due
+
+    def restore_save_freq(self) -> None:
+        self.save_due = False
+        self.cfg.save_freq = self.save_freq
+
+    def should_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
+        return self.due() or bool(self.original["should_save_checkpoint"](*args, **kwargs))
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        self.restore_save_freq()  # before LeRobot writes cfg.save_freq down
+        self.lease.look()
+        if bad := checks.not_finite(self.policy):
+            self.diverged("weights", f"not finite ({bad})")
+        self.saves.begin()
+        self.events.send("saving", step=self.step)
+        result = self.original["save_checkpoint"](*args, **kwargs)
+        with contextlib.suppress(OSError):  # so that a kill before `last` points there loses nothing
+            (Path(kwargs.get("checkpoint_dir") or args[0]) / FINISHED).write_bytes(b"")
+        return result
+
+    def update_last_checkpoint(self, checkpoint_dir: Path) -> Any:
+        self.lease.look()
+        result = self.original["update_last_checkpoint"](checkpoint_dir)
+        self.events.send("saved", step=self.step, path=str(checkpoint_dir), **self.saves.end())
+        self.unsaved = (self.step or 0) < self.cfg.steps
+        if self.stop:
+            leave(INTERRUPTED)
+        return result
+
+    def on_log_record(self, record: logging.LogRecord) -> bool:
+        if record.msg == "End of training":
+            self.lease.look()
+            model_card.write(self.cfg, self.policy, self.ds_meta)
+        return True
