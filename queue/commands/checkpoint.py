@@ -15,7 +15,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, OWNED, State
 from pi0q.queue import job_text
-from pi0q.queue.commands.common import open_store
+from pi0q.queue.commands.common import INTERRUPTED, leave_after_interrupt, open_store
 from pi0q.queue.current_user import user
 from pi0q.queue.store import Store, await_news
 
@@ -23,8 +23,6 @@ from pi0q.queue.store import Store, await_news
 SLOWEST = 5.0
 #: Seconds in which a box says whether its trainer saves on demand; an older pi0q never does.
 OLD_SECONDS = 30.0
-#: What a shell gives for a command that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 @click.command()
@@ -53,7 +51,7 @@ def checkpoint(job: str, no_wait: bool, pin: bool, unpin: int | None, as_json: b
         good = wait.begin() and (no_wait or wait.follow())
     except KeyboardInterrupt:
         click.echo(f"\nStopped waiting; {wait.name} saves all the same.", err=True)
-        sys.exit(INTERRUPTED)
+        leave_after_interrupt(INTERRUPTED)
     if as_json:
         job_text.print_json(wait.answer())
     sys.exit(0 if good else 1)

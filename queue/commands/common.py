@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -37,6 +39,19 @@ class JobReference(click.types.StringParamType):
 
 #: Type of an argument that names a job.
 JOB = JobReference()
+#: Exit code that a shell gives for a command that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def leave_after_interrupt(code: int) -> NoReturn:
+    """Exit at once after Ctrl-C.
+
+    The interrupt may have come while a lock of redis-py was held, and its finalizers would wait for that lock for ever
+    (seen with `PubSub.__del__`: one interrupt of some hundred).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def open_store() -> Store:

@@ -12,14 +12,12 @@ import click
 from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.record import Record
 from pi0q.queue import box_status, job_text, settings
-from pi0q.queue.commands.common import open_store
+from pi0q.queue.commands.common import INTERRUPTED, leave_after_interrupt, open_store
 from pi0q.queue.current_user import user
 from pi0q.queue.store import Store, await_news
 
 #: Seconds after which it reads the box again, whether or not anything was published.
 SLOWEST = 5.0
-#: Exit code of a command that Ctrl-C ended; 0 would let `pi0q drain --wait && poweroff` go on.
-INTERRUPTED = 130
 
 
 @click.command()
@@ -49,7 +47,7 @@ def drain(box: str, now: bool, undo: bool, wait: bool, as_json: bool) -> None:
     except KeyboardInterrupt:
         # The box is drained by now; only the waiting can be stopped.
         click.echo(f"\nStopped waiting; {box} stays drained. `pi0q drain {box} --wait` waits again.", err=True)
-        sys.exit(INTERRUPTED)
+        leave_after_interrupt(INTERRUPTED)
     if as_json:
         job_text.print_json(answer(known(store, box), store.owned(box)))
     sys.exit(0 if idle else 1)

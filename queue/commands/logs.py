@@ -9,7 +9,7 @@ import click
 
 from pi0q.jobs.printable import printable
 from pi0q.jobs.state import ENDED
-from pi0q.queue.commands.common import JOB, open_reader, open_store
+from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_reader, open_store
 
 if TYPE_CHECKING:
     from pi0q.jobs.record import Record
@@ -84,6 +84,7 @@ def _follow(store: Store, job: str, lines: int | None) -> None:
             click.echo(printable(text), nl=False)
     except KeyboardInterrupt:
         click.echo(f"\nDetached. The job keeps running; `pi0q logs -f {job_id}` shows its log again.", err=True)
+        leave_after_interrupt(0)
 
 
 def growing(store: Store, job_id: str, lines: int | None = None) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import box_status, job_text, render, settings
-from pi0q.queue.commands.common import JOB, open_store
+from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_store
 from pi0q.queue.commands.ls import notes
 from pi0q.queue.following import SLOWEST, Follower, link_words
 from pi0q.queue.store import Store
@@ -88,7 +88,7 @@ def _live(store: Store, look: Callable[[], tuple[RenderableType, bool]]) -> None
         lost = Text(f"link away since {seconds:.0f} s, trying again", "bold yellow")
         live.update(Group(lost, shown), refresh=True)
 
-    follower, over = Follower(store, away, lambda _: None), False
+    follower, over, interrupted = Follower(store, away, lambda _: None), False, False
     shown, over = follower.look(look)
     try:
         with TerminalKeys() as keys, Live(shown, console=console, auto_refresh=False, screen=True) as live:
@@ -98,10 +98,12 @@ def _live(store: Store, look: Callable[[], tuple[RenderableType, bool]]) -> None
                 live.update(shown, refresh=True)
                 time.sleep(FASTEST)
     except KeyboardInterrupt:
-        pass
+        interrupted = True
     console.print(shown)
     if not over:
         click.echo("Detached. The jobs keep running.", err=True)
+    if interrupted:
+        leave_after_interrupt(0)
 
 
 def _asked_to_leave(follower: Follower, keys: TerminalKeys) -> bool:
@@ -130,6 +132,7 @@ def _lines(store: Store, job_id: str, say: Callable[[Record], tuple[str, str]]) 
             follower.wait(job_id)
     except KeyboardInterrupt:
         click.echo("Detached. The job keeps running.", err=True)
+        leave_after_interrupt(0)
 
 
 def _as_words(job: Record) -> tuple[str, str]:
