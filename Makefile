@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 IN = $(VENV)/bin/python
 
-.PHONY: demo test test-all test-versions check bench scale nemesis fuzz pictures clean env
+.PHONY: demo test test-all test-again test-versions check bench scale nemesis fuzz pictures clean env
 
 demo: env
 	$(IN) -m pi0q.ops.dev.demo_main .demo
@@ -14,6 +14,10 @@ test: env
 
 test-all: env
 	$(IN) -m pytest -n auto --dist worksteal -q $(PYTEST)
+
+# The few tests that failed in the last run, one at a time; what passes now is named.
+test-again: env
+	@$(IN) -m tests.again
 
 # The tests marked `real` on other versions of LeRobot, each in an environment of its own: VERSIONS='0.4.4 0.5.1'
 test-versions: env

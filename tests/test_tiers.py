@@ -66,7 +66,7 @@ def test_quick_tier_leaves_out_what_is_slow() -> None:
 
 
 def test_ci_runs_every_test() -> None:
-    assert "\nmake test-all\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test-all || make test-again\n" in (ROOT / ".ci" / "run").read_text()
     assert (
         recipe("test-all").strip().splitlines()[-1].strip() == "$(IN) -m pytest -n auto --dist worksteal -q $(PYTEST)"
     )
