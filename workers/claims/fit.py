@@ -13,6 +13,7 @@ from pi0q.queue import capacity, refusals, schedule
 from pi0q.queue.capacity import CardNeed, CardRoom, shortage
 from pi0q.queue.refusals import CardsReserved, Refusal, SlotsInUse, TooLittleDisk
 from pi0q.queue.schedule import UNKNOWN, Reserved, Waiting
+from pi0q.workers.claims import card_choice
 from pi0q.workers.host.probe import Disk, Gpu, Host
 from pi0q.workers.storage.eviction import choose, outstanding_mib
 
@@ -197,7 +198,8 @@ def handed_over(job: Record) -> bool:
 def choose_gpus(need: CardNeed, box: BoxState, job: Waiting) -> tuple[tuple[Gpu, ...], list[Refusal]]:
     """Return GPUs for the job, or what is lacking.
 
-    Cards without a job come first, of those the smallest that suffice, of those the emptiest.
+    Cards without a job come first, of those the smallest that suffice, of those the ones nearest to one another, of
+    those the emptiest.
     """
     cards, full = box.cards(), box.used_slots >= box.slots
     busy = SlotsInUse(used=box.used_slots, slots=box.slots)
@@ -214,9 +216,13 @@ def choose_gpus(need: CardNeed, box: BoxState, job: Waiting) -> tuple[tuple[Gpu,
     if len(fitting) < need.gpus:
         return (), [busy]
     kept = {number: schedule.is_kept_from(job, number, box.reserved, box.name) for *_, number in fitting}
-    chosen = [number for *_, number in sorted(fitting) if kept[number] is None][: need.gpus]
-    if len(chosen) < need.gpus:
+    open_to_it = [one for one in sorted(fitting) if kept[one[-1]] is None]
+    if len(open_to_it) < need.gpus:
         return (), [_kept(kept)]
+    # Of cards of one size with as many jobs the wiring decides.
+    last = open_to_it[need.gpus - 1][:2]
+    able = [number for *size, _, number in open_to_it if tuple(size) <= last]
+    chosen = card_choice.choose(able, need.gpus, box.host.distances)
     return tuple(box.host.gpus[number] for number in chosen), []
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pi0q.queue.settings import Settings
-from pi0q.workers.host import nvml
+from pi0q.workers.host import card_links, nvml
+from pi0q.workers.host.card_links import Distances
 from pi0q.workers.host.files import MIB
 from pi0q.workers.host.identity import host_boot
 
@@ -53,6 +54,8 @@ class Host:
     hub: Disk | None = None
     #: Why GPUs could not be measured, if so.
     gpu_fault: str = ""
+    #: How far the GPUs are from one another; empty where nobody tells.
+    distances: Distances = ()
 
 
 def measure(settings: Settings, *, box: str) -> Host:
@@ -62,7 +65,8 @@ def measure(settings: Settings, *, box: str) -> Host:
         gpus, fault = nvml_gpus()
     data, system, hub = disk(settings.home), disk(Path("/")), disk(settings.hf_home)
     apart = hub.resource not in (data.resource, system.resource)
-    return Host(gpus=gpus, gpu_fault=fault, data=data, system=system, hub=hub if apart else None)
+    distances = () if settings.fake_gpus is not None else card_links.measured([gpu.uuid for gpu in gpus])
+    return Host(gpus=gpus, gpu_fault=fault, data=data, system=system, hub=hub if apart else None, distances=distances)
 
 
 def fake_gpus(described: Sequence[Mapping[str, Any]] | None, box: str) -> tuple[Gpu, ...]:

@@ -91,6 +91,20 @@ def test_it_gets_the_emptiest_of_equal_cards() -> None:
     assert cards_of(judged(job(needs={"gpus": 2}), host(31, 80, 29, 40))) == ["G1", "G3"]
 
 
+def test_a_job_of_several_cards_gets_those_nearest_to_one_another() -> None:
+    near = [[0 if a == b else 10 if a // 2 == b // 2 else 50 for b in range(4)] for a in range(4)]
+    box = replace(host(80, 20, 70, 60), distances=tuple(map(tuple, near)))
+    assert cards_of(judged(job(needs={"gpus": 2}), box)) == ["G2", "G3"]
+
+
+def test_vram_is_needed_and_promised_on_each_of_several_cards() -> None:
+    verdict = judged(job(needs={"gpus": 3}), host(80, 80, 20, 80))
+    assert isinstance(verdict, Fit)
+    assert verdict.promises[:3] == tuple((f"gpu:G{card}", 7, 30 * GIB) for card in (0, 1, 3))
+    (short,) = words(judged(job(needs={"gpus": 4}), host(80, 80, 20, 80)))
+    assert "3 have it" in short
+
+
 def test_it_gets_the_smallest_card_that_suffices() -> None:
     box = host(96, 48, 24)
     sized = [replace(gpu, total_mib=gpu.free_mib) for gpu in box.gpus]
