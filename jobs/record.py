@@ -128,7 +128,7 @@ class Record:
     started_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     ended_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     #: When it last came into the queue.
-    queued_ms: int | None = field(default=None, metadata=stored(INT))
+    queued_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     reason: Reason | None = field(default=None, metadata=stored(REASON, Use.LISTED))
     #: What happened in the words of whoever saw it.
     detail: str = field(default="", metadata=stored(TEXT, Use.LISTED))
@@ -149,13 +149,13 @@ class Record:
     #: Start of that box when it claimed the job, see workers/host/identity.py.
     boot: str = field(default="", metadata=stored(BOOT, Use.OWNED))
     #: UUIDs of the GPUs promised to it.
-    gpus: tuple[str, ...] = field(default=(), metadata=stored(GPUS, Use.OWNED))
+    gpus: tuple[str, ...] = field(default=(), metadata=stored(GPUS, Use.LISTED, Use.OWNED))
     #: What a running job does now, in words: `downloading 3.1/14 GB`, `compiling`, `saving`.
     phase: str = field(default="", metadata=stored(TEXT, Use.LISTED))
     step: int | None = field(default=None, metadata=stored(INT, Use.LISTED, Use.CARRIED, Use.FINAL))
     steps: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     loss: float | None = field(default=None, metadata=stored(FLOAT, Use.LISTED, Use.FINAL))
-    lr: float | None = field(default=None, metadata=stored(FLOAT, Use.FINAL))
+    lr: float | None = field(default=None, metadata=stored(FLOAT, Use.LISTED, Use.FINAL))
     #: Seconds a step, over the last steps.
     step_seconds: float | None = field(default=None, metadata=stored(SPAN, Use.LISTED))
     #: Seconds that its trainers lived, over all runs and, where it continues another job, over that one's too.
@@ -169,6 +169,8 @@ class Record:
     checkpoint: Saved | None = field(
         default=None, metadata=stored(SAVED, Use.LISTED, Use.CARRIED, Use.FINAL, Use.LEDGER)
     )
+    #: When that was first reported; None where an older version wrote it.
+    checkpoint_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED, Use.CARRIED))
     #: Its newest copy elsewhere that was verified there: `path` is …/JOB/000010 in a directory or hf://owner/name.
     copied: Saved | None = field(default=None, metadata=stored(SAVED, Use.LISTED, Use.CARRIED, Use.FINAL, Use.LEDGER))
     #: SHA-256 of the manifests of its copies and of what waits to be copied, by step. A box restores no other copy.

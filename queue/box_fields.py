@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pi0q.jobs.record_codecs import json_of, mapping, whole
+from pi0q.jobs.record_codecs import MAX_GPUS, json_of, mapping, whole
 
 #: Fields whose value is a JSON object with an entry for each job.
 PER_JOB = ("refusals", "plans")
 #: All others; what is absent of these, an older version does not announce.
 FIELDS = (
-    "box_id", "status", "boot", "version", "gpus", "free_mib", "holders", "busy", "disk_free_mib", "home", "hf_home",
-    "slots", "running", "used_slots", "lerobot", "note", "blocked", "drain", "drain_text",
+    "box_id", "status", "boot", "version", "gpus", "free_mib", "holders", "busy", "gauges", "disk_free_mib", "disk_mib",
+    "home", "hf_home", "slots", "running", "used_slots", "lerobot", "note", "blocked", "drain", "drain_text",
 )  # fmt: skip
+#: What a gauge of a GPU may hold (`gauges`, one object a GPU), and the most of it: percent, degrees Celsius.
+GAUGES = {"use": 100, "celsius": 200}
 #: What a reader asks `box:<box>` for. Boxes of the version before this one keep those of PER_JOB there, too.
 ASKED = [*FIELDS, *PER_JOB]
 #: Stands for all jobs where a reader asks for what a box says of one.
@@ -84,6 +86,16 @@ def _holders(text: str) -> None:
             raise ValueError
 
 
+def _gauges(text: str) -> None:
+    found = json_of(text)
+    if not isinstance(found, list) or len(found) > MAX_GPUS:
+        raise ValueError
+    for gauge in found:
+        for name, most in GAUGES.items():
+            if gauge.get(name) is not None:
+                whole(gauge[name], most=most)
+
+
 def _ends(text: str) -> None:
     for seconds in json_of(text) or ():
         if seconds is not None:
@@ -111,6 +123,8 @@ def _plans(text: str) -> None:
 
 _READERS: Mapping[str, Callable[[str], object]] = {
     "disk_free_mib": _whole,
+    "disk_mib": _whole,
+    "gauges": _gauges,
     "running": _whole,
     "slots": _whole,
     "gpus": _cards,

@@ -1,8 +1,10 @@
-"""What each queued job of a list waits for, in a few words. Pure; `pi0q why` tells the whole of it for one job."""
+"""What each queued job of a list waits for: a value, and its few words. Pure; `pi0q why` tells the whole of one job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from pi0q.jobs.amounts import gib
 from pi0q.jobs.record import Record
@@ -16,39 +18,101 @@ from pi0q.queue.refusals import CardsTaken, Refusal, SlotsInUse, TooFewGpus, Too
 MOST_BOXES = 30
 
 
+class WaitKind(str, Enum):
+    """Why a job has not started."""
+
+    #: Boxes may take it: its turn has not come, or their slots are in use.
+    TURN = "turn"
+    #: No worker runs.
+    NO_BOX = "no_box"
+    #: Users keep every box from new jobs.
+    DRAINED = "drained"
+    #: Every box refuses it.
+    REFUSED = "refused"
+    #: No card has the memory that it needs, not even an idle one.
+    TOO_BIG = "too_big"
+    #: A user holds it, or it waits for another job.
+    HELD = "held"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Why one job has not started."""
+
+    kind: WaitKind
+    #: How many jobs come before it; None for one that is far behind, or in no queue.
+    place: int | None = None
+    #: TURN: the boxes that will take it, where none of them has a free slot. REFUSED: the boxes that refuse it.
+    boxes: tuple[str, ...] = ()
+    #: REFUSED: why the first of these boxes does.
+    refusal: Refusal | None = None
+    #: TOO_BIG: what it needs on a card and what the largest card has, MiB.
+    needed_mib: int = 0
+    largest_mib: int = 0
+    #: HELD: by whom or for what, in words.
+    held: str = ""
+
+    def __str__(self) -> str:
+        """Return the wait in a few words, for a line of a list."""
+        if self.kind is WaitKind.TURN:
+            return ", ".join(
+                filter(None, [_place(self.place), f"waits for {_named(self.boxes)}" if self.boxes else ""])
+            )
+        if self.kind is WaitKind.REFUSED:
+            more = len(self.boxes) - 1
+            return f"{self.boxes[0]}: {self.refusal}" + (f" (and {more} more box{'es' * (more > 1)})" if more else "")
+        if self.kind is WaitKind.TOO_BIG:
+            return f"too big: needs {gib(self.needed_mib)} on a card, the largest has {gib(self.largest_mib)}"
+        if self.kind is WaitKind.HELD:
+            return f"held {self.held}".rstrip()
+        return {WaitKind.NO_BOX: "no box is up", WaitKind.DRAINED: "every box is drained"}[self.kind]
+
+
 def notes(page: Page, boxes: Sequence[Announced], silent_seconds: float) -> dict[str, str]:
-    """Return a note for each queued job of the page, by id.
+    """Return a note for each queued job of the page, by id; arguments as those of `waits`."""
+    found = waits((job for job in page.jobs if job.state is State.QUEUED), page.places, boxes, silent_seconds)
+    return {job_id: str(wait) for job_id, wait in found.items()}
+
+
+def waits(
+    jobs: Iterable[Record], places: Mapping[str, int], boxes: Sequence[Announced], silent_seconds: float
+) -> dict[str, Wait]:
+    """Return why each of these queued or held jobs waits, by id.
 
     Args:
-        page: Its `places` say how far each job is from being next.
+        jobs: Those of a list; of others nothing is said.
+        places: How far each job is from being next, as `Page.places`.
         boxes: The boxes as `StoreReads.boxes_about` has them.
         silent_seconds: As in `box_status.is_up`.
     """
-    queued = [job for job in page.jobs if job.state is State.QUEUED]
-    if len(boxes) > MOST_BOXES:
-        return {job.id: _place(page, job) for job in queued}
-    up = [box for box in boxes if box_status.is_up(box, silent_seconds)]
-    return {job.id: _note(job, up, _place(page, job)) for job in queued}
+    known, up = len(boxes) <= MOST_BOXES, [box for box in boxes if box_status.is_up(box, silent_seconds)]
+    found = {}
+    for job in jobs:
+        place = places.get(job.id)
+        if job.state is State.WAITING:
+            found[job.id] = Wait(kind=WaitKind.HELD, held=job.held)
+        elif job.state is State.QUEUED:
+            found[job.id] = _wait(job, up, place) if known else Wait(kind=WaitKind.TURN, place=place)
+    return found
 
 
-def _place(page: Page, job: Record) -> str:
-    place = page.places.get(job.id)
+def _place(place: int | None) -> str:
     if place is None:
         return ""
     return "next" if place == 0 else f"{place} before it"
 
 
-def _note(job: Record, up: Sequence[Announced], place: str) -> str:
+def _wait(job: Record, up: Sequence[Announced], place: int | None) -> Wait:
     if not up:
-        return "no box is up"
+        return Wait(kind=WaitKind.NO_BOX, place=place)
     refused = {box["name"]: _lasting(box_status.reasons(box, job)) for box in up if not box.get("drain")}
     if not refused:
-        return "every box is drained"
-    open_to_it = [name for name, why in refused.items() if not why]
+        return Wait(kind=WaitKind.DRAINED, place=place)
+    open_to_it = tuple(name for name, why in refused.items() if not why)
     if not open_to_it:
-        return _shared(job, refused)
+        return _shared(job, refused, place)
     free = [box for box in up if box["name"] in open_to_it and not box_status.is_full(box)]
-    return place if free or not place else f"{place}, waits for {_named(open_to_it)}"
+    return Wait(kind=WaitKind.TURN, place=place, boxes=() if free or place is None else open_to_it)
 
 
 def _lasting(reasons: Iterable[Refusal]) -> tuple[Refusal, ...]:
@@ -62,16 +126,17 @@ def _passes(reason: Refusal) -> bool:
     return isinstance(reason, (CardsTaken, SlotsInUse))
 
 
-def _shared(job: Record, refused: Mapping[str, Sequence[Refusal]]) -> str:
+def _shared(job: Record, refused: Mapping[str, Sequence[Refusal]], place: int | None) -> Wait:
     """Return why a box refuses the job that has GPUs for it; where none has, how far the largest card falls short."""
     first = {name: why[0] for name, why in refused.items()}
     largest = max((why.total_mib for why in first.values() if isinstance(why, TooLittleVram)), default=0)
     others = {name: why for name, why in first.items() if not isinstance(why, (TooLittleVram, TooFewGpus))}
     if others or not largest:
-        name, why = next(iter((others or first).items()))
-        more = len(others or first) - 1
-        return f"{name}: {why}" + (f" (and {more} more box{'es' * (more > 1)})" if more else "")
-    return f"too big: needs {gib(job.needs.get('vram_mib', 0))} on a card, the largest has {gib(largest)}"
+        chosen = others or first
+        why = next(iter(chosen.values()))
+        return Wait(kind=WaitKind.REFUSED, place=place, boxes=tuple(chosen), refusal=why)
+    needed = job.needs.get("vram_mib", 0)
+    return Wait(kind=WaitKind.TOO_BIG, place=place, needed_mib=needed, largest_mib=largest)
 
 
 def _named(names: Sequence[str]) -> str:

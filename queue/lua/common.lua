@@ -95,6 +95,13 @@ local function set(id, fields)
   if #words > 0 then redis.call('HSET', P .. 'job:' .. id, unpack(words)) end
 end
 
+-- Notes when a checkpoint is reported for the first time; one that was brought to another box is as old as it was.
+local function date_checkpoint(id, fields, at)
+  local hash = '"manifest": *"(%x+)"'
+  local new = type(fields.checkpoint) == 'string' and fields.checkpoint:match(hash)
+  if new and new ~= get(id, 'checkpoint'):match(hash) then fields.checkpoint_ms = at end
+end
+
 local function announce(id) redis.call('PUBLISH', P .. 'changes', id) end
 
 local function wake(box, word) redis.call('PUBLISH', P .. 'wake:' .. box, word) end

@@ -12,6 +12,7 @@ local allowed = false
 for _, source in ipairs(cjson.decode(ARGV[3])) do allowed = allowed or source == state end
 if not allowed then return { 0, state, get(id, 'epoch') } end
 local fields = cjson.decode(ARGV[5])
+date_checkpoint(id, fields, now())
 set(id, fields)
 if (fields.lacks or '') ~= '' and fields.lacks ~= '{}' then redis.call('SADD', P .. 'lacking', id) end
 local lease, at = tonumber(ARGV[9]), nil

@@ -11,6 +11,7 @@ if (fields.wandb_run_id or was) ~= was and get(id, 'wandb_url') ~= '' then
   note(id, at, '', get(id, 'wandb_url') .. ' was deleted at WandB: it goes on as ' .. tostring(fields.wandb_run_id))
 end
 fields.updated_ms = at
+date_checkpoint(id, fields, at)
 set(id, fields)
 redis.call('ZADD', P .. 'leases', at + lease, id)
 local known = whole(get(id, 'log_bytes'), 0)

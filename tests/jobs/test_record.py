@@ -31,7 +31,7 @@ FULL: dict[str, Any] = {
     "base": BaseFacts(policy="act", params=5, vision=2, expert=3, bytes=20, settings={"dtype": "bfloat16"}),
     "measured": Peak(peak_mib=5, oom_mib=7, job="e5f6a1b2c3d4", box="b", at_ms=9),
     "verified": {"10": "ab" * 32},
-    "checkpoint": SAVED, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",
+    "checkpoint": SAVED, "checkpoint_ms": 6, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",
     "copied": SAVED, "copy_detail": "copying step 9", "copy": {"state": "pending"}, "manifests": {"10": "ab" * 32},
     "compiled": {"cd" * 32: "ab" * 32},
     "lerobot": "0.6.1", "wandb_dir": "/data/wandb",

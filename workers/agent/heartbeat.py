@@ -21,7 +21,7 @@ from pi0q.workers.agent.claim_loop import ClaimLoop
 from pi0q.workers.agent.context import BoxContext
 from pi0q.workers.agent.run_watcher import RunWatcher
 from pi0q.workers.claims.fit import used_slots
-from pi0q.workers.host import files
+from pi0q.workers.host import card_gauges, files
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.host.probe import Host
 from pi0q.workers.trainer.interpreter import NoTrainer
@@ -154,7 +154,10 @@ class Heartbeat:
             "boot": context.identity.boot,
             "version": version("pi0q"),
             "gpus": json.dumps([vars(gpu) for gpu in host.gpus]),
+            # Beside `gpus`: a number that always changes must not make the server place the box anew.
+            "gauges": json.dumps([vars(gauge) for gauge in card_gauges.read(host.gpus, context.settings.fake_gpus)]),
             "disk_free_mib": host.data.free_mib,
+            "disk_mib": host.data.total_mib,
             "home": str(context.settings.home),
             "hf_home": str(context.settings.hf_home),
             "slots": context.slots,

@@ -41,6 +41,7 @@ class Disk:
     free_inodes: int | None
     #: The key of what is promised of it.
     resource: str
+    total_mib: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,4 +118,5 @@ def disk(path: Path) -> Disk:
         free_mib=stats.f_bavail * stats.f_frsize // MIB,
         free_inodes=stats.f_favail if stats.f_files else None,
         resource=f"disk:{host_boot()}-{path.stat().st_dev}",
+        total_mib=stats.f_blocks * stats.f_frsize // MIB,
     )
