@@ -55,7 +55,8 @@ class Page:
     broken: tuple[BadRecord, ...] = ()
     #: Places in the queue, 0 for the job that is next; jobs far behind have none.
     places: Mapping[str, int] = field(default_factory=dict)
-
+    #: Seconds until a queued job may start, by the ETAs of running jobs; none of whom nobody can tell.
+    starts: Mapping[str, float] = field(default_factory=dict)
     #: Whether jobs were chosen from all of them, so that none counts as left out.
     chosen: bool = False
 

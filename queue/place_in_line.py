@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pi0q.jobs.record import Record
 from pi0q.queue import box_status, job_text, refusals, schedule
 from pi0q.queue.box_status import Announced
+from pi0q.queue.job_list import Page, display_order
 from pi0q.queue.reservation import Plan
 from pi0q.queue.schedule_view import forecast_boxes, rank_at, waiting_job
+
+#: Jobs by cards that a list forecasts: a tenth of a second of its time (measured).
+MOST_STEPS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,29 @@ def place_in_line(
         kept_on=kept.box if kept else "",
         kept_cards=_numbers(on, kept.cards) if on and kept else (),
         start_seconds=None if start == schedule.UNKNOWN else start,
+    )
+
+
+def turned(page: Page, boxes: Sequence[Announced], silent_seconds: float) -> Page:
+    """Return a page whose queued jobs stand in the order of their turns, with the starts that can be told.
+
+    Of many jobs, for many cards, the first are ordered so; the others stay as they are. `page` with all jobs that are
+    next; `boxes` as `StoreReads.boxes_about` has them.
+    """
+    fleet = forecast_boxes(boxes, silent_seconds)
+    most = max(1, MOST_STEPS // max(1, sum(len(box.cards) for box in fleet)))
+    known = {job.id: job for job in page.jobs}
+    first = [known[job_id] for job_id in list(page.places)[:most] if job_id in known]
+    asked = [waiting_job(one, page.places[one.id], rank_at(one, page.now_ms)) for one in first]
+    refused = {(job.id, box["name"]) for job in first for box in boxes if refusals.lasts(box_status.reasons(box, job))}
+    turns = {one.id: place for place, one in enumerate(schedule.in_turn(asked, fleet))}
+    told = schedule.forecast(asked, fleet, refused)
+    places = dict(sorted({**page.places, **turns}.items(), key=lambda item: item[1]))
+    return replace(
+        page,
+        jobs=tuple(display_order(page.jobs, places)),
+        places=places,
+        starts={job: seconds for job, seconds in told.items() if seconds != schedule.UNKNOWN},
     )
 
 

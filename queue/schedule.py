@@ -84,6 +84,12 @@ class BoxCards:
         chosen = able[: job.gpus]
         return max((self.cards[number].busy for number in chosen), default=0.0), tuple(sorted(chosen))
 
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Return the cards that are free now, the smallest first."""
+        found = [(card.total_mib, number) for number, card in enumerate(self.cards) if card.busy <= 0]
+        return tuple(number for _, number in sorted(found))
+
     def taken(self, cards: Collection[int], seconds: float) -> BoxCards:
         """Return the box with these cards busy for so long."""
         changed = (replace(card, busy=seconds) if at in cards else card for at, card in enumerate(self.cards))
@@ -91,7 +97,8 @@ class BoxCards:
 
     def later(self, seconds: float) -> BoxCards:
         """Return the box as it is so many seconds later."""
-        return replace(self, cards=tuple(replace(card, busy=max(0.0, card.busy - seconds)) for card in self.cards))
+        left = (Card(total_mib=card.total_mib, busy=max(0.0, card.busy - seconds)) for card in self.cards)
+        return BoxCards(name=self.name, cards=tuple(left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +129,9 @@ def turn(job: Waiting, pressed: Collection[tuple[int, int]], long: float = math.
 def pressure(jobs: Iterable[Waiting], boxes: Sequence[BoxCards]) -> tuple[frozenset[tuple[int, int]], float]:
     """Return the classes (GPUs, MiB) whose cards have the most work to do, and the seconds from which a job is long."""
     waiting = [job for job in jobs if job.gpus and job.seconds < math.inf]
-    work = {}
+    work, large = {}, {vram_mib: _large(boxes, vram_mib) for vram_mib in {job.vram_mib for job in waiting}}
     for gpus, vram_mib in {(job.gpus, job.vram_mib) for job in waiting}:
-        cards = [card for box in boxes for card in _large(box, vram_mib) if len(_large(box, vram_mib)) >= gpus]
-        if cards:
+        if cards := [card for cards in large[vram_mib] if len(cards) >= gpus for card in cards]:
             todo = sum(job.seconds * job.gpus for job in waiting if job.gpus >= gpus and job.vram_mib >= vram_mib)
             todo += sum(card.busy for card in cards if card.busy < math.inf)
             work[gpus, vram_mib] = todo / len(cards)
@@ -133,8 +139,8 @@ def pressure(jobs: Iterable[Waiting], boxes: Sequence[BoxCards]) -> tuple[frozen
     return frozenset(one for one, seconds in work.items() if seconds >= PRESSED * most), LONG * most
 
 
-def _large(box: BoxCards, vram_mib: int) -> list[Card]:
-    return [card for card in box.cards if card.total_mib >= vram_mib]
+def _large(boxes: Iterable[BoxCards], vram_mib: int) -> list[list[Card]]:
+    return [[card for card in box.cards if card.total_mib >= vram_mib] for box in boxes]
 
 
 # -- reservations ---------------------------------------------------------------------------------------
@@ -212,19 +218,26 @@ def starts_now(
     ordered, found = in_turn(jobs, boxes), list[Start]()
     fleet = {box.name: box for box in sorted(boxes, key=tightness)}
     reserved = reserve(ordered, fleet.values(), refused)
-    free = sum(card.busy <= 0 for box in boxes for card in box.cards)
+    free = {name: cards for name, box in fleet.items() if (cards := box.free)}
     for job in ordered:
-        if free <= 0:
+        if not free:
             break
-        for box in fleet.values():
-            kept = [number for number in range(len(box.cards)) if is_kept_from(job, number, reserved, box.name)]
-            first = box.first_cards(job, kept)
-            if first is not None and first[0] <= 0 and (job.id, box.name) not in refused:
-                found.append(Start(job=job, box=box.name, cards=first[1]))
-                fleet[box.name] = box.taken(first[1], job.seconds)
-                free -= job.gpus
-                break
+        for name, cards in free.items():
+            able = [card for card in cards if _may_take(job, fleet[name], card, reserved)]
+            if len(able) < job.gpus or (job.id, name) in refused:
+                continue
+            chosen = tuple(sorted(able[: job.gpus]))
+            found.append(Start(job=job, box=name, cards=chosen))
+            if left := tuple(card for card in cards if card not in chosen):
+                free[name] = left
+            else:
+                del free[name]
+            break
     return found
+
+
+def _may_take(job: Waiting, box: BoxCards, card: int, reserved: Iterable[Reserved]) -> bool:
+    return box.cards[card].total_mib >= job.vram_mib and is_kept_from(job, card, reserved, box.name) is None
 
 
 def forecast(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pi0q.jobs.amounts import gib
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
-from pi0q.queue import box_status
+from pi0q.queue import box_status, job_text
 from pi0q.queue.box_status import Announced
 from pi0q.queue.job_list import Page
 from pi0q.queue.refusals import CardsTaken, Refusal, SlotsInUse, TooFewGpus, TooLittleVram
@@ -42,6 +42,8 @@ class Wait:
     kind: WaitKind
     #: How many jobs come before it; None for one that is far behind, or in no queue.
     place: int | None = None
+    #: In how many seconds it may start, by the ETAs of running jobs; None where nobody can tell.
+    start_seconds: float | None = None
     #: TURN: the boxes that will take it, where none of them has a free slot. REFUSED: the boxes that refuse it.
     boxes: tuple[str, ...] = ()
     #: REFUSED: why the first of these boxes does.
@@ -56,7 +58,10 @@ class Wait:
         """Return the wait in a few words, for a line of a list."""
         if self.kind is WaitKind.TURN:
             return ", ".join(
-                filter(None, [_place(self.place), f"waits for {_named(self.boxes)}" if self.boxes else ""])
+                filter(
+                    None,
+                    [_place(self.place, self.start_seconds), f"waits for {_named(self.boxes)}" if self.boxes else ""],
+                )
             )
         if self.kind is WaitKind.REFUSED:
             more = len(self.boxes) - 1
@@ -71,7 +76,7 @@ class Wait:
 def notes(page: Page, boxes: Sequence[Announced], silent_seconds: float) -> dict[str, str]:
     """Return a note for each queued job of the page, by id; arguments as those of `waits`."""
     found = waits((job for job in page.jobs if job.state is State.QUEUED), page.places, boxes, silent_seconds)
-    return {job_id: str(wait) for job_id, wait in found.items()}
+    return {job_id: str(replace(wait, start_seconds=page.starts.get(job_id))) for job_id, wait in found.items()}
 
 
 def waits(
@@ -96,10 +101,11 @@ def waits(
     return found
 
 
-def _place(place: int | None) -> str:
+def _place(place: int | None, start: float | None = None) -> str:
     if place is None:
         return ""
-    return "next" if place == 0 else f"{place} before it"
+    line = "next" if place == 0 else f"{place} before it"
+    return f"{line}, may start in {job_text.span(start)}" if start else line
 
 
 def _wait(job: Record, up: Sequence[Announced], place: int | None) -> Wait:

@@ -37,8 +37,8 @@ def ls(**options: Any) -> None:
 
     Running jobs come first, then the queue in the order in which boxes take it, held jobs, and the latest ends.
     """
-    store = open_reader()
-    page = selected(store, options)
+    store, silent_seconds = open_reader(), settings.load().timing.silent
+    page, boxes = selected(store, options, silent_seconds)
     if options["as_json"]:
         jobs = [{**job.listed_json(), **_place(page, job.id)} for job in page.jobs]
         job_text.print_json(jobs + [error.to_json() for error in page.broken])
@@ -48,7 +48,7 @@ def ls(**options: Any) -> None:
             click.echo(job.id)
         return
     terminal = sys.stdout.isatty()
-    waits = notes(store, page, settings.load().timing.silent)
+    waits = wait_notes.notes(page, boxes, silent_seconds)
     if terminal and len(page.jobs) <= MOST_COLOURED and not options["wide"]:
         from pi0q.queue import render
 
@@ -60,12 +60,16 @@ def ls(**options: Any) -> None:
 
 
 def _place(page: Page, job_id: str) -> dict[str, int]:
-    """Return how many jobs come before one in the queue; nothing for one that is far behind, or in no queue."""
-    return {"place": page.places[job_id]} if job_id in page.places else {}
+    """Return how many jobs come before one in the queue, unless it is far behind, and when it may start, if known."""
+    place = {"place": page.places[job_id]} if job_id in page.places else {}
+    return place | ({"starts_in_seconds": round(page.starts[job_id])} if job_id in page.starts else {})
 
 
-def selected(store: StoreReads, options: dict[str, Any]) -> Page:
-    """Return the jobs that the options ask for. Raises UsageError for a state or a duration that is none."""
+def selected(store: StoreReads, options: dict[str, Any], silent_seconds: float) -> tuple[Page, list[dict[str, str]]]:
+    """Return the jobs that the options ask for, and the boxes where jobs are queued.
+
+    Raises UsageError for a state or a duration that is none.
+    """
     chosen = Selection(
         states=job_list.parse_states(options["state"]),
         box=options["box"],
@@ -77,12 +81,18 @@ def selected(store: StoreReads, options: dict[str, Any]) -> Page:
         page = store.page()
     else:
         page = store.page(live=-1, ended=-1 if chosen.wants_ended else 0)
-    return page.narrowed(chosen, sort=options["sort"], number=options["number"])
+    page, boxes = in_turn(store, page, silent_seconds)
+    return page.narrowed(chosen, sort=options["sort"], number=options["number"]), boxes
 
 
-def notes(store: StoreReads, page: Page, silent_seconds: float) -> dict[str, str]:
-    """Return what the queued jobs of a page wait for, by id. Asks the server only where there are some."""
+def in_turn(store: StoreReads, page: Page, silent_seconds: float) -> tuple[Page, list[dict[str, str]]]:
+    """Return a page with its queued jobs in turn, and the boxes. Asks the server only where jobs are queued."""
     queued = [job.id for job in page.jobs if job.state is State.QUEUED]
     if not queued:
-        return {}
-    return wait_notes.notes(page, store.boxes_about(queued, wait_notes.MOST_BOXES), silent_seconds)
+        return page, []
+    boxes = store.boxes_about(queued, wait_notes.MOST_BOXES)
+    if len(boxes) > wait_notes.MOST_BOXES:
+        return page, boxes
+    from pi0q.queue.place_in_line import turned
+
+    return turned(page, boxes, silent_seconds), boxes

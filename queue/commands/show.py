@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from pi0q.queue import box_status, job_text, settings
+from pi0q.queue import job_text, place_lookup, settings
 from pi0q.queue.commands.common import JOB, open_reader
 
 
@@ -20,7 +20,7 @@ def show(job: str, as_json: bool) -> None:
     if as_json:
         job_text.print_json(record.to_json())
         return
-    waits = box_status.waits(store, record, settings.load().timing.silent)
+    waits = place_lookup.told(store, record, settings.load().timing.silent)
     now_ms = store.now_ms()
     if not sys.stdout.isatty():
         from pi0q.queue import job_details

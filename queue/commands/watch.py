@@ -12,9 +12,9 @@ import click
 from pi0q.jobs.errors import UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
-from pi0q.queue import box_status, job_text, render, settings
+from pi0q.queue import job_text, place_lookup, render, settings, wait_notes
 from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_store
-from pi0q.queue.commands.ls import notes
+from pi0q.queue.commands.ls import in_turn
 from pi0q.queue.following import SLOWEST, Follower, link_words
 from pi0q.queue.store import Store
 from pi0q.queue.terminal_keys import TerminalKeys
@@ -49,8 +49,8 @@ def watch(job: str | None, as_json: bool) -> None:
 
 def everything(store: Store, silent_seconds: float) -> RenderableType:
     """Return what a terminal shows of all jobs, as `pi0q ls`."""
-    page = store.page()
-    return render.table(page, notes(store, page, silent_seconds), width=render.console().width)
+    page, boxes = in_turn(store, store.page(), silent_seconds)
+    return render.table(page, wait_notes.notes(page, boxes, silent_seconds), width=render.console().width)
 
 
 def follow(store: Store, job_id: str, *, as_json: bool = False) -> None:
@@ -71,7 +71,7 @@ def screen(store: Store, job_id: str, silent_seconds: float) -> tuple[Renderable
     """Return what a terminal shows of one job, and whether it has ended."""
     record = store.get(job_id)
     tail = store.tail(job_id)[0].splitlines()[-LOG_LINES:]
-    waits = box_status.waits(store, record, silent_seconds)
+    waits = place_lookup.told(store, record, silent_seconds)
     return render.details(record, store.now_ms(), tail, waits), record.state in ENDED
 
 

@@ -9,10 +9,8 @@ import click
 
 from pi0q.jobs.amounts import gib
 from pi0q.jobs.estimates.disk import table
-from pi0q.jobs.state import State
-from pi0q.queue import box_status, job_text, plain_table, settings, wait_reasons
+from pi0q.queue import box_status, job_text, place_lookup, plain_table, settings, wait_reasons
 from pi0q.queue.commands.common import JOB, open_reader
-from pi0q.queue.place_in_line import place_in_line
 from pi0q.queue.wait_reasons import NAMED, Place, Why
 
 
@@ -30,8 +28,7 @@ def command(job: str, as_json: bool) -> None:
     silent = settings.load().timing.silent
     boxes = [{**box, "status": box_status.status(box, silent)} for box in store.boxes(about=record.id)]
     waits = box_status.waits(store, record, silent, boxes)
-    before = store.waiting() if record.state is State.QUEUED else []
-    place = place_in_line(record, before, boxes, store.plan(), silent_seconds=silent) if before else None
+    place = place_lookup.place_of(store, record, boxes, silent)
     answer = wait_reasons.explain(record, boxes, place, waits=waits, now_ms=store.now_ms())
     if as_json:
         job_text.print_json(answer.to_json())

@@ -44,3 +44,28 @@ def test_why_says_so_where_nobody_can_tell(call: Command, store: Store) -> None:
     box_of_two_busy_cards(store, None, None)
     assert "It is next in line; when it starts nobody can tell yet." in call("why", job).stdout
     assert json.loads(call("why", job, "--json").stdout)["starts_in_seconds"] is None
+
+
+def test_ls_and_show_say_when_a_job_may_start(call: Command, store: Store) -> None:
+    box_of_two_busy_cards(store, 3600, 7170)
+    first, second = submit(store), submit(store)
+    shown = {line.split()[0]: line for line in call("ls").stdout.splitlines()}
+    assert "next, may start in 59m" in shown[first] and "waits for box-a" in shown[first]
+    assert "1 before it, may start in " in shown[second]
+    # Of a selection, too.
+    assert "1 before it, may start in " in call("ls", "--sort", "submitted", "-n", "2").stdout
+
+    told = {job["id"]: job for job in json.loads(call("ls", "--json").stdout)}
+    assert told[first]["starts_in_seconds"] == pytest.approx(3600, abs=60)
+    assert told[second]["place"] == 1 and told[second]["starts_in_seconds"] > told[first]["starts_in_seconds"] - 60
+
+    assert "It is next in line; it may start in 59m" in call("show", first).stdout
+
+
+def test_ls_shows_the_queue_in_turn(call: Command, store: Store) -> None:
+    """The class of two cards has the most work a card, so its job is first though it came later."""
+    box_of_two_busy_cards(store, 3600, 7170)
+    small, big = submit(store), submit(store, gpus=2)
+    lines = call("ls").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [big, small]
+    assert "next, may start in 1h 59m" in lines[1]
