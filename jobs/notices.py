@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pi0q.jobs.notice_kinds import OF_JOBS
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Event, Record
 from pi0q.jobs.state import ENDED, OWNED, State
 
@@ -62,8 +63,10 @@ def _kind(event: Event, previous: State | None) -> str:
         return "started"
     if event.state is State.QUEUED and previous in OWNED:
         return "interrupted"
-    if event.state is State.WAITING and previous is not State.WAITING:
+    if event.state is State.WAITING and event.reason is Reason.AFTER_FAILED:
         return "held"
+    if event.state is State.WAITING and previous is not State.WAITING:
+        return "" if event.reason in (Reason.AFTER_JOB, Reason.AFTER_TIME) else "held"
     ends = {State.SUCCEEDED: "finished", State.FAILED: "failed", State.CANCELLED: "cancelled"}
     return ends.get(event.state, "")
 
@@ -73,7 +76,7 @@ def _title(job: Record, event: Event, kind: str) -> str:
     words = {
         "started": f"training started{where}",
         "interrupted": f"was interrupted{where} and is queued again",
-        "held": "is held",
+        "held": "cannot start" if event.reason is Reason.AFTER_FAILED else "is held",
         "finished": f"finished{where}",
         "failed": f"failed{where}",
         "cancelled": "was cancelled",

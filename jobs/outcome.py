@@ -66,6 +66,10 @@ class Reason(str, Enum):
     STOPPED_BY_BOX = "stopped_by_box"
     #: It waits until its user releases it.
     HELD = "held"
+    #: It waits for other jobs to end, for its start time, for a job that ended without what it needs of it.
+    AFTER_JOB = "after_job"
+    AFTER_TIME = "after_time"
+    AFTER_FAILED = "after_failed"
     GPU_LOST = "gpu_lost"
     GPU_TAKEN = "gpu_taken"
 
@@ -257,6 +261,17 @@ OUTCOMES: dict[Reason, Outcome] = {
     ),
     Reason.STOPPED_BY_BOX: Outcome(next=Next.REQUEUE, fix="The box stopped it after a save; it goes on from there."),
     Reason.HELD: Outcome(next=Next.REQUEUE, fix="It is kept out of the queue: `pi0q release {id}` lets it go on."),
+    Reason.AFTER_JOB: Outcome(
+        next=Next.REQUEUE, fix="It starts by itself after that; `pi0q release {id}` queues it without waiting."
+    ),
+    Reason.AFTER_TIME: Outcome(
+        next=Next.REQUEUE, fix="It starts by itself at that time; `pi0q release {id}` queues it now."
+    ),
+    Reason.AFTER_FAILED: Outcome(
+        next=Next.REQUEUE,
+        fix="`pi0q retry` of that job takes its place: after a success of it this one starts by itself. "
+        "`pi0q release {id}` queues it without that, `pi0q cancel {id}` ends it.",
+    ),
     Reason.GPU_LOST: Outcome(
         next=Next.REQUEUE,
         fix="The box's GPU broke down; the box takes no new jobs until it is restarted and "

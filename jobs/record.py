@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from pi0q.jobs.dependencies import AWAITS
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.estimates.base_facts import BASE, BaseFacts
 from pi0q.jobs.outcome import IN_THE_FILE, OUTCOMES, Reason
@@ -80,6 +81,16 @@ class Event:
     box: str | None
     reason: Reason | None
     text: str
+
+    @property
+    def label(self) -> str:
+        """The word for its state that people read, as `Record.label`."""
+        waits = self.state is State.WAITING and self.reason in (
+            Reason.AFTER_JOB,
+            Reason.AFTER_TIME,
+            Reason.AFTER_FAILED,
+        )
+        return "waiting" if waits else self.state.label
 
 
 def _saved(text: str) -> Saved:
@@ -224,6 +235,11 @@ class Record:
     wish: str = field(default="", metadata=stored(WISH, Use.LISTED))
     #: Who keeps it out of the queue; "" if nobody.
     held: str = field(default="", metadata=stored(TEXT, Use.LISTED))
+    #: Jobs that it still waits for, each with `ok` or `any` (dependencies.py); the time before which it does not start.
+    awaits: Mapping[str, str] = field(default_factory=dict, metadata=stored(AWAITS, Use.LISTED))
+    start_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
+    #: The awaited job from whose last checkpoint it starts, until that is fixed in `starts_from`; "" if none.
+    start_job: str = field(default="", metadata=stored(ID))
     #: What no box had when it was held for that: what, why, reason (queue/job_inputs.py); empty: it is not.
     lacks: Mapping[str, Any] = field(default_factory=dict, metadata=stored(TOLD))
     #: The ended job that it goes on from, and the one that goes on from it; "" if none.
@@ -258,6 +274,11 @@ class Record:
     def protected_steps(self) -> tuple[int, ...]:
         """Return the steps that retention leaves alone: pinned by a user, or the start of a job that has not ended."""
         return tuple(sorted({*self.pinned_steps, *self.starters.values()}))
+
+    @property
+    def label(self) -> str:
+        """The word for its state that people read: a job that waits for another one, or a time, is not held."""
+        return "waiting" if self.state is State.WAITING and not self.held else self.state.label
 
     @property
     def fix(self) -> str:

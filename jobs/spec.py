@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import cast
 
+from pi0q.jobs.dependencies import NONE as NO_CONDITIONS
+from pi0q.jobs.dependencies import Conditions
 from pi0q.jobs.errors import Fault, SpecError
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.notice_kinds import OF_JOBS
@@ -16,6 +18,7 @@ from pi0q.jobs.schema.image_transforms import TFS
 from pi0q.jobs.schema.nodes import MappingNode, node_of
 from pi0q.jobs.schema.overrides import NO_LINE, Override, applied
 from pi0q.jobs.schema.rules import Found, Rule, Rules, nearest, walk
+from pi0q.jobs.schema.start_conditions import AfterJobs, StartTime
 from pi0q.jobs.schema.units import Size, Span
 from pi0q.jobs.schema.value_types import Bool, Choice, Int, ListOf, Name, PathType, Value
 
@@ -83,6 +86,8 @@ class Spec:
     mixed_precision: str = ""
     #: What its user is told by message, see notice_kinds.py; None: what the queue's settings say.
     notify_on: tuple[str, ...] | None = None
+    #: Jobs and a time that it waits for before it enters the queue.
+    conditions: Conditions = NO_CONDITIONS
     #: lerobot-train's flags by dotted name, in file order.
     train: Mapping[str, Value]
     #: What was read of the weights that it starts from, for estimates; no part of the file, nor of the record's spec.
@@ -118,6 +123,7 @@ class Spec:
             **limit,
             **launch,
             **notify,
+            **self.conditions.to_json(),
             "train": dict(self.train),
         }
 
@@ -162,6 +168,16 @@ RULES: tuple[Rule, ...] = (
         "launch.mixed_precision",
         Choice("bf16", "fp16", nullable=True),
         "accelerate's mixed precision, for policies without a dtype of their own; none if left out.",
+    ),
+    Rule(
+        "after",
+        AfterJobs(),
+        "Jobs after which it starts: `ok` after a success (also a plain list), `any` after any end.",
+    ),
+    Rule(
+        "start_after",
+        StartTime(nullable=True),
+        "When it may start: a time, or a duration after the submit; at once if left out.",
     ),
     Rule(
         "notify.on",
@@ -278,6 +294,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
         time_limit=cast("float | None", values.get("time_limit")),
         rehearse=str(values.get("preflight.rehearse") or "auto"),
         input_seconds=cast("float | None", values.get("preflight.wait_for_input")),
+        conditions=Conditions.of(values.get("after"), values.get("start_after")),
         notify_on=_kinds(values.get("notify.on")),
         mixed_precision=str(values.get("launch.mixed_precision") or ""),
         train=train,

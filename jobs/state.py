@@ -8,7 +8,7 @@ from enum import Enum
 class State(str, Enum):
     """Where a job is in its life."""
 
-    #: A user holds it. Not in the queue.
+    #: A user holds it, or it waits for another job or a time. Not in the queue.
     WAITING = "waiting"
     #: In the shared queue; any box that it fits may claim it.
     QUEUED = "queued"
@@ -24,7 +24,7 @@ class State(str, Enum):
 
     @property
     def label(self) -> str:
-        """The word that people read; JSON and records keep the value."""
+        """The word that people read; JSON and records keep the value. `Record.label` knows jobs that nobody holds."""
         return "held" if self is State.WAITING else self.value
 
     def __str__(self) -> str:

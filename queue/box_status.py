@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
-from pi0q.queue import capacity, refusals
+from pi0q.queue import capacity, job_text, refusals
 from pi0q.queue.refusals import CardsTaken, Refusal, ServerRestarted, SlotsInUse, TooLittleVram
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def waits(store: StoreReads, job: Record, silent_seconds: float, boxes: Iterable
 
     `boxes`: what `store.boxes(about=job.id)` answered, where the caller has asked already.
     """
+    if job.state is State.WAITING and not job.held:
+        return [job_text.waits_for(job)]
     if job.state is State.WAITING:
         return [f"held {job.held}; `pi0q release {job.id}` lets it go on"]
     if job.state is not State.QUEUED:

@@ -65,4 +65,4 @@ def details(box: Announced, jobs: Sequence[Record]) -> Iterator[str]:
         free = f"{free_mib / 1024:5.1f} of {total_mib / 1024:.0f} GiB free"
         yield f"  GPU {index:<2}     {bar}  {free}  {kind}  {', '.join(on_it)}".rstrip()
     for job in jobs:
-        yield f"  {job.id}  {job.name}  {job.state.label}  {job_text.progress(job)}".rstrip()
+        yield f"  {job.id}  {job.name}  {job.label}  {job_text.progress(job)}".rstrip()

@@ -21,6 +21,7 @@ from pi0q.queue.job_text import (
     seen,
     span,
     started_from,
+    starts_after,
     wandb,
     wanted,
     when,
@@ -39,7 +40,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, str]]:
     speed = f"{job.step_seconds:.3f} s a step" if job.step_seconds else ""
     return [
         ("job", f"{job.name}  {job.id}"),
-        ("state", "  ".join(filter(None, [job.state.label, job.phase, wished(job)]))),
+        ("state", "  ".join(filter(None, [job.label, job.phase, wished(job)]))),
         ("reason", f"{job.detail} ({job.reason})".strip() if job.reason else ""),
         ("what to do", job.next_step),
         ("seen", "\n".join(seen(job))),
@@ -56,6 +57,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, str]]:
         ("saves", "\n".join(save_cost.shown(job))),
         ("WandB", "\n".join([*wandb(job), job.wandb_dir if job.wandb_dir and not job.wandb_url else ""]).strip()),
         ("push", pushed(job)),
+        ("starts after", starts_after(job)),
         ("starts from", started_from(job)),
         ("kept for", kept_for(job)),
         ("goes on from", job.continues),
@@ -79,7 +81,7 @@ def history_rows(job: Record) -> Iterator[tuple[str, ...]]:
     for event in job.history:
         after = span((event.at_ms - job.created_ms) / 1000)
         text = " ".join((event.text or str(event.reason or "")).split())
-        yield clock(event.at_ms), after, event.state.label, str(event.epoch or ""), event.box or "", text
+        yield clock(event.at_ms), after, event.label, str(event.epoch or ""), event.box or "", text
 
 
 def lines(job: Record, now_ms: int, waits: Sequence[str]) -> Iterator[str]:

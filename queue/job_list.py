@@ -36,11 +36,13 @@ class Counts:
     #: Of those that live: owned by a box, and in the queue.
     active: int = 0
     queued: int = 0
+    #: That wait for another job or a time, and that nobody holds.
+    waiting: int = 0
 
     @property
     def held(self) -> int:
         """Return how many jobs are held."""
-        return max(0, self.live - self.active - self.queued)
+        return max(0, self.live - self.active - self.queued - self.waiting)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs import postrun
 from pi0q.jobs.errors import BadRecord
+from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, OWNED, State
 from pi0q.queue import plain_table
@@ -66,6 +67,8 @@ def note(job: Record, waits: str = "") -> str:
         return waits or f"needs {wanted(job.needs)}"
     if job.state in OWNED:
         return " · ".join(filter(None, [wished(job) or job.phase, *wandb(job)]))
+    if job.state is State.WAITING and not job.held:
+        return waits_for(job)
     # A trainer's message may have many lines.
     reason = " ".join(job.detail.split()) or str(job.reason) if job.reason and job.state is not State.SUCCEEDED else ""
     return " · ".join(
@@ -123,6 +126,19 @@ def started_from(job: Record) -> str:
     """The checkpoint of another job that it starts from."""
     start = job.starts_from
     return f"step {start.step} of job {start.job}" if start else ""
+
+
+def starts_after(job: Record) -> str:
+    """What it waits for before it enters the queue: jobs, a time."""
+    jobs = [f"job {name} ({'success' if how == 'ok' else 'any end'})" for name, how in sorted(job.awaits.items())]
+    return "\n".join([*jobs, *([clock(job.start_ms)] if job.start_ms and job.state is State.WAITING else [])])
+
+
+def waits_for(job: Record) -> str:
+    """What keeps a job that nobody holds out of the queue: `starts after train (3f2a…)`, `starts at 2026-11-30 …`."""
+    if job.reason is Reason.AFTER_TIME and job.start_ms:
+        return f"starts at {clock(job.start_ms)}"
+    return " ".join(job.detail.split()) or "waits"
 
 
 def kept_for(job: Record) -> str:
@@ -209,7 +225,7 @@ def cells(job: Record, now_ms: int, waits: str = "") -> tuple[str, ...]:
     found = (
         job.id,
         job.name,
-        job.state.label,
+        job.label,
         progress(job),
         "" if job.loss is None else f"{job.loss:.3f}",
         "" if job.step_seconds is None else f"{job.step_seconds:.2f}",
@@ -256,5 +272,11 @@ def nothing(page: Page) -> str:
 
 def totals(counts: Counts) -> str:
     """Return `2 running, 10 queued, 1 held, 5 ended`."""
-    numbers = {"running": counts.active, "queued": counts.queued, "held": counts.held, "ended": counts.ended}
+    numbers = {
+        "running": counts.active,
+        "queued": counts.queued,
+        "waiting": counts.waiting,
+        "held": counts.held,
+        "ended": counts.ended,
+    }
     return ", ".join(f"{number} {what}" for what, number in numbers.items() if number) or "no jobs"

@@ -107,7 +107,7 @@ def details(job: Record, now_ms: int, tail: Sequence[str] = (), waits: Sequence[
 def _styled(job: Record, label: str, text: str) -> RenderableType:
     if label == "progress":
         return bar(job)
-    styles = {"job": (job.name, "bold"), "state": (job.state.label, COLOURS[job.state])}
+    styles = {"job": (job.name, "bold"), "state": (job.label, COLOURS[job.state])}
     if label not in styles:
         return text
     word, style = styles[label]

@@ -17,6 +17,7 @@ from pi0q.jobs.start_point import Reference, StartPoint
 from pi0q.jobs.state import ENDED
 
 if TYPE_CHECKING:
+    from pi0q.queue.dependencies import Awaited
     from pi0q.queue.store_reads import StoreReads
 
 #: Steps that a message names.
@@ -43,21 +44,28 @@ def resolve(store: StoreReads, spec: Spec) -> tuple[Spec, StartPoint | None]:
 class Start:
     """What one job of a submit starts from."""
 
-    point: StartPoint
+    #: None where that is the last checkpoint of a job that it waits for.
+    point: StartPoint | None
     #: What the record of the job that made it says of it.
     base: BaseFacts
     #: One line for a person.
     told: str
 
 
-def resolve_all(store: StoreReads, specs: Sequence[Spec]) -> tuple[list[Spec], list[Start | None]]:
-    """Return the jobs as `resolve` does, and what each starts from.
+def resolve_all(
+    store: StoreReads, specs: Sequence[Spec], awaited: Awaited | None = None
+) -> tuple[list[Spec], list[Start | None]]:
+    """Return the jobs as `resolve` does, and what each starts from; `awaited`: the jobs that they wait for.
 
     Raises UsageError with the faults of all of them.
     """
     resolved, starts, faults = list[Spec](), list["Start | None"](), list[str]()
     for spec in specs:
         try:
+            if pending := _pending(spec, awaited):
+                resolved.append(spec)
+                starts.append(pending)
+                continue
             after, point = resolve(store, spec)
         except UsageError as error:
             faults.append(str(error))
@@ -69,6 +77,23 @@ def resolve_all(store: StoreReads, specs: Sequence[Spec]) -> tuple[list[Spec], l
     if faults:
         raise UsageError("\n".join(faults))
     return resolved, starts
+
+
+def _pending(spec: Spec, awaited: Awaited | None) -> Start | None:
+    """Return a start from the last checkpoint of a job that it waits for; None where there is none to wait for.
+
+    Raises UsageError where the job could start from no checkpoint of that.
+    """
+    reference = start_point.reference_of(spec.train)
+    if awaited is None or reference is None or reference.step is not None or not wanted(spec):
+        return None
+    source = awaited.source(spec, reference)
+    if source is None:
+        return None
+    if mistaken := _mistake(source, spec):
+        raise _refused(spec, reference, f"{source.name} {mistaken[0]}", mistaken[1])
+    told = f"{spec.name}: starts from the checkpoint that {source.name} ends with."
+    return Start(point=None, base=base_of(source), told=told)
 
 
 def base_of(source: Record) -> BaseFacts:

@@ -14,6 +14,8 @@ from pi0q.jobs.state import State
 if TYPE_CHECKING:
     from pi0q.queue.client import Client
 
+#: Texts that every script begins with.
+PRELUDE = ("common", "dependencies")
 #: The first element of a script's answer to a sender that knows more than the server.
 OLDER = 2
 
@@ -22,7 +24,7 @@ OLDER = 2
 def _source(name: str) -> str:
     # importlib.resources finds the same, and takes a fourteenth of a submit to be imported.
     (lua, *_) = map(Path, import_module("pi0q.queue.lua").__path__)
-    return (lua / "common.lua").read_text() + (lua / f"{name}.lua").read_text()
+    return "".join((lua / f"{part}.lua").read_text() for part in (*PRELUDE, name))
 
 
 class StoreBase:

@@ -116,12 +116,14 @@ def put(store: UserStore, fields: Mapping[str, Any], *, key: str = "") -> dict[s
 
     `fields` as `new_fields` has them.
     """
-    job_id, wandb_url, state = fields["id"], fields["wandb_url"], "queued"
+    job_id, wandb_url = fields["id"], fields["wandb_url"]
+    waits = "awaits" in fields or "start_ms" in fields
+    state = "queued"
     text = f"submitted by {user()}" + (", a rehearsal" if fields["spec"]["rehearsal"] else "")
     there = store.submit(job_id, fields, text=text, key=key)
-    if there != job_id:
-        twin = store.get(there)
-        wandb_url, state = twin.wandb_url, str(twin.state)
+    if there != job_id or waits:
+        known = store.get(there)
+        wandb_url, state = known.wandb_url, str(known.state)
     return {
         "id": there,
         "name": fields["name"],

@@ -143,7 +143,7 @@ class CheckpointRequest:
             self.tell(f"{self.name} was handed back meanwhile ({job.detail}). {done(job)}")
             return True
         if job.state is not State.RUNNING:
-            now = f"{job.state.label} ({job.detail or job.phase})"
+            now = f"{job.label} ({job.detail or job.phase})"
             self._tell_once(f"{self.name} is {now}; it saves when it trains again …")
         elif job.save_wish < self.wish:
             # The server came back with older data: repeat the same request.
@@ -212,5 +212,5 @@ SAID: dict[State, Callable[[Record], str]] = {
 def nothing_to_save(job: Record) -> str:
     """Why a job that has no trainer can't be saved, and what there is."""
     said = SAID.get(job.state)
-    why = said(job) if said else f"{job.name} is {job.state.label} and does not train: there is nothing to save."
+    why = said(job) if said else f"{job.name} is {job.label} and does not train: there is nothing to save."
     return f"{why} {newest(job)}"

@@ -71,10 +71,16 @@ def _held(before: Record, job: Record) -> str:
 def _released(before: Record, job: Record) -> str:
     if why := _left_alone(before):
         return why
+    if before.state is State.WAITING and not before.held:
+        if job.state is State.WAITING:
+            return f"{job.name} still waits: {job.detail}"
+        return f"{job.name} is queued now: it waits for no other job and no time."
     if not before.held:
         return f"{job.name} is not held; nothing was changed."
     if job.state in OWNED:
         return f"{job.name} is still saving; it is queued again as soon as that is done."
+    if job.state is State.WAITING:
+        return f"{job.name} is held no longer; it waits: {job.detail}"
     return f"{job.name} is queued again, in its old place."
 
 

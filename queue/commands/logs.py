@@ -71,7 +71,7 @@ def _where(store: StoreReads, job_id: str) -> str:
 
 def _not_yet(record: Record) -> str:
     never = "never started" if record.state in ENDED else "has not started yet"
-    return f"{record.name} {never}; it is {record.state.label}."
+    return f"{record.name} {never}; it is {record.label}."
 
 
 def _follow(store: Store, job: str, lines: int | None) -> None:

@@ -39,8 +39,7 @@ def report(job: str, output: Path | None, yes: bool, as_json: bool) -> None:
     record = store.get(store.resolve(job))
     if not record.evidence and not record.reason:
         raise UsageError(
-            f"{record.name} has not failed: it is {record.state.label}. Nothing was written.\n"
-            f"Fix: pi0q show {record.id}"
+            f"{record.name} has not failed: it is {record.label}. Nothing was written.\nFix: pi0q show {record.id}"
         )
     target = output or Path(f"pi0q-report-{record.id}.tar.gz")
     if target.exists():

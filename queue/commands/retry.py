@@ -11,6 +11,7 @@ from pi0q.jobs import postrun
 from pi0q.jobs.errors import SpecError, UsageError
 from pi0q.jobs.record import Record, Use, keys_for
 from pi0q.jobs.spec import Spec
+from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import box_status, job_text, settings
 from pi0q.queue.commands.common import open_store
@@ -42,7 +43,7 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
         return
     spec = _spec(before, file)
     if before.state not in ENDED:
-        raise UsageError(f"{before.name} has not ended ({before.state.label}); nothing was changed.")
+        raise UsageError(f"{before.name} has not ended ({before.label}); nothing was changed.")
     if before.state is State.SUCCEEDED:
         raise UsageError(f"{before.name} has succeeded: there is nothing to try again; nothing was changed.")
     _refuse_small_limit(before, spec)
@@ -103,16 +104,14 @@ def _spec(before: Record, file: str | None) -> Spec:
 def _go_on(store: Store, before: Record, spec: Spec) -> str:
     """The id of the job that goes on from this one. Raises UsageError where that has been tried and has ended too."""
     from pi0q.jobs.dataset import DatasetInfo
-    from pi0q.queue import measured_peaks, start_points
+    from pi0q.queue import measured_peaks
     from pi0q.queue.submission import Known, fields_of
 
     job_id, raw = secrets.token_hex(6), store.raw(before.id)
     if before.continued and store.get(before.continued).state in ENDED:
         raise UsageError(f"It went on as {before.continued}, which has ended too: pi0q retry {before.continued}")
     carried: dict[str, Any] = {name: raw[name] for name in CARRIED if raw.get(name)}
-    # One that has a checkpoint of its own needs its start no more, and that may be gone.
-    known = before.starts_from if before.checkpoint else None
-    spec, start = start_points.pointed(spec, known) if known else start_points.resolve(store, spec)
+    spec, start, waits = _start(store, before, spec)
     carried.pop("starts_from", None)
     facts = DatasetInfo.of_any(before.preflight)
     images = facts.images if facts else None
@@ -120,5 +119,21 @@ def _go_on(store: Store, before: Record, spec: Spec) -> str:
     fresh = fields_of(
         spec, job_id, submitter=user(), known=Known(images=images, start=start, peak=peak, base=before.base)
     )
-    fields = {**fresh, **carried, "continues": before.id}
+    fields = {**fresh, **carried, **waits, "continues": before.id}
     return store.submit(job_id, fields, text=f"{user()} goes on with {before.id}", continues=before.id)
+
+
+def _start(store: Store, before: Record, spec: Spec) -> tuple[Spec, StartPoint | None, dict[str, Any]]:
+    """Return the job by ids, what it starts from, and what it still waits for: one that was claimed before, nothing."""
+    from pi0q.queue import dependencies, start_points
+
+    # One that has a checkpoint of its own needs its start no more, and that may be gone.
+    if before.checkpoint and before.starts_from:
+        return *start_points.pointed(spec, before.starts_from), {}
+    if before.epoch or not spec.conditions:
+        return *start_points.resolve(store, spec), {}
+    awaited = dependencies.find(store, [spec])
+    (spec,), (start,) = start_points.resolve_all(store, [spec], awaited)
+    spec = dependencies.with_ids(spec, {word: job.id for word, job in awaited.known.items()})
+    pending = start is not None and start.point is None
+    return spec, start.point if start else None, dependencies.fields(spec, now_ms=store.now_ms(), pending=pending)

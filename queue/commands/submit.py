@@ -29,6 +29,7 @@ from pi0q.queue.submission import (
 
 if TYPE_CHECKING:
     from pi0q.queue.base_lookup import BaseLookup
+    from pi0q.queue.dependencies import Awaited
     from pi0q.queue.hub_lookup import DatasetLookup
     from pi0q.queue.start_points import Start
     from pi0q.queue.user_store import UserStore
@@ -104,7 +105,8 @@ def _queue(
 ) -> list[dict[str, Any]]:
     """Queue the jobs and say what became of each."""
     store = _open(chosen)
-    specs, starts = _starts(store, specs)
+    awaited = _awaited(store, specs)
+    specs, starts = _starts(store, specs, awaited)
     _warn(lookup.notes())
     prepared, told = [], [start.told for start in starts if start]
     for spec, start in zip(specs, starts, strict=True):
@@ -113,12 +115,42 @@ def _queue(
         told += _measured_line(spec, known, prepared[-1])
     # Asked first: once a job is queued, nothing may say otherwise.
     places = store.placements([fields["needs"] for fields in prepared], chosen.timing.silent)
-    submitted = [
-        put(store, fields, key="" if again else fingerprint(spec)) for spec, fields in zip(specs, prepared, strict=True)
-    ]
+    submitted = _put_all(store, list(zip(specs, prepared, starts, strict=True)), awaited, again=again)
     _report(store, submitted, places, as_json=as_json)
     _warn(told)
     _warn(_missing_inputs(store, specs, submitted, places))
+    return submitted
+
+
+def _awaited(store: UserStore | None, specs: Sequence[Spec]) -> Awaited | None:
+    """Return the jobs that these wait for; None where none waits for another. Raises UsageError."""
+    if store is None or not any(spec.conditions for spec in specs):
+        return None
+    from pi0q.queue import dependencies
+
+    return dependencies.find(store, specs)
+
+
+def _put_all(
+    store: UserStore,
+    prepared: Sequence[tuple[Spec, dict[str, Any], Start | None]],
+    awaited: Awaited | None,
+    *,
+    again: bool,
+) -> list[dict[str, Any]]:
+    """Queue the jobs, those that wait for others of the same submit after these."""
+    if awaited is None:
+        return [put(store, fields, key="" if again else fingerprint(spec)) for spec, fields, _ in prepared]
+    from pi0q.queue import dependencies
+
+    ids, now_ms, submitted = {word: job.id for word, job in awaited.known.items()}, store.now_ms(), []
+    for spec, fields, start in prepared:
+        named = dependencies.with_ids(spec, ids)
+        pending = start is not None and start.point is None
+        kept = {"spec": named.to_json(), **dependencies.fields(named, now_ms=now_ms, pending=pending)}
+        job = put(store, {**fields, **kept}, key="" if again else fingerprint(named))
+        ids.setdefault(spec.name, job["id"])
+        submitted.append({**job, "waits": dependencies.sentences(spec, awaited, now_ms=now_ms)})
     return submitted
 
 
@@ -129,7 +161,7 @@ def _missing_inputs(
     looked = [
         job["id"]
         for spec, job, place in zip(specs, submitted, places, strict=True)
-        if place.now.count and input_lookup.reads_a_directory(spec)
+        if job["state"] == "queued" and place.now.count and input_lookup.reads_a_directory(spec)
     ]
     return input_lookup.told(store, looked)
 
@@ -144,6 +176,10 @@ def _load(files: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
     short = [f"{key}={json.dumps(options[key])}" for key in ("name", "priority") if options[key]]
     changes = overrides.read([*options["changes"], *short])
     specs = load_all(files, rehearsal=options["rehearsal"], overrides=changes)
+    if any(spec.conditions for spec in specs):
+        from pi0q.queue import dependencies
+
+        specs = dependencies.ordered(specs)
     if options["watch"] and len(specs) > 1:
         raise UsageError("--watch watches one job: submit one file with it, or use `pi0q watch` afterwards.")
     return specs
@@ -154,7 +190,9 @@ def _continues(spec: Spec) -> bool:
     return reference_of(spec.train) is not None
 
 
-def _starts(store: UserStore | None, specs: Sequence[Spec]) -> tuple[list[Spec], list[Start | None]]:
+def _starts(
+    store: UserStore | None, specs: Sequence[Spec], awaited: Awaited | None
+) -> tuple[list[Spec], list[Start | None]]:
     """Return the jobs with what `job:` means in them, and what each starts from.
 
     `store` is None where no job names another one. Raises UsageError with the faults of all of them.
@@ -163,18 +201,25 @@ def _starts(store: UserStore | None, specs: Sequence[Spec]) -> tuple[list[Spec],
         return list(specs), [None] * len(specs)
     from pi0q.queue import start_points
 
-    return start_points.resolve_all(store, specs)
+    return start_points.resolve_all(store, specs, awaited)
 
 
 def _dry_run(specs: Sequence[Spec], lookup: Lookups, chosen: Settings, *, as_json: bool) -> None:
     """Say what the jobs would be; the server is asked for other jobs that they name, and for measured peaks."""
-    specs, starts = _starts(_open(chosen) if any(map(_continues, specs)) else None, specs)
+    asked = _open(chosen) if any(_continues(spec) or spec.conditions for spec in specs) else None
+    awaited = _awaited(asked, specs)
+    specs, starts = _starts(asked, specs, awaited)
     store = _peaks(chosen)
     _warn(f"`pi0q submit` would refuse it: {why}" for spec in specs if (why := several_gpus(spec)))
     _warn(lookup.notes())
     plans = [plan(spec, lookup.known(spec, start, store)) for spec, start in zip(specs, starts, strict=True)]
     show(plans, as_json=as_json)
     _warn(start.told for start in starts if start)
+    if asked and awaited:
+        from pi0q.queue import dependencies
+
+        now_ms = asked.now_ms()
+        _warn(f"{one.name}: {told}" for one in specs for told in dependencies.sentences(one, awaited, now_ms=now_ms))
 
 
 def _peaks(chosen: Settings) -> measured_peaks.Peaks:
@@ -278,6 +323,8 @@ def confirmation(job: dict[str, Any], place: Placement) -> str:
     """Return what a person reads of a job that was queued, or was queued before."""
     if job["new"]:
         queued = f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}"
+        if job.get("waits"):
+            return "\n".join([queued, _needs(job["needs"]), *job["waits"]])
         return f"{queued}\n{_needs(job['needs'])}  {sentence(place, job['id'])}"
     return (
         f"{job['name']} was queued a moment ago as {job['id']}; nothing new was queued.\n"

@@ -140,7 +140,7 @@ def _as_words(job: Record) -> tuple[str, str]:
     saved = job.checkpoint.step if job.checkpoint else None
     tenth = 10 * (job.step or 0) // job.steps if job.steps else 0
     words = [
-        job.state.label,
+        job.label,
         job_text.progress(job),
         "" if job.loss is None else f"loss {job.loss:.3f}",
         "" if saved is None else f"saved {saved}",

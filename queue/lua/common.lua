@@ -45,6 +45,9 @@
 -- cards:<k>       zset    such boxes, by the MiB of their k-th largest GPU; cards:0 by when they were last heard of.
 -- room:<k>        zset    those that take jobs now, by the free MiB of their k-th best GPU that has no job; 0 for k = 0.
 -- shared:<k>      zset    the same for a job that shares its cards: GPUs whose jobs share theirs count, too.
+-- dependants:<id> set     waiting jobs that start after this one; field `awaits` of their records says on which terms.
+-- timed           zset    waiting jobs by the time, ms, before which they do not start.
+-- conditional     zset    jobs that wait for another job or a time, and that nobody holds, by since when.
 -- calls           zset    `<job>:<tries>`, by when the next boxes are to be woken for it.
 -- wake:<box>      channel for one box: a job's id, `room` (it gave something back), `postrun`, or '' (its own state).
 -- box.<box>       list    Celery's queue of one box.
@@ -687,6 +690,9 @@ local function take(id, claimant, offer, at)
   return epoch
 end
 
+-- In dependencies.lua: why a job may not be queued yet, what follows from the end of one, and its conditions taken out.
+local kept_back, settle_dependants, forget_conditions
+
 -- Ends an owned or waiting job, or puts it back in the queue; the caller has checked that it may.
 local function finish_or_requeue(id, to, reason, text, at)
   local from = get(id, 'state')
@@ -696,15 +702,26 @@ local function finish_or_requeue(id, to, reason, text, at)
   if to == 'queued' and get(id, 'held') ~= '' then
     to, reason, text = 'waiting', 'held', 'held ' .. get(id, 'held') .. ': ' .. text
   end
+  if to == 'queued' then
+    local because, told = kept_back(id, at)
+    if because then to, reason, text = 'waiting', because, told end
+  end
   if get(id, 'wish') == 'stop' then set(id, { wish = '' }) end
   if from == 'queued' then unqueue(id) end
+  if to == 'waiting' and reason ~= 'held' then
+    redis.call('ZADD', P .. 'conditional', at, id)
+  else
+    redis.call('ZREM', P .. 'conditional', id)
+  end
   if OWNED[from] and not OWNED[to] then release(id) end
   set(id, { state = to, updated_ms = at, reason = reason })
   if reason ~= '' then set(id, { detail = text }) end
   if not OWNED[to] then set(id, { phase = '' }) end
   if to == 'queued' then
+    -- One that has never waited in the queue comes behind those that have.
+    local first = get(id, 'queued_ms') ~= '' or whole(get(id, 'epoch'), 0) > 0
     set(id, { queued_ms = at })
-    enqueue_first(id)
+    if first then enqueue_first(id) else enqueue_last(id) end
   elseif ENDED[to] then
     set(id, { ended_ms = at, wish = '' })
     keep_start(id, false)
@@ -713,5 +730,9 @@ local function finish_or_requeue(id, to, reason, text, at)
   end
   note(id, at, reason, text)
   announce(id)
+  if ENDED[to] then
+    forget_conditions(id)
+    settle_dependants(id, at)
+  end
   return to
 end

@@ -47,4 +47,7 @@ end
 for _, set in ipairs({ 'live', 'ended', 'leases' }) do redis.call('ZREM', P .. set, id) end
 redis.call('DEL', key, P .. 'history:' .. id, P .. 'tail:' .. id)
 announce(id)
+settle_dependants(id, now())
+redis.call('ZREM', P .. 'timed', id)
+redis.call('ZREM', P .. 'conditional', id)
 return 'removed'

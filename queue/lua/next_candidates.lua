@@ -11,6 +11,7 @@ local box, place, change, limit = ARGV[1], ARGV[4], tonumber(ARGV[5]), tonumber(
 local WALKED, CALLED, PASSED_OVER = 200, 5, 56
 local at = now()
 call_again(at, CALLED)
+release_due(at, CALLED)
 local whole = adopt(limit * 50)
 if whole then adopt_strays() end
 

@@ -1,8 +1,8 @@
 -- prune(ms an ended job is kept or -1, ended jobs kept or -1, rank to begin at, jobs looked at)
 -- -> {rank to go on at or -1, ids removed}
 -- Removes the records of ended jobs, oldest first: those that ended longer ago, and those beyond the count. A job stays
--- while its checkpoint is pinned or a job starts from it, while a task of it is pending, or while the job that continues
--- it is known.
+-- while its checkpoint is pinned or a job starts from it, while a task of it is pending or a job waits for it, or while
+-- the job that continues it is known.
 local keep_ms, keep_jobs, rank, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local total = redis.call('ZCARD', P .. 'ended')
 local due = 0
@@ -19,6 +19,7 @@ local function pending(id)
 end
 
 local function referred(id)
+  if redis.call('EXISTS', P .. 'dependants:' .. id) == 1 then return true end
   local continued = get(id, 'continued')
   return continued ~= '' and redis.call('EXISTS', P .. 'job:' .. continued) == 1
 end

@@ -60,6 +60,8 @@ local function compare(id, indexed)
     repaired[#repaired + 1] = id
   elseif indexed then
     unqueue(id)
+  elseif state == 'waiting' then
+    if try_release(id, at, 'what it waited for is over') then repaired[#repaired + 1] = id end
   elseif OWNED[state] and not redis.call('ZSCORE', P .. 'leases', id) then
     redis.call('ZADD', P .. 'leases', at + whole(server('regroup'), 60000), id)
   end
@@ -96,6 +98,7 @@ local function walk_messages()
 end
 
 call_again(at, CALLED)
+release_due(at, CALLED)
 if #expired < EXPIRED and adopt(SLICE) then
   adopt_strays()
   local wanted = balanced and SLICE or CAREFUL_SLICE

@@ -26,7 +26,7 @@ FULL: dict[str, Any] = {
     "vram_now_mib": 5,
     "disk_now_mib": 7, "save_seconds": 28.6, "save_wish": 1763815200111, "save_served": 1763815200100, "save_at": 19,
     "save_step": 20, "save_detail": "was not vouched for", "save_able": "yes", "pinned_steps": (10, 20),
-    "starters": {"d4e5f6a1b2c3": 10},
+    "starters": {"d4e5f6a1b2c3": 10}, "awaits": {"d4e5f6a1b2c4": "ok"}, "start_ms": 9, "start_job": "d4e5f6a1b2c4",
     "starts_from": StartPoint(job="e5f6a1b2c3d4", step=5, manifest="ab" * 32, lerobot="0.6.1"),
     "base": BaseFacts(policy="act", params=5, vision=2, expert=3, bytes=20, settings={"dtype": "bfloat16"}),
     "measured": Peak(peak_mib=5, oom_mib=7, job="e5f6a1b2c3d4", box="b", at_ms=9),

@@ -47,7 +47,9 @@ def with_start(session: RunSession, *, resuming: bool) -> Spec:
         if weights:
             weights.remove()
         return spec
-    if weights is None or start is None or reference != start.reference:
+    # Without a step it means the last checkpoint, which the record fixed when the other job ended.
+    same = start is not None and reference.job == start.job and reference.step in (None, start.step)
+    if weights is None or start is None or not same:
         raise Stop(Reason.SPEC_REFUSED, f"its file names {reference}, and its record another start")
     found = _bring(session, weights)
     session.progress.update(phase="")
