@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "box": ("pi0q.ops.box.cli:box", "", "Make this machine a box that starts its worker by itself."),
     "flower": ("pi0q.ops.local.cli:flower", "flower", "The web page of the queue, on its own."),
     "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),
+    "power": ("pi0q.ops.power.cli:power", "", "Start switched-off AutoDL boxes while jobs wait for them."),
     "completion": ("pi0q.queue.commands.completion:completion", "", "Make a shell complete verbs, names and ids."),
     "help": ("pi0q.queue.commands.completion:show_help", "", "Show the help of a verb."),
 }

@@ -21,6 +21,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.ops import file_edits
 from pi0q.ops.local import demo_data, sweeper
 from pi0q.ops.local import server as servers
+from pi0q.ops.power import state_file as power_state
 from pi0q.ops.supervisor import Failed, Supervisor, log_tail
 from pi0q.queue.settings import Settings, make_home
 from pi0q.workers.host import files, process_limits
@@ -166,6 +167,8 @@ def _start(
         facts |= {"flower_url": f"http://127.0.0.1:{flower_port}", "flower_user": flower.USER}
     if settings.notify:
         children.append(_verb("messenger", ["notify"], env, logs))
+    if power_state.is_set_up(home):
+        children.append(_verb("power keeper", ["power", "run"], env, logs))
     for child in children:
         child.tick(say)
     return facts
