@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pi0q.jobs.curve import MOST_POINTS
 from pi0q.jobs.outcome import MAX_RUNS_WITHOUT_CHECKPOINT
 from pi0q.jobs.record import to_hash
 from pi0q.jobs.state import State
@@ -187,6 +188,19 @@ class Store(UserStore):
         if not answer[0]:
             raise OwnershipLost(f"{job_id} is no longer ours under claim {epoch}")
         return UserRequests.of(answer[1:])
+
+    def put_curve(self, job_id: str, epoch: int, *, box: str, stay: int, points: Sequence[str]) -> int:
+        """Replace what comes after the first `stay` points of a job's curve; return how many the server has now.
+
+        `points` as jobs/curve.py writes them. Fewer than `stay` mean that nothing was changed: all must be sent. Raises
+        OwnershipLost and StaleServer as `report`.
+        """
+        answer = self._run("curve", job_id, epoch, box, stay, json.dumps(list(points)), MOST_POINTS)
+        if answer[0] == OLDER:
+            raise StaleServer(f"the server does not know of claim {epoch} of {job_id}")
+        if not answer[0]:
+            raise OwnershipLost(f"{job_id} is no longer ours under claim {epoch}")
+        return int(answer[1])
 
     def restore(
         self, job_id: str, epoch: int, claimant: Claimant, *, fields: Mapping[str, str], text: str, runs: bool

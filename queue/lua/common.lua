@@ -5,6 +5,7 @@
 --                         keeps it out of the queue.
 -- history:<id>    list    what happened to it, one JSON object an entry, oldest first.
 -- tail:<id>       string  the last bytes of its trainer's log.
+-- curve:<id>      list    its loss, learning rate and step time by step, thinned out, a JSON list a point (jobs/curve.py).
 -- live            zset    jobs that have not ended, by the time they were submitted.
 -- ended           zset    jobs that have, by the time they ended.
 -- lookup          zset    `i:<id>` and `n:<name>\0<id>`, all of score 0, for prefixes of ids and for names.

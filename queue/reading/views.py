@@ -50,7 +50,7 @@ def fleet(page: Page, announced: Sequence[Announced], silent_seconds: float) -> 
     """Return the view of some jobs and of all boxes."""
     boxes = sorted(announced, key=lambda box: by_name(box["name"]))
     waits = wait_notes.waits(page.jobs, page.places, boxes, silent_seconds)
-    uuids = {box["name"]: [str(card.get("uuid", "")) for card in _list(box, "gpus")] for box in boxes}
+    uuids = {box["name"]: card_uuids(box) for box in boxes}
 
     def view(job: Record) -> JobView:
         return job_view(job, place=page.places.get(job.id), wait=waits.get(job.id), uuids=uuids.get(job.box or "", ()))
@@ -187,6 +187,11 @@ def cards(box: Announced, mine: Sequence[Record]) -> list[CardView]:
             )
         )
     return found
+
+
+def card_uuids(box: Announced) -> tuple[str, ...]:
+    """Return the UUIDs of the cards of a box, in their order."""
+    return tuple(str(card.get("uuid", "")) for card in _list(box, "gpus"))
 
 
 def _blocked(box: Announced) -> Refusal | None:

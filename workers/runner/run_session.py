@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from pi0q.queue.store import Store
-from pi0q.queue.store_types import Claimant
+from pi0q.queue.store_types import Claimant, UserRequests
 from pi0q.workers.checkpoints.on_demand import CheckpointRequests
 from pi0q.workers.checkpoints.pins import Pins
 from pi0q.workers.checkpoints.replicate_client import ReplicaTarget
@@ -80,7 +80,7 @@ class RunSession:
             collect_changes=self._collect_changes,
             resend_all=self.progress.resend_all,
             request_stop=stops.request,
-            on_requests=self.checkpoint_requests.on_requests,
+            on_requests=self._on_answer,
         )
         self.end = EndLock()
 
@@ -93,6 +93,11 @@ class RunSession:
     ) -> None:
         self.reporter.stop()
         self._mirror.close()
+
+    def _on_answer(self, requests: UserRequests) -> None:
+        """Take what the user requests of this run; the server answers, so the curve may follow."""
+        self.checkpoint_requests.on_requests(requests)
+        self.progress.curve.send(self.ownership, over=self.end.begun)
 
     def _collect_changes(self) -> tuple[dict[str, Any], str]:
         """Return what the reporter is to report: changed fields and new lines of the log."""

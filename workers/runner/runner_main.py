@@ -34,7 +34,7 @@ from pi0q.workers.runs.run_directory import RunDirectory
 from pi0q.workers.runs.run_request import RunRequest
 
 #: Scripts of the store that a run needs, read before it begins: the package may be upgraded in place below it.
-SCRIPTS = ("report", "move", "restore", "drain")
+SCRIPTS = ("report", "curve", "move", "restore", "drain")
 #: A job file that every version of pi0q can read.
 ANY_JOB = b"train: {dataset: {repo_id: a/b}, policy: {type: act, push_to_hub: false}}"
 

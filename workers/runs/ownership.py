@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +81,15 @@ class Ownership:
             return wishes
 
         return self._call_with_restore(report)
+
+    def put_curve(self, stay: int, points: Sequence[str]) -> int:
+        """Replace the end of the job's curve as `Store.put_curve` does; return how many points the server has."""
+        known = self.ledger
+
+        def put() -> int:
+            return self.store.put_curve(known.job_id, known.epoch, box=known.box, stay=stay, points=points)
+
+        return self._call_with_restore(put)
 
     def move(self, transition: Transition) -> State | None:
         """Carry a transition out; return None if the job's state does not allow it."""

@@ -15,6 +15,7 @@ from pi0q.jobs.schema.defaults import number
 from pi0q.jobs.spec import Spec
 from pi0q.workers.runs.eta import Pace, SaveSchedule
 from pi0q.workers.runs.listener import TrainerListener
+from pi0q.workers.runs.training_curve import TrainingCurve
 
 #: What a run does between its steps, in words.
 PHASES = {"compiling": "compiling", "stopping": "saving before it stops"}
@@ -32,6 +33,8 @@ class Progress(TrainerListener):
         self.fields: dict[str, Any] = {"vram_peak_mib": vram_peak_mib}
         self._changed: dict[str, Any] = {}
         self._schedule, self._pace = schedule, pace or Pace()
+        #: Loss, learning rate and step time so far.
+        self.curve = TrainingCurve()
         #: What goes on beside the steps, by who does it, in words.
         self._beside: dict[str, str] = {}
         self._beside_phase = ""
@@ -96,6 +99,7 @@ class Progress(TrainerListener):
     def on_event(self, event: Mapping[str, Any]) -> None:
         # An unknown kind is no fault: a newer hook may send more.
         kind = str(event.get("event"))
+        self.curve.on_event(event)
         if handler := self._handlers.get(kind):
             handler(event)
         elif kind in PHASES:

@@ -23,6 +23,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import parse
 from pi0q.jobs.state import State
+from pi0q.queue import stored_curves
 from pi0q.queue.ownership_lost import OwnershipLost
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
@@ -153,6 +154,9 @@ def test_a_run_goes_from_claimed_to_succeeded(context: RunContext, store: Store)
     record = store.get(context.job_id)
     assert history(store, record.id) == ["queued", "claimed", "preparing", "running", "succeeded"]
     assert (record.step, record.checkpoint and record.checkpoint.step) == (6, 6)
+    curve = stored_curves.read(store, record.id)
+    assert [point.step for point in curve] == [1, 2, 3, 4, 5, 6]
+    assert record.loss is not None and curve[-1].loss == pytest.approx(record.loss, rel=1e-5)
 
 
 def test_the_same_request_given_twice_runs_once(context: RunContext, settings: Settings, store: Store) -> None:
