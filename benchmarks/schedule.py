@@ -86,6 +86,7 @@ class Job:
     ended: float = -1.0
     #: Hours until it starts, as it was told when it was submitted.
     told: float = math.inf
+    user: str = ""
 
     @property
     def is_big(self) -> bool:
@@ -126,8 +127,9 @@ class Box:
 
     def view(self, now: float) -> BoxCards:
         """Return the box as the policy sees it."""
-        left = [0.0 if job is None else max(0.0, job.started + job.hours - now) * HOUR for job in self.on]
-        return BoxCards(name=self.name, cards=tuple(Card(total_mib=self.total_mib, busy=seconds) for seconds in left))
+        left = [(job, max(0.0, job.started + job.hours - now) * HOUR if job else 0.0) for job in self.on]
+        cards = [Card(total_mib=self.total_mib, busy=busy, user=job.user if job else "") for job, busy in left]
+        return BoxCards(name=self.name, cards=tuple(cards))
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class Policy:
     backfill: bool = True
     #: Whether a job goes to the tightest box; else to any.
     tight: bool = True
+    #: Whether users share fairly.
+    fair: bool = False
 
 
 POLICIES = (
@@ -185,11 +189,11 @@ class Fleet:
         views = [box.view(self.now) for box in self.boxes]
         asked = [_waiting(job) for job in self.waiting]
         if self.policy.own and fresh:
-            told = schedule.forecast(asked, views)
+            told = schedule.forecast(asked, views, fair=self.policy.fair)
             for job in fresh:
                 job.told = told[job.id] / HOUR
         if self.policy.own:
-            for start in schedule.starts_now(asked, views):
+            for start in schedule.starts_now(asked, views, fair=self.policy.fair):
                 self._put(by_id[start.job.id], next(box for box in self.boxes if box.name == start.box), start.cards)
         else:
             self._as_submitted(by_id, sorted(asked, key=lambda job: job.place))
@@ -244,6 +248,7 @@ def _waiting(job: Job) -> Waiting:
         place=float(job.id),
         seconds=job.thought * HOUR,
         at_most=job.thought * HOUR,
+        user=job.user,
     )
 
 
@@ -295,6 +300,38 @@ def table(seeds: int, *, each: float, error: float) -> list[str]:
     return [f"| policy | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|", *rows]
 
 
+#: Of the comparison of two users.
+SHARING = (*POLICIES[1:], Policy("pi0q, fair share", own=True, fair=True))
+SHARING_COLUMNS = ("makespan, h", "b's mean wait, h", "b's longest wait, h", "a's mean turnaround, h")
+
+
+def two_users(seed: int, known: Sequence[Kind]) -> list[Job]:
+    """Return 200 jobs of one user at once, and of another 20 jobs of one card, one each 2 hours."""
+    flood, others = trace(seed, known, each=0.0, error=0.0), trace(seed + 1, known, each=2.0, error=0.0, count=40)
+    single = [job for job in others if job.gpus == 1][:20]
+    for number, job in enumerate(single):
+        job.id, job.user = f"{len(flood) + number:05d}", "b"
+    for job in flood:
+        job.user = "a"
+    return [*flood, *single]
+
+
+def sharing_table(seeds: int) -> list[str]:
+    """Return how two users fare of whom one floods the queue: medians over the seeds of every policy."""
+    known, rows = kinds(), []
+    for policy in SHARING:
+        found = []
+        for seed in range(seeds):
+            jobs = two_users(seed, known)
+            fleet_of(FLEET, policy).run(jobs)
+            waits = [job.started - job.at for job in jobs if job.user == "b"]
+            turnaround = statistics.mean(job.ended - job.at for job in jobs if job.user == "a")
+            found.append((max(job.ended for job in jobs), statistics.mean(waits), max(waits), turnaround))
+        medians = [statistics.median(column) for column in zip(*found, strict=True)]
+        rows.append(f"| {policy.name} | {' | '.join(f'{one:.1f}' for one in medians)} |")
+    return [f"| policy | {' | '.join(SHARING_COLUMNS)} |", f"|---{'|---' * len(SHARING_COLUMNS)}|", *rows]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -314,6 +351,10 @@ def main() -> None:
         ]
         print("\n".join(part), flush=True)
         lines += part
+    title = f"### User a submits 200 jobs at once, user b 20, one each 2 h; {seeds} seeds, medians"
+    part = ["", title, "", *sharing_table(seeds)]
+    print("\n".join(part), flush=True)
+    lines += part
     print(f"\n{time.monotonic() - began:.0f} s", file=sys.stderr)
     if asked.out:
         asked.out.write_text("\n".join(lines) + "\n")

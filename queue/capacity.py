@@ -26,6 +26,8 @@ class CardRoom:
     jobs: tuple[str, ...] = ()
     #: Whether each of them shares its card (`resources.share`).
     shared: bool = False
+    #: Who submitted the first of them; "" where nobody knows.
+    user: str = ""
 
     def is_open(self, *, share: bool) -> bool:
         """Return whether one more training may come onto the card, whatever memory it needs."""
@@ -107,6 +109,7 @@ def announced(box: Mapping[str, str]) -> tuple[CardRoom, ...] | None:
                 free_mib=int(mib),
                 jobs=tuple(map(str, held["jobs"])),
                 shared=bool(held["shared"]),
+                user=str(held.get("user", "")),
             )
             for card, mib, held in zip(cards, free, holders, strict=True)
         )

@@ -42,9 +42,9 @@ def place_in_line(
     by_id = {one.id: one for one in waiting}
     asked = [waiting_job(one, number, rank_at(one, plan.now_ms)) for number, one in enumerate(waiting)]
     fleet = forecast_boxes(boxes, silent_seconds)
-    ids = [one.id for one in schedule.in_turn(asked, fleet)]
+    ids = [one.id for one in schedule.in_turn(asked, fleet, fair=plan.fair)]
     refused = {(job.id, box["name"]) for box in boxes if refusals.lasts(box_status.reasons(box, job))}
-    start = schedule.forecast(asked, fleet, refused, until=job.id)[job.id]
+    start = schedule.forecast(asked, fleet, refused, until=job.id, fair=plan.fair)[job.id]
     kept = plan.of_job(job.id)
     on = next((box for box in boxes if kept and box["name"] == kept.box), None)
     return PlaceInLine(
@@ -55,11 +55,11 @@ def place_in_line(
     )
 
 
-def turned(page: Page, boxes: Sequence[Announced], silent_seconds: float) -> Page:
+def turned(page: Page, boxes: Sequence[Announced], silent_seconds: float, *, fair: bool) -> Page:
     """Return a page whose queued jobs stand in the order of their turns, with the starts that can be told.
 
     Of many jobs, for many cards, the first are ordered so; the others stay as they are. `page` with all jobs that are
-    next; `boxes` as `StoreReads.boxes_about` has them.
+    next; `boxes` as `StoreReads.boxes_about` has them; `fair`: as `Plan.fair`.
     """
     fleet = forecast_boxes(boxes, silent_seconds)
     most = max(1, MOST_STEPS // max(1, sum(len(box.cards) for box in fleet)))
@@ -67,8 +67,8 @@ def turned(page: Page, boxes: Sequence[Announced], silent_seconds: float) -> Pag
     first = [known[job_id] for job_id in list(page.places)[:most] if job_id in known]
     asked = [waiting_job(one, page.places[one.id], rank_at(one, page.now_ms)) for one in first]
     refused = {(job.id, box["name"]) for job in first for box in boxes if refusals.lasts(box_status.reasons(box, job))}
-    turns = {one.id: place for place, one in enumerate(schedule.in_turn(asked, fleet))}
-    told = schedule.forecast(asked, fleet, refused)
+    turns = {one.id: place for place, one in enumerate(schedule.in_turn(asked, fleet, fair=fair))}
+    told = schedule.forecast(asked, fleet, refused, fair=fair)
     places = dict(sorted({**page.places, **turns}.items(), key=lambda item: item[1]))
     return replace(
         page,

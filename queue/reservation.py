@@ -11,6 +11,9 @@ from pi0q.jobs.job_id import is_job_id
 from pi0q.jobs.record_codecs import BOX, GPUS, MAX_INT, json_of, mapping, whole
 from pi0q.queue.schedule import UNKNOWN, Reserved
 
+#: Users whose cards a plan tells.
+MOST_USERS = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardReservation:
@@ -54,12 +57,19 @@ class Plan:
     pressed: frozenset[tuple[int, int]] = frozenset()
     #: Seconds from which a job counts as such, too.
     long: float = UNKNOWN
+    #: Cards of running jobs, by user; None without fair share.
+    held: Mapping[str, int] | None = None
+
+    @property
+    def fair(self) -> bool:
+        """Whether users share fairly."""
+        return self.held is not None
 
     @classmethod
     def of(cls, answer: Sequence[Any]) -> Plan:
         """Read the answer of reservations.lua; what cannot be is left out."""
         now_ms, changes, due, pressed, found = answer
-        classes, long = _pressed(str(pressed))
+        classes, long, held = _pressed(str(pressed))
         pairs = zip(found[::2], found[1::2], strict=True)
         return cls(
             now_ms=int(now_ms),
@@ -68,6 +78,7 @@ class Plan:
             reservations=tuple(one for job_id, text in pairs if (one := _reservation(str(job_id), str(text)))),
             pressed=classes,
             long=long,
+            held=held,
         )
 
     def of_job(self, job_id: str) -> CardReservation | None:
@@ -75,9 +86,13 @@ class Plan:
         return next((one for one in self.reservations if one.job_id == job_id), None)
 
 
-def pressed_json(classes: frozenset[tuple[int, int]], long: float) -> str:
-    """Return the text of the pressed classes, as `Plan.of` reads it."""
-    return json.dumps({"classes": sorted(classes), "long": None if long == UNKNOWN else round(long)})
+def pressed_json(classes: frozenset[tuple[int, int]], long: float, held: Mapping[str, int] | None = None) -> str:
+    """Return the text of the pressed classes and of the cards that users hold, as `Plan.of` reads it."""
+    found: dict[str, Any] = {"classes": sorted(classes), "long": None if long == UNKNOWN else round(long)}
+    if held is not None:
+        # Of more users those with the most cards: others count as if they had none.
+        found["held"] = dict(sorted(held.items(), key=lambda one: -one[1])[:MOST_USERS])
+    return json.dumps(found)
 
 
 def _reservation(job_id: str, text: str) -> CardReservation | None:
@@ -97,11 +112,12 @@ def _reservation(job_id: str, text: str) -> CardReservation | None:
         return None
 
 
-def _pressed(text: str) -> tuple[frozenset[tuple[int, int]], float]:
+def _pressed(text: str) -> tuple[frozenset[tuple[int, int]], float, Mapping[str, int] | None]:
     try:
         found: Mapping[str, Any] = mapping(json_of(text or "{}"))
         classes = frozenset((whole(gpus), whole(vram_mib)) for gpus, vram_mib in found.get("classes", ()))
         long = found.get("long")
-        return classes, UNKNOWN if long is None else float(whole(long))
+        held = {str(user): whole(cards) for user, cards in mapping(found["held"]).items()} if "held" in found else None
+        return classes, UNKNOWN if long is None else float(whole(long)), held
     except (ValueError, TypeError, RecursionError):
-        return frozenset(), UNKNOWN
+        return frozenset(), UNKNOWN, None

@@ -6,14 +6,17 @@ Boxes claim by it, `pi0q why` explains by it and benchmarks/schedule.py simulate
 2. Within a window, jobs of pressed classes, the largest first. A class is pressed where the cards that its jobs fit
    have the most work of all (a fleet with one card of 96 GiB and many jobs that need it).
 3. Then the shortest first: nobody waits for a day behind another's day while his hour would end.
-4. The first jobs that need several cards and find too few free have cards reserved, those that come free first. Others
+4. With fair share, the user with the fewest cards comes first within a priority, whatever the window: each next job of
+   one user counts as if those before it had started.
+5. The first jobs that need several cards and find too few free have cards reserved, those that come free first. Others
    take such a card only if they are sure to end before (EASY backfill).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 #: Seconds that nobody can tell.
@@ -47,6 +50,8 @@ class Waiting:
     seconds: float = math.inf
     #: How long it takes at most: by its measured pace or its `time_limit`; infinite where nobody knows.
     at_most: float = math.inf
+    #: Who submitted it.
+    user: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,8 @@ class Card:
     total_mib: int
     #: Seconds until it is free; 0 for one that is, infinite where nobody knows.
     busy: float = 0.0
+    #: Whose job it has; "" for a free one and where nobody knows.
+    user: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +97,17 @@ class BoxCards:
         found = [(card.total_mib, number) for number, card in enumerate(self.cards) if card.busy <= 0]
         return tuple(number for _, number in sorted(found))
 
-    def taken(self, cards: Collection[int], seconds: float) -> BoxCards:
-        """Return the box with these cards busy for so long."""
-        changed = (replace(card, busy=seconds) if at in cards else card for at, card in enumerate(self.cards))
+    def taken(self, cards: Collection[int], job: Waiting) -> BoxCards:
+        """Return the box with these cards busy with a job."""
+        taken = ((card, at in cards) for at, card in enumerate(self.cards))
+        changed = (replace(card, busy=job.seconds, user=job.user) if its else card for card, its in taken)
         return replace(self, cards=tuple(changed))
 
     def later(self, seconds: float) -> BoxCards:
         """Return the box as it is so many seconds later."""
-        left = (Card(total_mib=card.total_mib, busy=max(0.0, card.busy - seconds)) for card in self.cards)
-        return BoxCards(name=self.name, cards=tuple(left))
+        left = ((card, max(0.0, card.busy - seconds)) for card in self.cards)
+        cards = (Card(total_mib=card.total_mib, busy=busy, user=card.user if busy else "") for card, busy in left)
+        return BoxCards(name=self.name, cards=tuple(cards))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +133,23 @@ def turn(job: Waiting, pressed: Collection[tuple[int, int]], long: float = math.
     if (job.gpus, job.vram_mib) in pressed or long <= job.seconds < math.inf:
         return (job.rank, window, 0, -job.gpus, -job.vram_mib, job.place)
     return (job.rank, window, 1, job.seconds, 0, job.place)
+
+
+def shares(ordered: Iterable[Waiting], held: Mapping[str, int]) -> dict[str, int]:
+    """Return how many cards each job's user has once it is that job's turn: those held, and of the user's jobs before.
+
+    `ordered`: the jobs in their turns without regard to users; `held`: cards of running jobs, by user.
+    """
+    cards, found = Counter(held), dict[str, int]()
+    for job in ordered:
+        found[job.id] = cards[job.user]
+        cards[job.user] += job.gpus
+    return found
+
+
+def held_cards(boxes: Iterable[BoxCards]) -> Counter[str]:
+    """Return how many cards each user's jobs have."""
+    return Counter(card.user for box in boxes for card in box.cards if card.user)
 
 
 def pressure(jobs: Iterable[Waiting], boxes: Sequence[BoxCards]) -> tuple[frozenset[tuple[int, int]], float]:
@@ -201,21 +227,29 @@ class Start:
     cards: tuple[int, ...]
 
 
-def in_turn(jobs: Iterable[Waiting], boxes: Sequence[BoxCards]) -> list[Waiting]:
-    """Return the jobs in the order in which boxes want them."""
+def in_turn(jobs: Iterable[Waiting], boxes: Sequence[BoxCards], *, fair: bool = False) -> list[Waiting]:
+    """Return the jobs in the order in which boxes want them; `fair`: with fair share between users."""
     known = list(jobs)
     pressed, long = pressure(known, boxes)
-    return sorted(known, key=lambda job: turn(job, pressed, long))
+    ordered = sorted(known, key=lambda job: turn(job, pressed, long))
+    if not fair:
+        return ordered
+    share = shares(ordered, held_cards(boxes))
+    return sorted(ordered, key=lambda job: (job.rank, share[job.id]))
 
 
 def starts_now(
-    jobs: Iterable[Waiting], boxes: Sequence[BoxCards], refused: Collection[tuple[str, str]] = ()
+    jobs: Iterable[Waiting],
+    boxes: Sequence[BoxCards],
+    refused: Collection[tuple[str, str]] = (),
+    *,
+    fair: bool = False,
 ) -> list[Start]:
     """Return the jobs that start now: each in its turn, on the tightest box, unless its cards are kept for another.
 
-    `refused`: as in `reserve`.
+    `refused`: as in `reserve`; `fair`: as in `in_turn`.
     """
-    ordered, found = in_turn(jobs, boxes), list[Start]()
+    ordered, found = in_turn(jobs, boxes, fair=fair), list[Start]()
     fleet = {box.name: box for box in sorted(boxes, key=tightness)}
     reserved = reserve(ordered, fleet.values(), refused)
     free = {name: cards for name, box in fleet.items() if (cards := box.free)}
@@ -241,19 +275,24 @@ def _may_take(job: Waiting, box: BoxCards, card: int, reserved: Iterable[Reserve
 
 
 def forecast(
-    jobs: Iterable[Waiting], boxes: Sequence[BoxCards], refused: Collection[tuple[str, str]] = (), *, until: str = ""
+    jobs: Iterable[Waiting],
+    boxes: Sequence[BoxCards],
+    refused: Collection[tuple[str, str]] = (),
+    *,
+    until: str = "",
+    fair: bool = False,
 ) -> dict[str, float]:
     """Return in how many seconds each job starts if all take as long as is thought; infinite where nobody can tell.
 
     Plays what the boxes will do, from one end of a job to the next; not beyond the start of the job `until`.
-    `refused`: as in `reserve`.
+    `refused`: as in `reserve`; `fair`: as in `in_turn`.
     """
     left, fleet, now = {job.id: job for job in jobs}, {box.name: box for box in boxes}, 0.0
     starts = dict.fromkeys(left, math.inf)
     while left and not (until and until not in left):
-        for start in starts_now(left.values(), list(fleet.values()), refused):
+        for start in starts_now(left.values(), list(fleet.values()), refused, fair=fair):
             starts[start.job.id] = now
-            fleet[start.box] = fleet[start.box].taken(start.cards, start.job.seconds)
+            fleet[start.box] = fleet[start.box].taken(start.cards, start.job)
             del left[start.job.id]
         ends = [card.busy for box in fleet.values() for card in box.cards if 0 < card.busy < math.inf]
         if not ends:

@@ -51,6 +51,7 @@ def waiting_job(job: Record, place: float, rank: int) -> Waiting:
         place=place,
         seconds=seconds_left(job),
         at_most=at_most(job),
+        user=job.submitter,
     )
 
 
@@ -115,7 +116,7 @@ def box_cards(box: Announced, silent_seconds: float) -> BoxCards | None:
     for room, seconds in zip(rooms, busy, strict=True):
         # What is measured as used of a card without a job is someone else's, and stays.
         total = room.total_mib if room.jobs else max(0, room.free_mib)
-        cards.append(Card(total_mib=total, busy=seconds if room.jobs else 0.0))
+        cards.append(Card(total_mib=total, busy=seconds if room.jobs else 0.0, user=room.user))
     return BoxCards(name=box["name"], cards=tuple(cards))
 
 

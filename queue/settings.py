@@ -66,6 +66,8 @@ class Settings:
     copy_roots: tuple[Path, ...] = ()
     #: Whether compiled kernels travel between boxes (workers/compiled/sharing.py): off, own or listed. They are code.
     share_compiled: str = "off"
+    #: Whether the user with the fewest cards comes first within a priority (queue/schedule.py); alike on all boxes.
+    fair_share: bool = False
     #: A list of hashes of Python files that may run out of a repository (jobs/safety/allowed_code.py).
     allow_code: Path | None = None
     #: The Hugging Face Hub itself: the one address that this box's token is sent to.
@@ -179,6 +181,12 @@ def _sharing(text: str) -> str:
     return text
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "true", "false"):
+        raise ValueError("it must be on or off")
+    return text.lower() in ("on", "true")
+
+
 def _url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("it must start with redis://, rediss:// or unix://")
@@ -230,6 +238,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "weights_roots": _paths,
     "copy_roots": _paths,
     "share_compiled": _sharing,
+    "fair_share": _switch,
     "allow_code": lambda text: Path(text).expanduser().absolute(),
     "hf_endpoint": _hub,
     "hf_mirror": lambda text: "" if text == "off" else _mirror(text),

@@ -95,4 +95,4 @@ def in_turn(store: StoreReads, page: Page, silent_seconds: float) -> tuple[Page,
         return page, boxes
     from pi0q.queue.place_in_line import turned
 
-    return turned(page, boxes, silent_seconds), boxes
+    return turned(page, boxes, silent_seconds, fair=store.plan().fair), boxes

@@ -30,7 +30,9 @@
 -- classes         zset    classes that have jobs, by GPUs * SPAN + MiB.
 -- order           hash    last, first: places given out at the end and at the head. seq: changes so far. moved: places
 --                         given to jobs of a version without an index. jobs*: see `spots`. reserved: changes of
---                         reservations. pressed: classes of jobs that come first, as JSON.
+--                         reservations. pressed: classes of jobs that come first, as JSON. fair: 1 with fair share
+--                         between users. served: places that fair share has gone through. given: places it gave.
+-- shares          zset    users with waiting jobs, by the place behind their last one: with fair share alone.
 -- news            zset    waiting jobs by their last change: told to all boxes, moved in the queue, or preflight recorded.
 -- reserved        hash    waiting job -> GPUs that are kept for it, as JSON: box, cards, from (ms when it may start, -1 if
 --                         nobody knows), expires.
@@ -335,6 +337,49 @@ local function last_place()
   return redis.call('HINCRBY', P .. 'order', 'last', 1)
 end
 
+-- Fair share between users: with as many users waiting, each gets as many of the next places a card. A user's jobs have
+-- places one behind another; the first of one who had none waits behind what has been served so far (fair queueing).
+-- FAIR_STEP: places for one card; those of one card are told apart by the order in which they were given.
+local FAIR_STEP = 65536
+
+local function is_fair() return hash_field('order', 'fair') == '1' end
+
+local function user_of(id) return get(id, 'submitter'):sub(1, 200) end
+
+local function cards_of(id) return math.max(1, math.min(whole(decoded(get(id, 'needs')).gpus, 0), 4096)) end
+
+-- Begins or ends fair share; jobs that wait already keep their places.
+local function share_fairly(on)
+  if on == is_fair() then return end
+  redis.call('DEL', P .. 'shares')
+  redis.call('HSET', P .. 'order', 'fair', on and 1 or 0, 'served', exact(math.max(order('last'), messages()) + FAIR_STEP))
+end
+
+local function fair_place(id)
+  local user = user_of(id)
+  local from = math.max(order('served'), tonumber(redis.call('ZSCORE', P .. 'shares', user)) or 0)
+  redis.call('ZADD', P .. 'shares', exact(from + cards_of(id) * FAIR_STEP), user)
+  local place = from - from % FAIR_STEP + redis.call('HINCRBY', P .. 'order', 'given', 1) % FAIR_STEP
+  if place > order('last') then redis.call('HSET', P .. 'order', 'last', exact(place)) end
+  return place
+end
+
+-- A job was claimed for the first time: what was served grows by its cards, divided among the users that wait.
+local function count_share(id)
+  if not is_fair() or whole(get(id, 'epoch'), 0) > 0 then return end
+  local users = math.max(1, redis.call('ZCOUNT', P .. 'shares', '(' .. exact(order('served')), '+inf'))
+  local served = redis.call('HINCRBY', P .. 'order', 'served', exact(math.ceil(cards_of(id) * FAIR_STEP / users)))
+  redis.call('ZREMRANGEBYSCORE', P .. 'shares', '-inf', exact(served))
+end
+
+-- A waiting job that no box ever had leaves its place: the user's next one may have it.
+local function give_share_back(id)
+  local user = user_of(id)
+  if is_fair() and whole(get(id, 'epoch'), 0) == 0 and redis.call('ZSCORE', P .. 'shares', user) then
+    redis.call('ZINCRBY', P .. 'shares', exact(-cards_of(id) * FAIR_STEP), user)
+  end
+end
+
 local function priority_of(id) return PRIORITIES[get(id, 'priority')] or PRIORITIES.normal end
 
 -- The job has to be judged anew by boxes that have judged it.
@@ -507,7 +552,7 @@ end
 -- -- into the queue and out of it ------------------------------------------------------------------
 
 local function enqueue_last(id)
-  local place = last_place()
+  local place = is_fair() and fair_place(id) or last_place()
   push(id, false)
   index(id, place)
   tell_boxes(id)
@@ -678,6 +723,7 @@ end
 -- as JSON, text, least_epoch (above any that the box's ledger has, which an older copy of these data may not know).
 local function take(id, claimant, offer, at)
   promise(id, offer.promises)
+  count_share(id)
   unqueue(id)
   local epoch = math.max(whole(get(id, 'epoch'), 0) + 1, offer.least_epoch)
   local promised = #offer.promises > 0 and cjson.encode(offer.promises) or '[]'
@@ -708,7 +754,10 @@ local function finish_or_requeue(id, to, reason, text, at)
     if because then to, reason, text = 'waiting', because, told end
   end
   if get(id, 'wish') == 'stop' then set(id, { wish = '' }) end
-  if from == 'queued' then unqueue(id) end
+  if from == 'queued' then
+    if ENDED[to] then give_share_back(id) end
+    unqueue(id)
+  end
   if to == 'waiting' and reason ~= 'held' then
     redis.call('ZADD', P .. 'conditional', at, id)
   else

@@ -17,4 +17,5 @@ for i = 1, math.min(#all, 16) do
 end
 redis.call('HINCRBY', P .. 'order', 'reserved', 1)
 redis.call('HSET', P .. 'order', 'pressed', ARGV[3])
+share_fairly(decoded(ARGV[3]).held ~= nil)
 return 1

@@ -106,3 +106,35 @@ def test_a_forecast_says_so_where_nobody_can_tell() -> None:
     starts = schedule.forecast([unknown, job("behind", place=2), job("too_big", gib=96)], [box("a", 1)])
     assert starts == {"unknown": HOUR, "behind": math.inf, "too_big": math.inf}
     assert schedule.forecast([job()], [box("a", math.inf)]) == {"a": math.inf}
+
+
+# -- fair share ---------------------------------------------------------------------------------------
+
+
+def test_the_user_with_the_fewest_cards_comes_first_whoever_came_first() -> None:
+    flood = [job(f"a{number}", user="a", place=number) for number in range(4)]
+    late = [job(f"b{number}", user="b", place=9 + number, submitted=50 * HOUR) for number in range(2)]
+    busy = BoxCards(name="x", cards=(Card(total_mib=80 * GIB, busy=HOUR, user="a"),))
+    assert [one.id for one in schedule.in_turn([*flood, *late], [busy])][:4] == ["a0", "a1", "a2", "a3"]
+    shared = [one.id for one in schedule.in_turn([*flood, *late], [busy], fair=True)]
+    assert shared == ["b0", "a0", "b1", "a1", "a2", "a3"]
+
+
+def test_fair_share_counts_cards_and_not_jobs() -> None:
+    big = [job("a0", user="a", gpus=2, place=0), job("a1", user="a", gpus=2, place=1)]
+    small = [job(f"b{number}", user="b", place=2 + number) for number in range(3)]
+    shared = schedule.in_turn([*big, *small], [box("x", 1, 1)], fair=True)
+    assert [one.id for one in shared] == ["a0", "b0", "b1", "a1", "b2"]
+
+
+def test_fair_share_stays_within_a_priority() -> None:
+    urgent = [job(f"a{number}", user="a", rank=schedule.URGENT, place=number) for number in range(2)]
+    other = job("b", user="b", place=2)
+    assert [one.id for one in schedule.in_turn([other, *urgent], [box("x", 1)], fair=True)] == ["a0", "a1", "b"]
+
+
+def test_a_forecast_gives_cards_back_to_the_share_as_jobs_end() -> None:
+    waiting = [job("a", user="a", place=0, seconds=HOUR), job("b", user="b", place=1, seconds=HOUR)]
+    cards = (Card(total_mib=80 * GIB, busy=HOUR, user="a"), Card(total_mib=80 * GIB, busy=2 * HOUR, user="b"))
+    told = schedule.forecast(waiting, [BoxCards(name="x", cards=cards)], fair=True)
+    assert told == {"a": HOUR, "b": 2 * HOUR}

@@ -167,7 +167,7 @@ class Heartbeat:
             "note": self._note(host),
             "free_mib": json.dumps([max(0, card.free_mib) for card in cards]),
             "busy": self.claims.busy(host, owned),
-            "holders": json.dumps([{"jobs": card.jobs, "shared": card.shared} for card in cards]),
+            "holders": json.dumps([{"jobs": card.jobs, "shared": card.shared, "user": card.user} for card in cards]),
             "blocked": json.dumps(self.claims.blocked.to_json()) if self.claims.blocked else "",
             "refusals": refusals.dumps(self.claims.refusals),
             "plans": json.dumps(self.claims.disk_needs.shown_plans),

@@ -45,17 +45,17 @@ class Reservations:
             return
         logger.info("the cards that were kept here for %s are free again: the box refuses it", job_id)
         store = self.context.store
-        store.reserve(self.plan, left, pressed_json(self.plan.pressed, self.plan.long))
+        store.reserve(self.plan, left, pressed_json(self.plan.pressed, self.plan.long, self.plan.held))
         self.plan = store.plan()
 
     def _propose(self) -> None:
         """Reserve cards for the first jobs that need several; say which classes of jobs come first."""
-        store, timing = self.context.store, self.context.settings.timing
+        store, timing, fair = self.context.store, self.context.settings.timing, self.context.settings.fair_share
         boxes = store.boxes()
         fleet = forecast_boxes(boxes, timing.silent)
         jobs = [waiting_job(job, place, rank_at(job, self.plan.now_ms)) for place, job in enumerate(store.waiting())]
         pressed, long = schedule.pressure(jobs, fleet)
-        several = [job for job in schedule.in_turn(jobs, fleet) if job.gpus > 1]
+        several = [job for job in schedule.in_turn(jobs, fleet, fair=fair) if job.gpus > 1]
         uuids = {box["name"]: _uuids(box) for box in boxes}
         refused = self._refused(several[: 2 * schedule.MOST_RESERVATIONS], [box.name for box in fleet])
         wanted = [
@@ -68,7 +68,7 @@ class Reservations:
             )
             for one in schedule.reserve(several, fleet, refused)
         ]
-        store.reserve(self.plan, wanted, pressed_json(pressed, long))
+        store.reserve(self.plan, wanted, pressed_json(pressed, long, schedule.held_cards(fleet) if fair else None))
 
     def _refused(self, jobs: list[Waiting], boxes: list[str]) -> set[tuple[str, str]]:
         """Return which of these jobs which boxes refuse for reasons that do not pass, as they announced them."""

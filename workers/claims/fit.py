@@ -87,6 +87,7 @@ class BoxState:
             free_mib=self.free_mib(gpu.resource, gpu.free_mib, "vram_now_mib") if free is None else free,
             jobs=tuple(sorted(promised)),
             shared=all(job in self.sharing or self._shares(job) for job in promised),
+            user=next((self.owned[job].submitter for job in sorted(promised) if job in self.owned), ""),
         )
 
     def _shares(self, job: str) -> bool:

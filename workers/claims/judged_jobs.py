@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pi0q.jobs.record import Record
 from pi0q.queue.refusals import DatasetLook, PreflightRuns, Refusal
 from pi0q.queue.reservation import Plan
-from pi0q.queue.schedule import Waiting, turn
+from pi0q.queue.schedule import Waiting, shares, turn
 from pi0q.queue.schedule_view import rank_of, waiting_job
 from pi0q.queue.waiting_index import FoundJob, ScanPosition
 
@@ -90,10 +90,13 @@ class JudgedJobs:
     def in_order(self) -> list[JudgedJob]:
         """Return the jobs in their turns (queue/schedule.py), those of `first` before all others."""
         plan = self.plan
-        return sorted(
-            self._jobs.values(),
-            key=lambda job: (job.found.id not in self.first, *turn(job.turn, plan.pressed, plan.long)),
-        )
+        ordered = sorted(self._jobs.values(), key=lambda job: turn(job.turn, plan.pressed, plan.long))
+        share = {} if plan.held is None else shares((job.turn for job in ordered), plan.held)
+
+        def place(job: JudgedJob) -> tuple[bool, int, int]:
+            return job.found.id not in self.first, job.turn.rank, share.get(job.found.id, 0)
+
+        return sorted(ordered, key=place)
 
     @property
     def ids(self) -> list[str]:
