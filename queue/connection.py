@@ -25,9 +25,15 @@ MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("OutOfMemoryError", "OOM"), "is out of memory.", "Raise its maxmemory, and keep maxmemory-policy noeviction."),
     (("ReadOnlyError", "READONLY"), "is a read-only replica.", "Point PI0Q_REDIS_URL at the primary."),
     (
+        ("script|load", "'eval' command", "NOSCRIPT", "NoScriptError"),
+        "does not have the scripts of this version of pi0q, and only who runs it may send some.",
+        "Upgrade pi0q on the server's machine first, and start it again there: pi0q up --stop; pi0q up -d",
+    ),
+    (
         ("NoPermissionError", "NOPERM", "ACL failure"),
         "does not let this user do this: {error}",
-        "Ask whoever runs the queue for a user with these rights.",
+        "Ask whoever runs the queue for a user with these rights (pi0q server list, on its machine, shows who has "
+        "which); a box must have the name that its user was made for.",
     ),
     (("BusyLoadingError", "LOADING"), "is still loading its data.", "Try again in a moment."),
     (

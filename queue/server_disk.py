@@ -37,7 +37,9 @@ def of(settings: Settings) -> ServerDisk | None:
         known = json.loads((settings.home / "up.json").read_text(encoding="utf-8"))["redis_url"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return measure(settings.home / "server") if known == settings.redis_url else None
+    # Each user of the server has an address with an own name and password.
+    same = str(known).rpartition("@")[2] == settings.redis_url.rpartition("@")[2]
+    return measure(settings.home / "server") if same else None
 
 
 def measure(path: Path) -> ServerDisk | None:

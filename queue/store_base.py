@@ -21,10 +21,20 @@ OLDER = 2
 
 
 @cache
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """Return the text of a script as the server runs it."""
+    return "".join((_lua() / f"{part}.lua").read_text() for part in (*PRELUDE, name))
+
+
+def script_names() -> list[str]:
+    """Return the names of all scripts."""
+    return sorted(file.stem for file in _lua().glob("*.lua") if file.stem not in PRELUDE)
+
+
+def _lua() -> Path:
     # importlib.resources finds the same, and takes a fourteenth of a submit to be imported.
     (lua, *_) = map(Path, import_module("pi0q.queue.lua").__path__)
-    return "".join((lua / f"{part}.lua").read_text() for part in (*PRELUDE, name))
+    return lua
 
 
 class StoreBase:
@@ -49,7 +59,7 @@ class StoreBase:
 
     def _registered(self, name: str) -> Any:
         if name not in self._scripts:
-            self._scripts[name] = self.client.register_script(_source(name))
+            self._scripts[name] = self.client.register_script(source(name))
         return self._scripts[name]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.record import to_hash
 from pi0q.jobs.state import State
-from pi0q.queue import celery_message, placement
+from pi0q.queue import celery_message, placement, user_limits
 from pi0q.queue.placement import Placement
 from pi0q.queue.store_base import StoreBase, state_of
 
@@ -29,10 +29,11 @@ class StoreRequests(StoreBase):
         """Puts record and message down in one step; the id of the job that is there now.
 
         That is another than `job_id` where a job of the same `key` came in the last TWIN_SECONDS and lives, or one
-        lives that continues the same job.
+        lives that continues the same job. Raises Pi0qError where the server's limit for this user is reached.
         """
-        written = json.dumps(to_hash(fields), ensure_ascii=False)
-        return str(self._run("submit", job_id, written, text, key, TWIN_SECONDS * 1000, continues))
+        written, user = json.dumps(to_hash(fields), ensure_ascii=False), user_limits.user_of(self.client)
+        answer = self._run("submit", job_id, written, text, key, TWIN_SECONDS * 1000, continues, user)
+        return user_limits.check(str(answer), user)
 
     def placements(self, needs: Sequence[Mapping[str, int]], silent_seconds: float) -> list[Placement]:
         """Where jobs with these needs (`needs` of their records) could run, by the boxes heard of since then.

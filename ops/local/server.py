@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
+from pi0q.ops.server import live, passwords, roles, users
 from pi0q.ops.supervisor import log_tail
 from pi0q.queue import server_disk
 from pi0q.queue.waiting_index import LIST_NODE_SIZE
@@ -92,14 +93,18 @@ def find_binary(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def _new_enough(binary: Path) -> bool:
-    """Return whether a binary is new enough; one that can't run here (other processor, half removed) is not."""
+    return version_of(binary) >= OLDEST
+
+
+def version_of(binary: Path) -> tuple[int, int]:
+    """Return a server's version; (0, 0) for a binary that can't run here (other processor, half removed)."""
     argv = [str(binary), "--version"]
     try:
         said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START_SECONDS).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return 0, 0
     version = re.search(r"v=(\d+)\.(\d+)", said)
-    return version is not None and (int(version[1]), int(version[2])) >= OLDEST
+    return (int(version[1]), int(version[2])) if version else (0, 0)
 
 
 def _bundled() -> list[Path]:
@@ -169,8 +174,16 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
-    #: redis://:PASSWORD@127.0.0.1:PORT/0
+    #: redis://:PASSWORD@127.0.0.1:PORT/0; with roles the owner's.
     url: str
+    #: Its directory where it has roles.
+    roles_in: Path | None = None
+
+    def url_of(self, name: str) -> str:
+        """Return the address for a part of `pi0q up` (ops/server/users.py); without roles all have the same."""
+        if self.roles_in is None:
+            return self.url
+        return f"redis://{name}:{passwords.kept(self.roles_in, name)}@127.0.0.1:{self.port}/0"
 
     def stop(self) -> None:
         """Stop it; its data stay on disk."""
@@ -179,11 +192,46 @@ class Server:
 
 
 def start(data: Path, *, port: int, log: Path) -> Server:
-    """Start the server of a data directory and wait until it answers. Raises UsageError, Pi0qError."""
+    """Start the server of a data directory and wait until it answers. Raises UsageError, Pi0qError.
+
+    With roles (`pi0q server init`) it listens on another port until it has the scripts that boxes and users need: they
+    would be refused, and find a closed port as of any server that restarts.
+    """
     binary = find_binary()
     data.mkdir(parents=True, exist_ok=True)
     data.chmod(0o700)
-    secret = password(data)
+    access = users.read(data)
+    if access is None:
+        return _listening(binary, data, port=port, log=log, user="", secret=password(data))
+    version = version_of(binary)
+    if version < roles.OLDEST:
+        raise UsageError(
+            f"{binary} is version {version[0]}.{version[1]}, and roles need 7.0. Nothing was started.\n"
+            "Fix: pip install 'pi0q[server]' and PI0Q_REDIS_BIN='', or name a newer server there."
+        )
+    file_edits.write(data / "server.conf", access.configuration(version), 0o600)
+    secret = passwords.kept(data, users.OWNER)
+    first = choose_port(0, default=0, option="--port")
+    server = _listening(binary, data, port=first, log=log, user=users.OWNER, secret=secret)
+    try:
+        return _opened(server, access, data, port)
+    except BaseException:
+        server.stop()
+        raise
+
+
+def _opened(server: Server, access: users.Access, data: Path, port: int) -> Server:
+    """Give the server what it needs, and let it listen on its port. Raises redis.RedisError."""
+    import redis
+
+    with redis.Redis.from_url(server.url, socket_timeout=START_SECONDS, decode_responses=True) as client:
+        live.prepare(client, access, data)
+        client.config_set("port", port)
+    opened = replace(server, port=port, roles_in=data)
+    return replace(opened, url=opened.url_of(users.OWNER))
+
+
+def _listening(binary: Path, data: Path, *, port: int, log: Path, user: str, secret: str) -> Server:
     with _locked(data) as lock, log.open("ab") as out:
         process = subprocess.Popen(
             argv(binary, config=data / "server.conf", port=port),
@@ -195,7 +243,7 @@ def start(data: Path, *, port: int, log: Path) -> Server:
             # The server keeps the lock until it ends, even if we are killed.
             pass_fds=(lock,),
         )
-    server = Server(process=process, port=port, url=f"redis://:{secret}@127.0.0.1:{port}/0")
+    server = Server(process=process, port=port, url=f"redis://{user}:{secret}@127.0.0.1:{port}/0")
     try:
         _await_answer(server, data, log)
     except BaseException:

@@ -22,6 +22,7 @@ from pi0q.ops import file_edits
 from pi0q.ops.local import demo_data, sweeper
 from pi0q.ops.local import server as servers
 from pi0q.ops.power import state_file as power_state
+from pi0q.ops.server import registry, users
 from pi0q.ops.supervisor import Failed, Supervisor, log_tail
 from pi0q.queue.settings import Settings, make_home
 from pi0q.workers.host import files, process_limits
@@ -150,25 +151,30 @@ def _start(
         flower_port = servers.choose_port(given, default=DEFAULT_FLOWER_PORT, option="--flower-port")
         if given is None and flower_port != DEFAULT_FLOWER_PORT:
             say(f"Port {DEFAULT_FLOWER_PORT} is taken; Flower gets {flower_port}.")
+    registry.name_local_box(settings)
     first = servers.start(data, port=port, log=log)
     server = Supervisor(lambda: servers.start(data, port=port, log=log).process)
     server.adopt(first.process)
     children.append(Child(name="queue's server", log=log, supervisor=server, explain=lambda: servers.full_disk(data)))
-    env = {**os.environ, "PI0Q_REDIS_URL": first.url, "PI0Q_HOME": str(home)}
+    env = {**os.environ, "PI0Q_HOME": str(home)}
+
+    def as_user(name: str) -> dict[str, str]:
+        return env | {"PI0Q_REDIS_URL": first.url_of(name)}
+
     if options.worker:
         slots = [] if options.slots is None else ["--slots", str(options.slots)]
-        children.append(_verb("worker", ["worker", *slots], env | dict(worker_env), logs))
+        children.append(_verb("worker", ["worker", *slots], as_user(users.LOCAL_BOX) | dict(worker_env), logs))
     facts = {"redis_url": first.url, "pid": os.getpid(), "flower_url": None, "flower_user": None}
     if flower_port is not None:
         from pi0q.ops.flower import app as flower
 
         flower.password(home)
-        children.append(_verb("Flower", ["flower", "--port", str(flower_port)], env, logs))
+        children.append(_verb("Flower", ["flower", "--port", str(flower_port)], as_user(users.PAGE), logs))
         facts |= {"flower_url": f"http://127.0.0.1:{flower_port}", "flower_user": flower.USER}
     if settings.notify:
-        children.append(_verb("messenger", ["notify"], env, logs))
+        children.append(_verb("messenger", ["notify"], as_user(users.MESSENGER), logs))
     if power_state.is_set_up(home):
-        children.append(_verb("power keeper", ["power", "run"], env, logs))
+        children.append(_verb("power keeper", ["power", "run"], as_user(users.OWNER), logs))
     for child in children:
         child.tick(say)
     return facts
@@ -292,6 +298,8 @@ def reach(settings: Settings, facts: Mapping[str, Any], *, show_secrets: bool) -
     tunnel = " ".join(f"-L {p}:127.0.0.1:{p}" for p in ports)
     lines += ["", "On another machine, open a tunnel to this one:", f"  ssh -N {tunnel} USER@THIS-MACHINE"]
     shown = url if show_secrets else f"<redis_url in {settings.home / 'up.json'}>"
+    if f"//{users.OWNER}:" in url:
+        shown = "…, as `pi0q server add-box` or `add-user` here gives it to each box and person"
     lines += ["and there", f"  export PI0Q_REDIS_URL={shown}", "", f"Logs are in {settings.home / 'logs'}."]
     return "\n".join(lines)
 

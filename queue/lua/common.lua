@@ -22,6 +22,8 @@
 --                         them. at: when it last heard of a box. beats: heartbeats of all boxes so far. lease, regroup:
 --                         what the last box said they are, ms. until: claims wait for it. older: a box knew more.
 -- awaited         set     boxes that claims wait for after a restart of the server.
+-- limits          hash    user of the server -> jobs and bytes that may wait, as `<jobs> <bytes>` (ops/server).
+-- submitted:<u>   zset    jobs of a user of the server that may wait still, by the bytes of their records.
 -- recent:<key>    string  the job that a submit of this very file by this user made a moment ago.
 -- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next unless jobs in
 --                         the middle were taken.

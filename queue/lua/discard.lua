@@ -16,6 +16,15 @@ if lease and tonumber(lease) > now() and OWNED[get(id, 'state')] then
   return 'asked'
 end
 
+-- Before anything is written: a user of the server who may not look through all keys may not do any of this.
+local promised, at = {}, '0'
+local escaped = P:gsub('[%*%?%[%]%^\\-]', '\\%0')
+repeat
+  local answer = redis.call('SCAN', at, 'MATCH', escaped .. 'promises:*', 'COUNT', 1000)
+  at = answer[1]
+  for _, promises in ipairs(answer[2]) do promised[#promised + 1] = promises end
+until at == '0'
+
 unqueue(id)
 keep_start(id, false)
 local lists = {}
@@ -31,16 +40,9 @@ for _, list in ipairs(lists) do
   end
 end
 
-local escaped = P:gsub('[%*%?%[%]%^\\-]', '\\%0')
-local at = '0'
-repeat
-  local answer = redis.call('SCAN', at, 'MATCH', escaped .. 'promises:*', 'COUNT', 1000)
-  at = answer[1]
-  for _, promises in ipairs(answer[2]) do
-    if redis.pcall('HDEL', promises, id) == 1 then redis.pcall('HINCRBY', promises, '#', 1) end
-  end
-until at == '0'
-
+for _, promises in ipairs(promised) do
+  if redis.pcall('HDEL', promises, id) == 1 then redis.pcall('HINCRBY', promises, '#', 1) end
+end
 for _, entry in ipairs(redis.call('ZRANGE', P .. 'lookup', 0, -1)) do
   if entry == 'i:' .. id or entry:sub(-#id - 1) == '\0' .. id then redis.call('ZREM', P .. 'lookup', entry) end
 end

@@ -4,10 +4,11 @@
 local at, found = now(), {}
 local all = redis.call('HGETALL', P .. 'reserved')
 for i = 1, #all, 2 do
-  if whole(decoded(all[i + 1]).expires, 0) <= at then
-    redis.call('HDEL', P .. 'reserved', all[i])
-  else
+  if whole(decoded(all[i + 1]).expires, 0) > at then
     found[#found + 1], found[#found + 2] = all[i], all[i + 1]
+  elseif tonumber(ARGV[1]) > 0 then
+    -- Who only reads may not be allowed to write.
+    redis.call('HDEL', P .. 'reserved', all[i])
   end
 end
 local plans = false

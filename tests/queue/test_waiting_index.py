@@ -365,7 +365,7 @@ end
 
 def fill(store: Store, first: int, last: int) -> None:
     """Fill the queue with the jobs of these numbers, as ids."""
-    script = store.client.register_script(store_base._source("pin").partition("-- pin(")[0] + FILL)
+    script = store.client.register_script(store_base.source("pin").partition("-- pin(")[0] + FILL)
     needs = json.dumps({"gpus": 1, "vram_mib": 40 * GIB, "disk_mib": 1})
     for at in range(first, last + 1, 500):
         script(keys=[store.prefix], args=[at, min(at + 499, last), needs])

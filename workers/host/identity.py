@@ -35,7 +35,12 @@ def read(settings: Settings) -> Identity:
         # Atomic: a full disk or a kill would leave an empty file, and two boxes without an id count as one.
         write_atomic(file, secrets.token_hex(4) + "\n")
     box_id = file.read_text().strip()
-    return Identity(box_id=box_id, name=settings.box or slug(socket.gethostname()), boot=boot())
+    return Identity(box_id=box_id, name=box_name(settings), boot=boot())
+
+
+def box_name(settings: Settings) -> str:
+    """Return what people call this machine's box."""
+    return settings.box or slug(socket.gethostname())
 
 
 def slug(text: str) -> str:

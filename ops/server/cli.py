@@ -1,0 +1,170 @@
+"""`pi0q server`: who may use the queue's server of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pi0q.jobs.errors import UsageError
+from pi0q.queue import job_text
+from pi0q.queue import settings as all_settings
+
+if TYPE_CHECKING:
+    from pi0q.ops.server.registry import Handed
+    from pi0q.ops.server.users import User
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_JOBS = click.option("--jobs", type=click.IntRange(0), help="Waiting jobs that the user may have.  [default: 1000]")
+_MIB = click.option("--mib", type=click.IntRange(0), help="MiB of the records of these jobs.  [default: 64]")
+RESTART = "pi0q up --stop; pi0q up -d"
+
+
+@click.group()
+def server() -> None:
+    """Give each box and person an own user of the queue's server, with the rights of its role.
+
+    \b
+      submitter   submits, cancels, holds and prioritises jobs
+      worker      a box: claims jobs and reports on them, under its own name
+      viewer      reads: ls, show, why, logs, watch
+      flower      a submitter that may run the web page too
+      admin       everything, drain and prune too
+
+    Run it on the server's machine. `pi0q up` there has one password until `pi0q server init`.
+    """
+
+
+@server.command()
+@click.option("--memory-mib", type=click.IntRange(64), help="Memory of the queue.  [default: a quarter of the machine]")
+@click.option("--new-passwords", is_flag=True, help="Also give the parts of `pi0q up` here new passwords.")
+def init(memory_mib: int | None, new_passwords: bool) -> None:
+    """Turn roles on, from the next start of the server on; the one password it had until then ends."""
+    from pi0q.ops.server.registry import Registry
+    from pi0q.ops.server.roles import prefix_fault
+    from pi0q.ops.server.users import Access
+
+    chosen = all_settings.load()
+    if fault := prefix_fault(chosen.prefix):
+        raise UsageError(f"PI0Q_PREFIX={chosen.prefix} can't be named in a rule: {fault}. Nothing was changed.")
+    registry = Registry(chosen)
+    wanted = Access(prefix=chosen.prefix, memory_mib=memory_mib or _quarter_of_memory())
+    _, before = registry.init(wanted, new_passwords=new_passwords)
+    click.echo(f"Roles {'stay' if before else 'are'} on for the server in {registry.data}.")
+    if registry.runs_without_roles():
+        click.echo(f"The server runs without them until you start it again: {RESTART}")
+        click.echo("From then on boxes and people need users of their own; the password that they have now ends.")
+    click.echo(
+        "Next: pi0q server add-box NAME for each box, pi0q server add-user NAME --role submitter for each person"
+    )
+
+
+@server.command("add-box")
+@click.argument("name")
+@_JOBS
+@_MIB
+def add_box(name: str, jobs: int | None, mib: int | None) -> None:
+    """Add a user for a box, which must have this name (PI0Q_BOX)."""
+    _add(name, "worker", jobs, mib)
+
+
+@server.command("add-user")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["submitter", "viewer", "flower", "admin"]),
+    default="submitter",
+    show_default=True,
+    help="What the user may do.",
+)
+@_JOBS
+@_MIB
+def add_user(name: str, role: str, jobs: int | None, mib: int | None) -> None:
+    """Add a user for a person."""
+    _add(name, role, jobs, mib)
+
+
+@server.command()
+@click.argument("name")
+@_JOBS
+@_MIB
+def limit(name: str, jobs: int | None, mib: int | None) -> None:
+    """Change how much a user may have waiting."""
+    from pi0q.ops.server.registry import Registry
+
+    user = Registry(all_settings.load()).limit(name, jobs=jobs, mib=mib)
+    click.echo(f"{user.name} may have {user.jobs} jobs and {user.mib} MiB of their records waiting.")
+
+
+@server.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Remove a user and cut its connections, at once."""
+    from pi0q.ops.server.registry import Registry
+
+    closed = Registry(all_settings.load()).revoke(name)
+    if closed is None:
+        click.echo(f"{name} is removed. The server does not run with roles now; it will not know {name}.")
+    else:
+        click.echo(f"{name} is removed; {closed} connection{'' if closed == 1 else 's'} of it {_was(closed)} closed.")
+
+
+@server.command("list")
+@_JSON
+def show(as_json: bool) -> None:
+    """List the users of the server: role, box, and how much each may have waiting."""
+    from pi0q.ops.server.registry import Registry
+    from pi0q.ops.server.users import OWN_PARTS
+
+    access = Registry(all_settings.load()).access()
+    rows = [
+        {"name": user.name, "role": str(user.role), "box": user.box, "jobs": user.jobs, "mib": user.mib}
+        for user in sorted(access.users, key=lambda user: (user.name in OWN_PARTS, user.name))
+    ]
+    if as_json:
+        job_text.print_json({"users": rows, "memory_mib": access.memory_mib, "tls": access.tls})
+        return
+    width = max(len(str(row["name"])) for row in rows) + 2
+    click.echo(f"{'USER':<{width}}{'ROLE':<11}{'WAITING':<20}BOX")
+    for row in rows:
+        waiting = "any" if row["role"] == "admin" else "none" if row["role"] == "viewer" else ""
+        waiting = waiting or f"{row['jobs']} jobs, {row['mib']} MiB"
+        click.echo(f"{row['name']:<{width}}{row['role']:<11}{waiting:<20}{row['box']}".rstrip())
+    click.echo(f"{', '.join(OWN_PARTS)}: the parts of pi0q up on this machine.")
+
+
+def _add(name: str, role: str, jobs: int | None, mib: int | None) -> None:
+    from pi0q.ops.server import users
+    from pi0q.ops.server.registry import Registry
+    from pi0q.ops.server.roles import Role
+
+    if fault := users.name_fault(name):
+        raise UsageError(f"{name!r} can't be the name of a user: {fault}. Nothing was changed.")
+    user = users.User(
+        name=name,
+        role=Role(role),
+        password_hash="0" * 64,
+        box=name if role == "worker" else "",
+        jobs=users.MOST_JOBS if jobs is None else jobs,
+        mib=users.MOST_MIB if mib is None else mib,
+    )
+    _tell(user, Registry(all_settings.load()).add(user))
+
+
+def _tell(user: User, handed: Handed) -> None:
+    when = "" if handed.live else f" It counts from the next start of the server on: {RESTART}"
+    click.echo(f"{user.name} is a {user.role} of the server.{when}")
+    click.echo(f"What it needs lies in {handed.folder}: hand the file env over and remove it here.")
+    # A file or a journal that standard output goes to is no place for a password.
+    if sys.stdout.isatty():
+        click.echo(f"  export PI0Q_REDIS_URL='{handed.url}'")
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _quarter_of_memory() -> int:
+    return max(256, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 2**20)
