@@ -64,12 +64,12 @@ QUEUE_ACTS = (
         commands=ZSET,
         keys=(
             *("live", "ended", "lookup", "classes", "class:*", "news", "unchecked", "calls"),
-            *("idle:*", "cards:*", "room:*", "shared:*"),
+            *("idle:*", "cards:*", "room:*", "shared:*", "conditional", "timed"),
         ),
     ),
     Grant(commands=("lpush", "rpush", "lpop", "rpop", "lset"), keys=QUEUES),
     Grant(commands=("rpush", "ltrim"), keys=("history:*",)),
-    Grant(commands=SET, keys=("former:*", "lacking")),
+    Grant(commands=SET, keys=("former:*", "lacking", "dependants:*")),
     Grant(commands=("set",), keys=("recent:*", "adopted")),
 )
 #: What a box writes besides; `{box}` is its own name.
