@@ -17,12 +17,15 @@ MAX_REST_SECONDS = 1800.0
 EXIT_SAVED_AND_STOPPED = 75
 EXIT_NON_FINITE = 76
 EXIT_LEASE_OVER = 77
+EXIT_EARLY_STOP = 78
 
 
 class Reason(str, Enum):
     """Why a job is where it is, when that needs a reason."""
 
     FINISHED = "finished"
+    #: No better loss on held-out episodes for as long as the file allows.
+    EARLY_STOP = "early_stop"
     CANCELLED_BY_USER = "cancelled_by_user"
     # Only the user can fix it: never retried automatically.
     SPEC_REFUSED = "spec_refused"
@@ -104,6 +107,10 @@ class Outcome:
 
 OUTCOMES: dict[Reason, Outcome] = {
     Reason.FINISHED: Outcome(next=Next.DONE, fix="The training reached its last step."),
+    Reason.EARLY_STOP: Outcome(
+        next=Next.DONE,
+        fix="Its loss on held-out episodes became no better for as many evaluations as checkpoints.patience allows.",
+    ),
     Reason.CANCELLED_BY_USER: Outcome(next=Next.DONE, fix="Someone cancelled it."),
     Reason.SPEC_REFUSED: Outcome(next=Next.FAIL, fix="The trainer refuses these flags: fix the file and retry."),
     Reason.NEEDS_ACCESS: Outcome(
@@ -283,6 +290,9 @@ OUTCOMES: dict[Reason, Outcome] = {
         fix="Another process took the GPU's memory; the job goes on where and when there is enough of it.",
     ),
 }
+
+#: Reasons of a training that came to its end.
+COMPLETE = frozenset({Reason.FINISHED, Reason.EARLY_STOP})
 
 #: Reasons whose cure is a change of the job's file.
 IN_THE_FILE = frozenset({

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from pi0q.jobs.best_checkpoint import BEST, Best
 from pi0q.jobs.dependencies import AWAITS
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.estimates.base_facts import BASE, BaseFacts
@@ -167,6 +168,10 @@ class Record:
     steps: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     loss: float | None = field(default=None, metadata=stored(FLOAT, Use.LISTED, Use.FINAL))
     lr: float | None = field(default=None, metadata=stored(FLOAT, Use.LISTED, Use.FINAL))
+    #: Loss of the last evaluation on held-out episodes.
+    eval_loss: float | None = field(default=None, metadata=stored(FLOAT, Use.LISTED, Use.FINAL))
+    #: Its checkpoint with the least of them, where its file keeps that (`checkpoints.best`).
+    best: Best | None = field(default=None, metadata=stored(BEST, Use.LISTED, Use.CARRIED, Use.FINAL, Use.LEDGER))
     #: Seconds a step, over the last steps.
     step_seconds: float | None = field(default=None, metadata=stored(SPAN, Use.LISTED))
     #: Seconds that its trainers lived, over all runs and, where it continues another job, over that one's too.
@@ -272,8 +277,9 @@ class Record:
 
     @property
     def protected_steps(self) -> tuple[int, ...]:
-        """Return the steps that retention leaves alone: pinned by a user, or the start of a job that has not ended."""
-        return tuple(sorted({*self.pinned_steps, *self.starters.values()}))
+        """Return the steps that retention leaves alone: pinned, the best one, or the start of a job that lives."""
+        best = (self.best.step,) if self.best else ()
+        return tuple(sorted({*self.pinned_steps, *best, *self.starters.values()}))
 
     @property
     def label(self) -> str:
@@ -414,7 +420,7 @@ def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, BaseFacts):
+    if isinstance(value, (BaseFacts, Best)):
         return json.dumps(value.to_json())
     if isinstance(value, (Saved, StartPoint, Peak)):
         return json.dumps(vars(value))

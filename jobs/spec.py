@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import cast
 
+from pi0q.jobs import best_checkpoint
 from pi0q.jobs.dependencies import NONE as NO_CONDITIONS
 from pi0q.jobs.dependencies import Conditions
 from pi0q.jobs.errors import Fault, SpecError
@@ -64,6 +65,10 @@ class Checkpoints:
     keep: int = 2
     #: Directory on the box, or hf://owner/name, that gets a copy of each; None: no copies.
     copy_to: str | None = None
+    #: `eval_loss`: keep the checkpoint with the least loss on held-out episodes as well; None: no such checkpoint.
+    best: str | None = None
+    #: Evaluations without a better one after which the training ends; None: at its last step.
+    patience: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,7 @@ class Spec:
         waits = {} if self.input_seconds is None else {"wait_for_input": f"{self.input_seconds!r}s"}
         preflight = {"preflight": told | waits} if told or waits else {}
         share = {"share": True} if resources.share else {}
+        kept = {name: value for name in ("best", "patience") if (value := getattr(checkpoints, name))}
         limit = {"time_limit": f"{self.time_limit!r}s"} if self.time_limit else {}
         launch = {"launch": {"mixed_precision": self.mixed_precision}} if self.mixed_precision else {}
         notify = {} if self.notify_on is None else {"notify": {"on": list(self.notify_on)}}
@@ -117,6 +123,7 @@ class Spec:
                 "every": checkpoints.every_seconds and f"{checkpoints.every_seconds!r}s",
                 "keep": checkpoints.keep,
                 "copy_to": checkpoints.copy_to,
+                **kept,
             },
             "rehearsal": self.rehearsal,
             **preflight,
@@ -199,6 +206,16 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoints.every", Span(nullable=True), "Time between saves, besides save_freq; 30min if left out."),
     Rule("checkpoints.keep", Int(low=1, high=1000), "Verified checkpoints kept on the box; 2 if left out."),
     Rule("checkpoints.copy_to", PathType(hub=True, relative=False, nullable=True), "Where a copy of each goes."),
+    Rule(
+        "checkpoints.best",
+        Choice("eval_loss", nullable=True),
+        "Keep the checkpoint with the least loss on held-out episodes as well; none if left out.",
+    ),
+    Rule(
+        "checkpoints.patience",
+        Int(low=1, high=10_000, nullable=True),
+        "Evaluations without a better loss after which the training ends; at its last step if left out.",
+    ),
 )
 _RULES: dict[str, Rule] = {rule.key: rule for rule in RULES}
 
@@ -269,6 +286,8 @@ def _read(root: MappingNode, *, filename: str) -> Spec:
     _check_model(train, found)
     _check_start(train, found)
     _check_device(train, found)
+    for key, text in best_checkpoint.fault(train, found.values).items():
+        found.tell(key, text)
     if found.faults:
         raise SpecError(filename, found.faults)
     return _build(str(name), train, found.values)
@@ -289,6 +308,8 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
             every_seconds=every,
             keep=cast(int, values.get("checkpoints.keep", Checkpoints.keep)),
             copy_to=cast("str | None", values.get("checkpoints.copy_to")),
+            best=cast("str | None", values.get("checkpoints.best")),
+            patience=cast("int | None", values.get("checkpoints.patience")),
         ),
         rehearsal=bool(values.get("rehearsal", False)),
         time_limit=cast("float | None", values.get("time_limit")),

@@ -2,6 +2,7 @@
 
     policy.pretrained_path: job:grab_box         the newest verified checkpoint of that job, as of the submit
     policy.path: job:3f2a91bc04de@2000           that of step 2000, its policy's type and settings included
+    policy.path: job:grab_box@best               that with the best loss on held-out episodes (`checkpoints.best`)
 
 A submit resolves the reference to a job's id, a step and a manifest (`StartPoint`): another job of the same name, or a
 later checkpoint, changes nothing.
@@ -20,18 +21,20 @@ from pi0q.jobs.record_codecs import ID, MANIFEST, VERSION, Codec, json_of, mappi
 PREFIX = "job:"
 #: Flags that may hold a reference.
 FLAGS = ("policy.path", "policy.pretrained_path", "reward_model.pretrained_path")
-_STEP = re.compile(r"@(\d{1,9})$", re.ASCII)
+_STEP = re.compile(r"@(\d{1,9}|best)$", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What a job file names: a job by name or id, and a step; None for its newest checkpoint."""
+    """What a job file names: a job by name or id, and a step; None for its newest checkpoint, or its best one."""
 
     job: str
     step: int | None = None
+    best: bool = False
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.job}" + (f"@{self.step}" if self.step is not None else "")
+        which = "@best" if self.best else "" if self.step is None else f"@{self.step}"
+        return f"{PREFIX}{self.job}{which}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +65,17 @@ def parse(text: object) -> Reference | None:
         return None
     name = text[len(PREFIX) :].strip()
     found = _STEP.search(name)
-    return Reference(job=name[: found.start()] if found else name, step=int(found[1]) if found else None)
+    if not found:
+        return Reference(job=name)
+    best = found[1] == "best"
+    return Reference(job=name[: found.start()], step=None if best else int(found[1]), best=best)
 
 
 def fault(text: str) -> str | None:
     """Return what is wrong with a text that begins with `job:`; None if nothing is."""
     found = parse(text)
     if found is None or not found.job or found.job.startswith("-"):
-        return f"must be job:NAME, job:ID or job:ID@STEP, not `{text[:60]}`"
+        return f"must be job:NAME, job:ID, job:ID@STEP or job:ID@best, not `{text[:60]}`"
     last = found.job.rpartition("@")[2]
     if "@" in found.job and not last.strip():
         return f"has an empty step: write job:NAME@STEP, or job:NAME for its newest checkpoint, not `{text[:60]}`"

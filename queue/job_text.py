@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pi0q.jobs import postrun
+from pi0q.jobs import best_checkpoint, postrun
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
@@ -108,11 +108,18 @@ def wanted(needs: Any) -> str:
 
 
 def kept(job: Record) -> str:
-    """The step of the newest checkpoint and, where copies are made, that of its copy."""
+    """The step of the newest checkpoint, that of its copy where copies are made, and that of the best one."""
     if not job.checkpoint:
         return ""
     copy = f" (copy {job.copied.step})" if job.copied else " (no copy)" if job.copy_detail else ""
-    return f"{job.checkpoint.step}{copy}"
+    best = f", best {job.best.step}" if job.best and job.best.step != job.checkpoint.step else ""
+    return f"{job.checkpoint.step}{copy}{best}"
+
+
+def held_out(job: Record) -> str:
+    """Its loss on held-out episodes, and the best one that is kept."""
+    patience = job.spec.get("checkpoints", {}).get("patience") if job.state not in ENDED else None
+    return best_checkpoint.words(job.best, job.eval_loss, patience)
 
 
 def copied(job: Record) -> str:

@@ -137,13 +137,21 @@ def choose(source: Record, reference: Reference, spec: Spec) -> StartPoint:
     if not known:
         cure = "choose another job: pi0q ls --all" if source.state in ENDED else f"pi0q checkpoint {source.id}"
         raise _refused(spec, reference, f"{name} has no verified checkpoint yet", cure)
-    step = max(known) if reference.step is None else reference.step
+    step = _best_step(source, reference, spec) if reference.best else reference.step
+    step = max(known) if step is None else step
     if step not in known:
         steps = ", ".join(map(str, list(known)[-NAMED:]))
         there = Reference(job=source.id, step=max(known))
         what = f"{name} has no verified checkpoint of step {step}; it has {steps}"
         raise _refused(spec, reference, what, f"{start_point.flag_of(spec.train)}: {there}")
     return StartPoint(job=source.id, step=step, manifest=known[step], lerobot=source.lerobot)
+
+
+def _best_step(source: Record, reference: Reference, spec: Spec) -> int:
+    if source.best is None:
+        what = f"{source.name} ({source.id}) has no best checkpoint: its file has no checkpoints.best, or none is saved"
+        raise _refused(spec, reference, what, f"{start_point.flag_of(spec.train)}: {Reference(job=source.id)}")
+    return source.best.step
 
 
 def _train(source: Record) -> Mapping[str, Any]:

@@ -233,8 +233,10 @@ def _kernels(spec: Spec) -> list[DiskItem]:
 
 def _checkpoints(spec: Spec, bytes_each: int, *, measured: bool, pinned: int) -> DiskItem:
     keep, copied = spec.checkpoints.keep, bool(spec.checkpoints.copy_to)
-    count = keep + 1 + copied + pinned
+    best = bool(spec.checkpoints.best)
+    count = keep + 1 + copied + best + pinned
     parts = [f"{keep} kept", *([f"{pinned} pinned"] if pinned else []), "1 in the making"]
+    parts += ["1 the best"] if best else []
     parts += ["1 being copied"] if copied else []
     how = "measured" if measured else _reckoned(spec)
     each = _mib(bytes_each)

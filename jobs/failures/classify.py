@@ -9,7 +9,7 @@ from pi0q.jobs.failures.evidence import Evidence, refused_flag
 from pi0q.jobs.failures.gpu_memory import OTHERS_GIB, others_gib
 from pi0q.jobs.failures.raised import Raised
 from pi0q.jobs.failures.signs import SIGNS
-from pi0q.jobs.outcome import EXIT_LEASE_OVER, EXIT_NON_FINITE, EXIT_SAVED_AND_STOPPED, Reason
+from pi0q.jobs.outcome import EXIT_EARLY_STOP, EXIT_LEASE_OVER, EXIT_NON_FINITE, EXIT_SAVED_AND_STOPPED, Reason
 
 #: Exit codes that say all there is to say.
 EXITS: dict[int, Reason] = {
@@ -17,6 +17,7 @@ EXITS: dict[int, Reason] = {
     EXIT_SAVED_AND_STOPPED: Reason.STOPPED_BY_BOX,
     EXIT_LEASE_OVER: Reason.STOPPED_BY_BOX,
     EXIT_NON_FINITE: Reason.NON_FINITE_LOSS,
+    EXIT_EARLY_STOP: Reason.EARLY_STOP,
 }
 #: How full the memory is when a SIGKILL that nobody owns up to is the platform's, 0 to 1.
 NEARLY_FULL = 0.9

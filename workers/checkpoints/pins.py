@@ -25,26 +25,38 @@ def read(checkpoints: Path) -> frozenset[int]:
 
 
 class Pins:
-    """The pinned steps of one run, as the queue last reported them."""
+    """The steps of one run that are kept: pinned, as the queue last reported them, and the best one."""
 
     def __init__(self, checkpoints: Path, steps: Iterable[int]) -> None:
         self.checkpoints = checkpoints
         self._lock = threading.Lock()
-        self.steps = frozenset(steps)
+        self._pinned, self._best = frozenset(steps), frozenset[int]()
         self.write()
+
+    @property
+    def steps(self) -> frozenset[int]:
+        """Return all steps whose checkpoints are kept."""
+        return self._pinned | self._best
 
     def set(self, steps: Iterable[int]) -> None:
         """Pin these steps and no others."""
         with self._lock:
-            if self.steps != (wanted := frozenset(steps)):
-                self.steps = wanted
+            if self._pinned != (wanted := frozenset(steps)):
+                self._pinned = wanted
                 self.write()
 
     def add(self, step: int) -> None:
         """Pin one more step."""
         with self._lock:
-            self.steps |= {step}
+            self._pinned |= {step}
             self.write()
+
+    def keep_best(self, step: int | None) -> None:
+        """Keep this step as the best one in place of the one before; None for none."""
+        with self._lock:
+            if self._best != (wanted := frozenset(() if step is None else (step,))):
+                self._best = wanted
+                self.write()
 
     def write(self) -> None:
         """Write the steps beside the checkpoints, once there are any: LeRobot creates their directory itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pi0q.jobs.outcome import Reason
+from pi0q.jobs.outcome import COMPLETE, Reason
 from pi0q.jobs.record import Saved
 from pi0q.workers.postrun import last_copy, push, wandb_sync
 from pi0q.workers.runs.postrun_tasks import PostrunTasks
@@ -23,7 +23,7 @@ def plan_tasks(context: RunContext, reason: Reason, *, behind: Saved | None) -> 
     fields = dict[str, Any]()
     spec, tasks, epoch, box = context.spec, PostrunTasks(context.directory.path), context.epoch, context.box
     try:
-        if reason is Reason.FINISHED and (task := push.task_for(spec, epoch=epoch, box=box)):
+        if reason in COMPLETE and (task := push.task_for(spec, epoch=epoch, box=box)):
             tasks.add(task)
             fields["push"] = task.to_record()
         if reason is not Reason.STOPPED_BY_BOX and (task := last_copy.task_for(spec, behind, epoch=epoch, box=box)):

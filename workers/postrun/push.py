@@ -1,6 +1,7 @@
 """The post-run task `push`: send the trained policy to the Hub as LeRobot's own push would have sent it.
 
-It goes from the last verified checkpoint, in one commit. What came to the Hub before a try was cut is not sent again.
+It goes from the last verified checkpoint, or the best one (`checkpoints.best`), in one commit. What came to the Hub
+before a try was cut is not sent again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.schema import trained_model
 from pi0q.jobs.schema.value_types import Value
 from pi0q.jobs.spec import Spec
+from pi0q.workers.checkpoints import local_store
 from pi0q.workers.host import helper_process
 from pi0q.workers.host.helper_process import ChildFailed, Helper
 from pi0q.workers.hub import session
@@ -87,17 +89,21 @@ def work(context: TaskContext) -> TaskDone:
 
 
 def checkpoint(directory: RunDirectory, record: Record) -> tuple[Path, Manifest]:
-    """The policy's directory in the last verified checkpoint of a job, and the manifest. Raises GiveUp."""
-    saved = record.checkpoint
+    """The policy's directory in the checkpoint of a job that is pushed, and the manifest. Raises GiveUp.
+
+    That is its best one where its file keeps that, else the last verified one.
+    """
+    saved, best = record.checkpoint, record.best
     place = directory.checkpoints / Path(saved.path).name if saved else directory.checkpoints
+    if best:
+        place = local_store.step_directories(directory.checkpoints).get(best.step, directory.checkpoints / "none")
     try:
         manifest = Manifest.from_json(json.loads((place / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise GiveUp(
-            f"the checkpoint of step {saved.step} is not on {record.box} any more"
-            if saved
-            else "the job has no verified checkpoint"
-        ) from None
+        if not saved and not best:
+            raise GiveUp("the job has no verified checkpoint") from None
+        which = f"best checkpoint, of step {best.step}," if best else f"checkpoint of step {saved.step if saved else 0}"
+        raise GiveUp(f"the {which} is not on {record.box} any more") from None
     return place / "pretrained_model", manifest
 
 

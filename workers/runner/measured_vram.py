@@ -7,7 +7,7 @@ import logging
 import redis
 
 from pi0q.jobs.dataset import DatasetInfo
-from pi0q.jobs.outcome import Reason
+from pi0q.jobs.outcome import COMPLETE, Reason
 from pi0q.jobs.schema import lerobot_tables
 from pi0q.jobs.vram_peak import CONTEXT_MIB, LEAST_STEPS
 from pi0q.queue import measured_peaks
@@ -37,7 +37,7 @@ def keep(session: RunSession, watch: VramWatch, reason: Reason) -> None:
             peak_mib=0 if oom else watch.peak_mib,
             oom_mib=short,
             run=(context.job_id, context.box),
-            done=reason is Reason.FINISHED,
+            done=reason in COMPLETE,
         )
     except redis.RedisError as error:
         log.info("the measured VRAM of this run could not be kept for the next of its shape: %s", error)

@@ -6,11 +6,13 @@ import logging
 import time
 from typing import NoReturn
 
+from pi0q.jobs import best_checkpoint
 from pi0q.jobs.failures.diagnosis import Diagnosis
-from pi0q.jobs.outcome import Reason
+from pi0q.jobs.outcome import COMPLETE, Reason
 from pi0q.jobs.record import Saved
 from pi0q.queue.job_text import span
 from pi0q.queue.ownership_lost import OwnershipLost
+from pi0q.workers.checkpoints.best import BestCheckpoint
 from pi0q.workers.checkpoints.restore import Restored
 from pi0q.workers.checkpoints.retention import Retention
 from pi0q.workers.checkpoints.sealer import Sealer
@@ -50,6 +52,9 @@ def train(session: RunSession, prepared: Prepared) -> str:
             log.info("rehearsal: saved and stopped as planned; now the resume")
             start = find_checkpoint(session)
             continue
+        if found.reason is Reason.EARLY_STOP:
+            fields = session.progress.fields
+            raise Stop(found.reason, best_checkpoint.early_stop(fields.get("best"), fields.get("step")))
         if found.reason is not Reason.FINISHED:
             raise Stop.of(found)
         reached = f"reached step {session.progress.fields.get('step')}"
@@ -84,7 +89,7 @@ def _check_stop(session: RunSession, found: Diagnosis) -> None:
         # It stopped by itself, before anyone here looked at the clock.
         session.stops.request(StopCause.FENCED)
     cause = session.stops.cause
-    if cause and (found.reason is not Reason.FINISHED or cause is StopCause.LOST):
+    if cause and (found.reason not in COMPLETE or cause is StopCause.LOST):
         raise_for(session, cause, found)
 
 
@@ -129,6 +134,7 @@ def _listeners(
     """Return what follows a trainer besides progress and watchdog."""
     context, kernels = prepared.context, [prepared.kernels] if prepared.kernels else []
     replicator, requests, size = session.replicator, session.checkpoint_requests, session.disk.size
+    best = BestCheckpoint(session.progress, replicator.pins, wanted=bool(context.spec.checkpoints.best))
     retention = Retention(
         context.directory.checkpoints,
         keep=context.spec.checkpoints.keep,
@@ -146,8 +152,13 @@ def _listeners(
     )
     session.disk.trainer_starts(pressure, resume)
     # In this order: a checkpoint is offered for a copy before older ones are removed, and the disk is measured then.
-    follow_seals: list[TrainerListener] = [replicator, retention, CheckpointReport(session.progress, session.usage)]
+    follow_seals: list[TrainerListener] = [
+        best,
+        replicator,
+        retention,
+        CheckpointReport(session.progress, session.usage),
+    ]
     follow_seals += kernels
     follow_seals += [StopAfterSave(session.stops)] if stop_after_save else []
     sealer = Sealer(context.epoch, session.lease, session.progress, [*follow_seals, requests, size, pressure])
-    return [requests, size, pressure, sealer, *kernels]
+    return [best, requests, size, pressure, sealer, *kernels]

@@ -52,6 +52,8 @@ class Progress(TrainerListener):
             "step": self._on_step,
             "saving": self._on_saving,
             "saved": self._on_saved,
+            "evaluating": self._on_evaluating,
+            "evaluated": self._on_evaluated,
             "wandb": self._on_wandb,
             "nonfinite": self._on_nonfinite,
             "error": self._on_error,
@@ -169,6 +171,16 @@ class Progress(TrainerListener):
         self._show_beside()
         if "step" in event:
             self._estimate(int(event["step"]))
+
+    def _on_evaluating(self, _: Mapping[str, Any]) -> None:
+        self._pace.pause()
+        self.update(phase="evaluating on held-out episodes")
+
+    def _on_evaluated(self, event: Mapping[str, Any]) -> None:
+        # The next step begins here.
+        if event.get("t"):
+            self._pace.step(int(event["step"]), float(event["t"]))
+        self._show_beside()
 
     def _on_step(self, event: Mapping[str, Any]) -> None:
         step = int(event["step"])

@@ -11,6 +11,7 @@ from typing import Any
 from pi0q.jobs import command, postrun
 from pi0q.jobs.estimates import policy_sizes
 from pi0q.jobs.record import Saved
+from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.workers.host import cache_paths, process_tree
 from pi0q.workers.host.cache_paths import caches
@@ -56,6 +57,7 @@ def trainer(context: RunContext, resume: Saved | None, cache_env: Mapping[str, s
         "PI0Q_CARD": str(directory.card) if postrun.push_to(spec) else "",
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
         "PI0Q_SAVE_COST_S": str(record.save_seconds or ""),
+        **_held_out(spec),
         # An adapter's checkpoint names where its base lay on the box that saved it.
         "PI0Q_ADAPTER_BASE": policy_sizes.adapted_base(spec) if resume else "",
     }
@@ -69,6 +71,13 @@ def trainer(context: RunContext, resume: Saved | None, cache_env: Mapping[str, s
     make_directories(env)
     inventory.hold_derived(settings, compiles=bool(spec.train.get("policy.compile_model")))
     return TrainerCommand(argv=[request.python, str(HOOK), *built.argv[1:]], env=env)
+
+
+def _held_out(spec: Spec) -> dict[str, str]:
+    """Return what the hook is told of `checkpoints.best`; a rehearsal is too short for an evaluation."""
+    if not spec.checkpoints.best or spec.rehearsal:
+        return {}
+    return {"PI0Q_BEST": spec.checkpoints.best, "PI0Q_PATIENCE": str(spec.checkpoints.patience or "")}
 
 
 def _command(context: RunContext, resume: Saved | None) -> command.Command:

@@ -85,12 +85,12 @@ class Watchdog(TrainerListener):
         return StopCause.HUNG
 
     def event(self, event: Mapping[str, Any], now: float) -> None:
-        """Note a sign of life. Saves, stops and what follows the last step may take any time."""
+        """Note a sign of life. Saves, evaluations, stops and what follows the last step may take any time."""
         self._silent, self._looked, kind = 0.0, now, event.get("event")
         if kind == "start":
             self._hooked = bool(event.get("hooked", True))
         self.compiles = self.compiles or kind == "compiling"
-        self._busy = kind in ("saving", "stopping")
+        self._busy = kind in ("saving", "stopping", "evaluating")
         if kind in ("ready", "step"):
             self._done = event.get("step") == event.get("steps")
         if kind == "step" and self._stepped is not None:

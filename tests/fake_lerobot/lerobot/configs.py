@@ -7,7 +7,14 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 DEFAULTS: dict[str, Any] = {
-    "dataset": {"repo_id": None, "root": None, "revision": None, "streaming": False, "video_backend": "pyav"},
+    "dataset": {
+        "repo_id": None,
+        "root": None,
+        "revision": None,
+        "streaming": False,
+        "video_backend": "pyav",
+        "eval_split": 0.0,
+    },
     "env": None,
     "policy": {
         "type": None,
@@ -29,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "env_eval_freq": 20_000,
     "log_freq": 200,
     "eval_steps": 0,
+    "max_eval_samples": 0,
     "save_checkpoint": True,
     "save_freq": 20_000,
     "use_policy_training_preset": True,

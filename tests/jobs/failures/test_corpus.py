@@ -118,7 +118,7 @@ def test_every_class_that_a_trainer_can_end_with_is_in_it() -> None:
     elsewhere = {
         Reason.FINISHED, Reason.CANCELLED_BY_USER, Reason.REHEARSAL_FAILED, Reason.CRASH_LOOP, Reason.RUNNER_LOST,
         Reason.BOX_RESTARTED, Reason.LEASE_EXPIRED, Reason.HELD, Reason.DISK_LOW, Reason.PLATFORM_KILLED,
-        Reason.UNSAFE_WEIGHTS, Reason.TIME_LIMIT,
+        Reason.UNSAFE_WEIGHTS, Reason.TIME_LIMIT, Reason.EARLY_STOP,
     }  # fmt: skip
     assert set(Reason) - elsewhere - {Reason(log.head["reason"]) for log in LOGS} == set()
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-INTERRUPTED, NONFINITE, LEASE_OVER = 75, 76, 77
+INTERRUPTED, NONFINITE, LEASE_OVER, EARLY_STOP = 75, 76, 77, 78
 #: how long WandB may take to finish its run before an early exit, and behind the last step, seconds
 WANDB_S, WANDB_END_S = 20.0, 60.0
 #: beside an online run's files: WandB may not have all of it (workers/runs/wandb_runs.py)

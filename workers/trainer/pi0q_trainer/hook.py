@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from . import adapter, checks, model_card, pi0, wandb_init
 from .data_order import DataOrder
 from .events import Events
-from .exits import INTERRUPTED, NONFINITE, leave
+from .exits import EARLY_STOP, INTERRUPTED, NONFINITE, WANDB_END_S, leave
+from .held_out import HeldOut, SaveDecision
 from .lease import Lease
 from .save_interval import Schedule
 
@@ -36,7 +37,7 @@ class Hook:
 
     def __init__(self, events: Events) -> None:
         self.events, self.lease, self.pid = events, Lease(None), os.getpid()
-        self.order = DataOrder()
+        self.order, self.held_out = DataOrder(), HeldOut.of_environment()
         self.saves = Schedule(
             every_s=float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf),
             cost_s=float(os.environ.get("PI0Q_SAVE_COST_S") or 0),
@@ -50,6 +51,7 @@ class Hook:
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
         self.stop = False
         self.save_due = False  # LeRobot was told to save at the end of this step
+        self.early_stop = False  # this save is the last: no better loss on held-out episodes for too long
 
     def install(self, train: Any) -> bool:
         """Replace what is there; False, and nothing touched, when LeRobot is laid out in another way."""
@@ -117,7 +119,11 @@ class Hook:
         self.step = step
         self.saves.restart_clock()
         params = sum(p.numel() for p in self.policy.parameters())
-        self.events.send("ready", step=step, steps=self.cfg.steps, params=params)
+        if self.cfg.resume:
+            self.held_out.load(Path(self.cfg.checkpoint_path))
+        self.events.send("ready", step=step, steps=self.cfg.steps, params=params, **self.held_out.fields())
+        if self.held_out.exhausted and step < self.cfg.steps:
+            self.stop_early()  # it was killed between its last save and its end
         if getattr(self.cfg.policy, "compile_model", False):
             self.events.send("compiling")
         self.order.restore_state(self.cfg, scaler)
@@ -165,7 +171,29 @@ class Hook:
         self.cfg.save_freq = self.save_freq
 
     def should_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
-        return self.due() or bool(self.original["should_save_checkpoint"](*args, **kwargs))
+        saves = self.due() or bool(self.original["should_save_checkpoint"](*args, **kwargs))
+        if not self.held_out.evaluates(self.cfg, self.step or 0):
+            return saves
+        self.events.send("evaluating", step=self.step)
+        # LeRobot takes it for a truth value, see held_out.py.
+        return cast(bool, SaveDecision(lambda loss: self.evaluated(loss, saves=saves)))
+
+    def evaluated(self, loss: float | None, *, saves: bool) -> bool:
+        """Take in the loss of an evaluation; return whether LeRobot is to save now."""
+        self.lease.look()
+        step, best = self.step or 0, False
+        if loss is not None:
+            best = self.held_out.add(step, loss) and self.held_out.save_best
+            self.early_stop = self.held_out.exhausted and step < self.cfg.steps
+        self.events.send("evaluated", step=step, eval_loss=loss, best=best, **self.held_out.fields())
+        return self.due() or saves or best or self.early_stop
+
+    def stop_early(self) -> NoReturn:
+        """End the training as its last step would."""
+        self.events.send("early_stop", step=self.step, **self.held_out.fields())
+        self.lease.look()
+        model_card.write(self.cfg, self.policy, self.ds_meta)
+        leave(EARLY_STOP, wandb_s=WANDB_END_S)
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         self.restore_save_freq()  # before LeRobot writes cfg.save_freq down
@@ -175,6 +203,7 @@ class Hook:
         self.saves.begin()
         self.events.send("saving", step=self.step)
         result = self.original["save_checkpoint"](*args, **kwargs)
+        self.held_out.save(Path(kwargs.get("checkpoint_dir") or args[0]))
         with contextlib.suppress(OSError):  # so that a kill before `last` points there loses nothing
             (Path(kwargs.get("checkpoint_dir") or args[0]) / FINISHED).write_bytes(b"")
         return result
@@ -186,6 +215,8 @@ class Hook:
         self.unsaved = (self.step or 0) < self.cfg.steps
         if self.stop:
             leave(INTERRUPTED)
+        if self.early_stop:
+            self.stop_early()
         return result
 
     def on_log_record(self, record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ Environment:
     FAKE_SLOWLY        file with a step; while it is there, each from that one on takes half a second more
     FAKE_SAVE_SECONDS  a save's length (0)
     FAKE_MODEL_BYTES   size of model.safetensors' data (4096); the optimizer's is twice that
+    FAKE_EVAL_SECONDS  an evaluation's length (0); FAKE_EVAL_LOSSES: its losses, {"10": 0.5, ...}
     FAKE_PUSH_SECONDS  the final push's length (0)
     FAKE_WANDB         "hang", "refused" or "deleted" (ids without a dot): what comes of an online run; "…@PATH": only
                        once PATH exists
@@ -197,6 +198,13 @@ def update_policy(
     return tracker, {}
 
 
+def held_out_loss(step: int) -> float:
+    """FAKE_EVAL_LOSSES: the losses of the evaluations as a JSON object, by step; else one that falls, with noise."""
+    time.sleep(setting("FAKE_EVAL_SECONDS"))
+    told = json.loads(os.environ.get("FAKE_EVAL_LOSSES") or "{}")
+    return float(told.get(str(step), 1 / (1 + step / 100) + random.random() / 1000))
+
+
 def get_step_checkpoint_dir(output_dir: Path, total_steps: int, step: int) -> Path:
     return output_dir / "checkpoints" / f"{step:0{max(6, len(str(total_steps)))}d}"
 
@@ -313,6 +321,9 @@ def loop(cfg: Any, step: int, policy: FakePolicy, optimizer: Any, scheduler: Any
             logging.info(tracker)
             if wandb_logger:
                 wandb_logger.log_dict({"loss": tracker.loss.val}, step)
+        if cfg.eval_steps > 0 and cfg.dataset.eval_split and step % cfg.eval_steps == 0:
+            eval_loss = held_out_loss(step)
+            logging.info(f"step {step}: eval_loss={eval_loss:.4f}")
         if cfg.save_checkpoint and is_saving_step:
             logging.info(f"Checkpoint policy after step {step}")
             checkpoint_dir = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, step)
