@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from pi0q.jobs.best_checkpoint import BEST, Best
+from pi0q.jobs.box_choice import ANY, BOX_CHOICE, BoxChoice
 from pi0q.jobs.dependencies import AWAITS
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.estimates.base_facts import BASE, BaseFacts
@@ -134,6 +135,8 @@ class Record:
     spec: Mapping[str, Any] = field(metadata=stored(SPEC, Use.OWNED, absent="{}"))
     #: gpus, vram_mib (per GPU), disk_mib.
     needs: Mapping[str, int] = field(metadata=stored(NEEDS, Use.LISTED, absent="{}"))
+    #: The boxes that it may run on; common.lua indexes waiting jobs by it.
+    choice: BoxChoice = field(default=ANY, metadata=stored(BOX_CHOICE, Use.LISTED))
     created_ms: int = field(metadata=stored(INT, Use.LISTED))
     updated_ms: int = field(metadata=stored(INT, Use.LISTED, absent="0"))
     #: When the trainer first started.
@@ -420,7 +423,7 @@ def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, (BaseFacts, Best)):
+    if isinstance(value, (BaseFacts, Best, BoxChoice)):
         return json.dumps(value.to_json())
     if isinstance(value, (Saved, StartPoint, Peak)):
         return json.dumps(vars(value))

@@ -8,13 +8,15 @@ from enum import Enum
 from pathlib import PurePath
 from typing import cast
 
-from pi0q.jobs import best_checkpoint
+from pi0q.jobs import best_checkpoint, box_choice
+from pi0q.jobs.box_choice import BoxChoice
 from pi0q.jobs.dependencies import NONE as NO_CONDITIONS
 from pi0q.jobs.dependencies import Conditions
 from pi0q.jobs.errors import Fault, SpecError
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.notice_kinds import OF_JOBS
 from pi0q.jobs.schema import backbone_weights, flags, image_transforms, trained_model
+from pi0q.jobs.schema.box_types import BoxPatterns, GpuNames
 from pi0q.jobs.schema.image_transforms import TFS
 from pi0q.jobs.schema.nodes import MappingNode, node_of
 from pi0q.jobs.schema.overrides import NO_LINE, Override, applied
@@ -53,6 +55,8 @@ class Resources:
     disk_mib: int | None = None
     #: Whether it runs on a card with other trainings that share theirs.
     share: bool = False
+    #: The boxes that it may run on, by name and by the names of their GPUs.
+    where: BoxChoice = box_choice.ANY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,7 @@ class Spec:
                 "vram": resources.vram_mib and f"{resources.vram_mib}MiB",
                 "disk": resources.disk_mib and f"{resources.disk_mib}MiB",
                 **share,
+                **resources.where.file_json(),
             },
             "checkpoints": {
                 "every": checkpoints.every_seconds and f"{checkpoints.every_seconds!r}s",
@@ -203,6 +208,9 @@ RULES: tuple[Rule, ...] = (
         Bool(),
         "Run on a card with other trainings that say so too, as memory allows; one training a card if left out.",
     ),
+    Rule("resources.box", BoxPatterns(), "Boxes that may take it, by name or pattern (h100-*); any if left out."),
+    Rule("resources.not_box", BoxPatterns(), "Boxes that may not take it, by name or pattern; none if left out."),
+    Rule("resources.gpu", GpuNames(nullable=True), "Kinds of GPU it may run on: H100|PRO 6000; any if left out."),
     Rule("checkpoints.every", Span(nullable=True), "Time between saves, besides save_freq; 30min if left out."),
     Rule("checkpoints.keep", Int(low=1, high=1000), "Verified checkpoints kept on the box; 2 if left out."),
     Rule("checkpoints.copy_to", PathType(hub=True, relative=False, nullable=True), "Where a copy of each goes."),
@@ -286,7 +294,7 @@ def _read(root: MappingNode, *, filename: str) -> Spec:
     _check_model(train, found)
     _check_start(train, found)
     _check_device(train, found)
-    for key, text in best_checkpoint.fault(train, found.values).items():
+    for key, text in (best_checkpoint.fault(train, found.values) | box_choice.fault(found.values)).items():
         found.tell(key, text)
     if found.faults:
         raise SpecError(filename, found.faults)
@@ -303,6 +311,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
             vram_mib=cast("int | None", values.get("resources.vram")),
             disk_mib=cast("int | None", values.get("resources.disk")),
             share=bool(values.get("resources.share", False)),
+            where=box_choice.of_values(values),
         ),
         checkpoints=Checkpoints(
             every_seconds=every,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
 from pi0q.queue import capacity, job_text, refusals
-from pi0q.queue.refusals import CardsTaken, Refusal, ServerRestarted, SlotsInUse, TooLittleVram
+from pi0q.queue.refusals import CardsTaken, NotChosen, Refusal, ServerRestarted, SlotsInUse, TooLittleVram
 
 if TYPE_CHECKING:
     from pi0q.queue.store_reads import StoreReads
@@ -72,6 +72,8 @@ def _refusal(box: Announced, job: Record) -> str:
     if box.get("drain"):
         return f"takes no new jobs ({box.get('drain_text') or 'drained'}); `pi0q drain {box['name']} --undo` ends that"
     lack = card_shortage(box, job)
+    if isinstance(lack, NotChosen):
+        return str(lack)
     if is_full(box) and not isinstance(lack, CardsTaken) and not capacity.shares(job):
         busy = f"busy, {used_slots(box)} of {box.get('slots')} slots in use"
         return "; ".join([busy, *map(str, lasting_refusals(box, job))])
@@ -90,8 +92,10 @@ def is_full(box: Announced) -> bool:
 
 def card_shortage(box: Announced, job: Record) -> Refusal | None:
     """Return what the job lacks of the box's GPUs; None if nothing, or if the box does not say what it has."""
-    cards = capacity.announced(box)
-    return None if cards is None else capacity.shortage(capacity.needed(job), cards)
+    cards, need = capacity.announced(box), capacity.needed(job)
+    if cards is None:
+        return None
+    return capacity.not_chosen(need, str(box["name"]), cards) or capacity.shortage(need, cards)
 
 
 def _json(text: str) -> object:

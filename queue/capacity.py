@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pi0q.jobs.box_choice import ANY, BoxChoice
+from pi0q.jobs.printable import printable
 from pi0q.jobs.record import Record
-from pi0q.queue.refusals import CardsTaken, Refusal, TooFewGpus, TooLittleVram
+from pi0q.queue.refusals import CardsTaken, NotChosen, Refusal, TooFewGpus, TooLittleVram
 
 #: Trainings that share one card at the most.
 MOST_ON_A_CARD = 4
@@ -18,6 +20,8 @@ class CardRoom:
     """The VRAM of one GPU, MiB."""
 
     total_mib: int
+    #: Its model, as the box announced it.
+    name: str = field(default="", compare=False)
     #: Measured as free.
     measured_mib: int
     #: Measured as free and promised to no job.
@@ -48,6 +52,20 @@ class CardNeed:
     vram_mib: int
     #: Whether it runs on a card with other trainings that share theirs.
     share: bool = False
+    #: Which boxes and GPUs it may have.
+    choice: BoxChoice = ANY
+
+
+def not_chosen(need: CardNeed, box: str, cards: Sequence[CardRoom]) -> Refusal | None:
+    """Return why the job's file keeps it from a box of this name and these GPUs; None if it does not."""
+    choice = need.choice
+    if not choice.allows_box(box):
+        kept = "not_box" if BoxChoice(box=choice.box).allows_box(box) else "box"
+        return NotChosen(key=kept, wanted=", ".join(getattr(choice, kept)))
+    if not choice.gpu or sum(choice.allows_gpu(card.name) for card in cards) >= max(1, need.gpus):
+        return None
+    present = ", ".join(dict.fromkeys(card.name for card in cards)) or "no GPU"
+    return NotChosen(key="gpu", wanted="|".join(choice.gpu), present=present)
 
 
 def shortage(need: CardNeed, cards: Sequence[CardRoom], fault: str = "") -> Refusal | None:
@@ -57,19 +75,20 @@ def shortage(need: CardNeed, cards: Sequence[CardRoom], fault: str = "") -> Refu
     """
     if need.gpus == 0:
         return None
-    if len(cards) < need.gpus:
-        return TooFewGpus(needed=need.gpus, present=len(cards), fault="" if cards else fault)
-    fitting = sum(card.is_open(share=need.share) and card.free_mib >= need.vram_mib for card in cards)
+    chosen = {number: card for number, card in enumerate(cards) if need.choice.allows_gpu(card.name)}
+    if len(chosen) < need.gpus:
+        return TooFewGpus(needed=need.gpus, present=len(chosen), fault="" if cards else fault)
+    fitting = sum(card.is_open(share=need.share) and card.free_mib >= need.vram_mib for card in chosen.values())
     if fitting >= need.gpus:
         return None
     taken = [
         (number, card.jobs[0])
-        for number, card in enumerate(cards)
+        for number, card in chosen.items()
         if card.jobs and card.total_mib >= need.vram_mib and not card.is_open(share=need.share)
     ]
     if fitting + len(taken) >= need.gpus:
         return CardsTaken(needed=need.gpus, fitting=fitting, taken=tuple(taken))
-    best = max(cards, key=lambda card: card.free_mib)
+    best = max(chosen.values(), key=lambda card: card.free_mib)
     left = max(0, best.free_mib)
     return TooLittleVram(
         needed_mib=need.vram_mib,
@@ -86,7 +105,8 @@ def needed(job: Record) -> CardNeed:
     vram_mib = job.needs.get("vram_mib", 0)
     reckoned = [found.get("vram_mib") for found in job.preflight.values() if isinstance(found, Mapping)]
     known = [mib for mib in reckoned if isinstance(mib, int) and mib > 0]
-    return CardNeed(gpus=job.needs.get("gpus", 0), vram_mib=min([vram_mib, *known]), share=shares(job))
+    gpus, least = job.needs.get("gpus", 0), min([vram_mib, *known])
+    return CardNeed(gpus=gpus, vram_mib=least, share=shares(job), choice=job.choice)
 
 
 def shares(job: Record) -> bool:
@@ -105,6 +125,7 @@ def announced(box: Mapping[str, str]) -> tuple[CardRoom, ...] | None:
         return tuple(
             CardRoom(
                 total_mib=int(card["total_mib"]),
+                name=printable(str(card.get("name") or "")),
                 measured_mib=int(card["free_mib"]),
                 free_mib=int(mib),
                 jobs=tuple(map(str, held["jobs"])),

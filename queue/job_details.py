@@ -51,6 +51,7 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, str]]:
         ("speed", speed + (f"   {when(job, now_ms)}" if job.eta_seconds and job.state is State.RUNNING else "")),
         ("box", f"{job.box}  claim {job.epoch}, attempt {job.attempt}" if job.box else ""),
         ("needs", wanted(job.needs)),
+        ("runs on", str(job.choice)),
         ("preflight", before(job)),
         ("rehearsal", rehearsed(job)),
         ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),

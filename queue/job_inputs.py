@@ -7,12 +7,11 @@ is up has not, the job waits on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pi0q.jobs.record import Record
 from pi0q.queue import box_status, capacity, refusals
 from pi0q.queue.box_status import Announced
-from pi0q.queue.capacity import CardRoom
 from pi0q.queue.refusals import BadInput
 
 #: Boxes that one sentence names.
@@ -74,8 +73,9 @@ def never_fits(box: Announced, job: Record) -> bool:
     cards = capacity.announced(box)
     if cards is None:
         return False
-    idle = [CardRoom(total_mib=one.total_mib, measured_mib=one.total_mib, free_mib=one.total_mib) for one in cards]
-    return capacity.shortage(capacity.needed(job), idle) is not None
+    idle = [replace(one, measured_mib=one.total_mib, free_mib=one.total_mib, jobs=()) for one in cards]
+    need = capacity.needed(job)
+    return (capacity.not_chosen(need, str(box["name"]), cards) or capacity.shortage(need, idle)) is not None
 
 
 def _listed(names: Sequence[str]) -> str:

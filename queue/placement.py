@@ -57,9 +57,12 @@ class Placement:
         return {**names, "counts": {kind: boxes.count for kind, boxes in self.kinds.items()}, **numbers}
 
 
-def asked(needs: Iterable[Mapping[str, int]]) -> list[list[int]]:
-    """Return the needs of jobs, as their records have them, as placement.lua takes them."""
-    return [[need.get(name, 0) for name in ("gpus", "vram_mib", "share")] for need in needs]
+def asked(needs: Iterable[Mapping[str, int]], choices: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return the needs of jobs, and the boxes that their files choose, as placement.lua takes them."""
+    return [
+        [*(need.get(name, 0) for name in ("gpus", "vram_mib", "share")), choice]
+        for need, choice in zip(needs, choices, strict=True)
+    ]
 
 
 def from_answer(needs: Iterable[Mapping[str, int]], answer: Sequence[Any]) -> list[Placement]:
@@ -84,8 +87,8 @@ def _boxes(count: int, names: Iterable[str]) -> Boxes:
     return Boxes(count=int(count), names=tuple(printable(str(name)) for name in names))
 
 
-def sentence(place: Placement, job_id: str) -> str:
-    """Return one or two lines for a person."""
+def sentence(place: Placement, job_id: str, choice: str = "") -> str:
+    """Return one or two lines for a person; `choice`: the boxes that the job's file chooses, in words."""
     if place.now.count:
         return f"By their GPUs it fits on {place.now} now."
     if place.later.count:
@@ -97,6 +100,12 @@ def sentence(place: Placement, job_id: str) -> str:
     wanted = f"{gib(place.vram_mib)} on {'a card' if place.gpus == 1 else f'each of {place.gpus} cards'}"
     card = place.largest_card_mib
     present = f"the largest card has {gib(card)}" if card else "none of them has a GPU"
+    if choice:
+        return (
+            f"No box that is up can ever take it: its file asks for {choice}, and it needs {wanted}. "
+            "It waits until such a box comes.\n"
+            f"Fix: pi0q why {job_id}   (which boxes there are, and what keeps it from each)"
+        )
     return (
         f"No box that is up can ever take it: it needs {wanted}, and {present}. It waits until a larger box comes.\n"
         f"Fix: pi0q why {job_id}   (what would make it fit)"

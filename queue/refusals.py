@@ -81,6 +81,22 @@ class StartsFail(Refusal):
         return "runner processes keep exiting at start-up; claims paused (see the worker log)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotChosen(Refusal):
+    """The job's file keeps it from this box, or from its GPUs."""
+
+    kind = "not_chosen"
+    #: The key of the file, and what it says.
+    key: str
+    wanted: str
+    #: The names of the box's GPUs, where these are the reason.
+    present: str = ""
+
+    def __str__(self) -> str:
+        here = f", and this box has {self.present}" if self.present else ""
+        return f"the file keeps it from this box: resources.{self.key} is {self.wanted}{here}"
+
+
 # -- not yet ----------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,10 @@ class StoreReads(StoreBase):
         pipe = self.client.pipeline(transaction=False)
         for one in classes:
             pipe.zcard(self.prefix + f"class:{one}")
-        return {_needs(one): int(count) for one, count in zip(classes, pipe.execute(), strict=True)}
+        found: dict[tuple[int, int], int] = {}
+        for one, count in zip(classes, pipe.execute(), strict=True):
+            found[_needs(one)] = found.get(_needs(one), 0) + int(count)
+        return found
 
     def records(self, ids: Iterable[str]) -> list[Record]:
         """Return whole jobs, for a box to judge; one that is gone or damaged is left out.
@@ -295,7 +298,7 @@ def _other_type(refusal: Exception) -> bool:
 
 def _needs(one: str) -> tuple[int, int]:
     """Read a class of the index (queue/lua/common.lua)."""
-    gpus, vram_mib = one.split(":")
+    gpus, vram_mib, *_ = one.split(":")
     return int(gpus), int(vram_mib)
 
 

@@ -35,12 +35,19 @@ class StoreRequests(StoreBase):
         answer = self._run("submit", job_id, written, text, key, TWIN_SECONDS * 1000, continues, user)
         return user_limits.check(str(answer), user)
 
-    def placements(self, needs: Sequence[Mapping[str, int]], silent_seconds: float) -> list[Placement]:
+    def placements(
+        self,
+        needs: Sequence[Mapping[str, int]],
+        silent_seconds: float,
+        choices: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[Placement]:
         """Where jobs with these needs (`needs` of their records) could run, by the boxes heard of since then.
+
+        `choices`: the boxes that their files choose (`choice` of their records).
 
         It takes as long with a thousand boxes as with ten; boxes that are silent are left out from then on.
         """
-        wanted = json.dumps(placement.asked(needs))
+        wanted = json.dumps(placement.asked(needs, choices or [{}] * len(needs)))
         answer = self._run("placement", int(silent_seconds * 1000), wanted, placement.ANSWERED)
         return placement.from_answer(needs, answer)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs import command
+from pi0q.jobs.box_choice import BoxChoice
 from pi0q.jobs.dataset import Images
 from pi0q.jobs.errors import UsageError, UsageErrors
 from pi0q.jobs.estimates import job_needs
@@ -131,6 +132,7 @@ def put(store: UserStore, fields: Mapping[str, Any], *, key: str = "") -> dict[s
         "state": state,
         "wandb_url": wandb_url,
         "needs": fields["needs"],
+        "choice": str(BoxChoice(**{name: tuple(found) for name, found in fields.get("choice", {}).items()})),
         "starts_from": fields.get("starts_from"),
         "measured": fields.get("measured"),
     }
@@ -143,6 +145,7 @@ def fields_of(spec: Spec, job_id: str, *, submitter: str, known: Known | None = 
     wanted = {"gpus": estimate.gpus, "vram_mib": estimate.vram_mib, "disk_mib": estimate.disk_mib}
     if spec.resources.share and estimate.gpus:
         wanted["share"] = 1
+    where = spec.resources.where
     priority = spec.priority.value
     return {
         "id": job_id,
@@ -152,6 +155,7 @@ def fields_of(spec: Spec, job_id: str, *, submitter: str, known: Known | None = 
         "spec": spec.to_json(),
         "needs": wanted,
         "steps": steps(spec),
+        **({"choice": where.to_json()} if where else {}),
         **known.to_fields(),
         "wandb_run_id": f"pi0q-{job_id}",
         "wandb_url": wandb_url(spec, f"pi0q-{job_id}"),

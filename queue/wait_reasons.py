@@ -28,7 +28,7 @@ from pi0q.queue.box_status import (
     used_slots,
 )
 from pi0q.queue.place_in_line import PlaceInLine, sentences
-from pi0q.queue.refusals import CardsTaken, SlotsInUse
+from pi0q.queue.refusals import CardsTaken, NotChosen, SlotsInUse
 
 #: Jobs before this one that are named.
 NAMED = 3
@@ -190,8 +190,10 @@ def _lacks(box: Announced, job: Record) -> tuple[str, ...]:
         return (
             f"takes no new jobs ({box.get('drain_text') or 'drained'}); `pi0q drain {box['name']} --undo` ends that",
         )
+    lack = card_shortage(box, job)
+    if isinstance(lack, NotChosen):
+        return (str(lack),)
     if _status(box) == "busy" and not capacity.shares(job):
-        lack = card_shortage(box, job)
         if isinstance(lack, CardsTaken):
             return (str(lack),)
         busy = SlotsInUse(used=used_slots(box), slots=int(box.get("slots") or 1))

@@ -114,7 +114,8 @@ def _queue(
         prepared.append(new_fields(spec, known))
         told += _measured_line(spec, known, prepared[-1])
     # Asked first: once a job is queued, nothing may say otherwise.
-    places = store.placements([fields["needs"] for fields in prepared], chosen.timing.silent)
+    needs, choices = [fields["needs"] for fields in prepared], [fields.get("choice", {}) for fields in prepared]
+    places = store.placements(needs, chosen.timing.silent, choices)
     submitted = _put_all(store, list(zip(specs, prepared, starts, strict=True)), awaited, again=again)
     _report(store, submitted, places, as_json=as_json)
     _warn(told)
@@ -325,7 +326,7 @@ def confirmation(job: dict[str, Any], place: Placement) -> str:
         queued = f"Queued {job['name']} as {job['id']}.  See it with: pi0q watch {job['id']}"
         if job.get("waits"):
             return "\n".join([queued, _needs(job["needs"]), *job["waits"]])
-        return f"{queued}\n{_needs(job['needs'])}  {sentence(place, job['id'])}"
+        return f"{queued}\n{_needs(job['needs'])}  {sentence(place, job['id'], job['choice'])}"
     return (
         f"{job['name']} was queued a moment ago as {job['id']}; nothing new was queued.\n"
         "To run the same file twice: pi0q submit --again."

@@ -27,7 +27,9 @@
 -- recent:<key>    string  the job that a submit of this very file by this user made a moment ago.
 -- jobs*           list    Celery's queue of waiting messages, one list a priority; the right end is next unless jobs in
 --                         the middle were taken.
--- waiting         hash    job -> its class, `<GPUs>:<MiB of VRAM on each>`: all jobs in state `queued`.
+-- waiting         hash    job -> its class, `<GPUs>:<MiB of VRAM on each>`, and `:<hash of its choice>` where its file
+--                         chooses boxes: all jobs in state `queued`.
+-- choices         hash    such a class -> the choice as JSON (jobs/box_choice.py).
 -- class:<class>   zset    jobs of a class by their place in the queue.
 -- classes         zset    classes that have jobs, by GPUs * SPAN + MiB.
 -- order           hash    last, first: places given out at the end and at the head. seq: changes so far. moved: places
@@ -237,6 +239,8 @@ local AGE_MS = 24 * 3600 * 1000
 local LISTS = { 'jobs', 'jobs\6\0223', 'jobs\6\0226', 'jobs\6\0229' }
 -- Boxes woken for a new job; each further try wakes twice as many, until it wakes as many as a script wakes at the most.
 local WOKEN_FIRST, DOUBLED, WOKEN_MOST, CALL_AGAIN_MS = 2, 5, 64, 1000
+-- Idle boxes looked through for a job whose file chooses boxes.
+local LOOKED_THROUGH = 256
 -- Messages looked at on each end of a list for jobs that an older version queued.
 local STRAYS = 50
 
@@ -307,9 +311,55 @@ local function bounded(value, most)
   return number > 0 and math.min(math.floor(number), most) or 0
 end
 
+-- Whether a text matches a pattern of `*` and `?`; in steps bounded by the product of both lengths.
+local function matches(pattern, text)
+  local p, t, star, from = 1, 1, nil, 1
+  while t <= #text do
+    local one = pattern:sub(p, p)
+    if one == '*' then
+      star, from, p = p, t, p + 1
+    elseif one == '?' or one == text:sub(t, t) then
+      p, t = p + 1, t + 1
+    elseif star then
+      p, from = star + 1, from + 1
+      t = from
+    else
+      return false
+    end
+  end
+  return pattern:sub(p):match('^%**$') ~= nil
+end
+
+local function any_of(list, is_one)
+  for _, one in ipairs(type(list) == 'table' and list or {}) do
+    if type(one) == 'string' and is_one(one) then return true end
+  end
+  return false
+end
+
+-- Whether a job of this choice may run on a box with so many GPUs of it: jobs/box_choice.py has the same.
+local function allows(choice, gpus, box)
+  local function is_name(pattern) return matches(pattern, box) end
+  if any_of(choice.not_box, is_name) then return false end
+  if type(choice.box) == 'table' and #choice.box > 0 and not any_of(choice.box, is_name) then return false end
+  if type(choice.gpu) ~= 'table' or #choice.gpu == 0 then return true end
+  local able = 0
+  for _, gpu in ipairs(decoded(hash_field('box:' .. box, 'gpus'))) do
+    local name = type(gpu) == 'table' and type(gpu.name) == 'string' and gpu.name:lower() or ''
+    if any_of(choice.gpu, function(part) return name:find(part:lower(), 1, true) end) then able = able + 1 end
+  end
+  return able >= math.max(1, gpus)
+end
+
+-- Whether the jobs of a class may run on a box by their files' choice.
+local function allowed(class, box)
+  if not class:find(':', class:find(':', 1, true) + 1, true) then return true end
+  return allows(decoded(hash_field('choices', class)), tonumber(class:match('^%d+')), box)
+end
+
 -- The class that the job's needs put it into, and that class's score in `classes`.
 local function class_for(id)
-  local stated, preflight = get_all(id, 'needs', 'preflight')
+  local stated, preflight, choice = get_all(id, 'needs', 'preflight', 'choice')
   local needs = decoded(stated)
   local gpus, vram = bounded(needs.gpus, 4096), bounded(needs.vram_mib, SPAN - 1)
   -- What boxes reckoned by the dataset's own images: the least, and each box judges by its own.
@@ -318,10 +368,17 @@ local function class_for(id)
     if reckoned > 0 and vram > 0 then vram = math.min(vram, reckoned) end
   end
   local class, lowest = string.format('%d:%d', gpus, vram), gpus * SPAN
+  if next(decoded(choice)) then class = class .. ':' .. redis.sha1hex(choice):sub(1, 16) end
   if not redis.call('ZSCORE', P .. 'classes', class)
     and redis.call('ZCOUNT', P .. 'classes', lowest, lowest + SPAN - 1) >= MOST_CLASSES then
-    local below = redis.call('ZREVRANGEBYSCORE', P .. 'classes', lowest + vram, lowest, 'LIMIT', 0, 1)[1]
-    class = below or string.format('%d:0', gpus)
+    class = string.format('%d:0', gpus)
+    for _, below in ipairs(redis.call('ZREVRANGEBYSCORE', P .. 'classes', lowest + vram, lowest)) do
+      -- One whose jobs choose boxes is none for others.
+      if below:match('^%d+:%d+$') then
+        class = below
+        break
+      end
+    end
     vram = tonumber(class:match(':(%d+)'))
   end
   return class, lowest + vram
@@ -393,6 +450,7 @@ local function index(id, place, priority)
   redis.call('HSET', P .. 'waiting', id, class)
   redis.call('ZADD', P .. 'class:' .. class, at, id)
   redis.call('ZADD', P .. 'classes', score, class)
+  if class:find(':.*:') then redis.call('HSET', P .. 'choices', class, get(id, 'choice')) end
   local preflight, box = get_all(id, 'preflight', 'box')
   if preflight == '' and box == '' then redis.call('ZADD', P .. 'unchecked', at, id) end
   if box ~= '' then redis.call('SADD', P .. 'former:' .. box, id) end
@@ -402,7 +460,10 @@ local function unindex(id)
   local class = redis.call('HGET', P .. 'waiting', id)
   if not class then return end
   redis.call('ZREM', P .. 'class:' .. class, id)
-  if redis.call('EXISTS', P .. 'class:' .. class) == 0 then redis.call('ZREM', P .. 'classes', class) end
+  if redis.call('EXISTS', P .. 'class:' .. class) == 0 then
+    redis.call('ZREM', P .. 'classes', class)
+    redis.call('HDEL', P .. 'choices', class)
+  end
   redis.call('HDEL', P .. 'waiting', id)
   redis.call('ZREM', P .. 'news', id)
   redis.call('ZREM', P .. 'unchecked', id)
@@ -466,12 +527,20 @@ end
 -- Wakes a few idle boxes that the job fits, the tightest first. Whoever was woken stands no longer among the idle until it
 -- has looked; so a box that is gone is woken once. Returns how many were woken.
 local function call_boxes(id, tries, at)
-  local gpus, vram = (redis.call('HGET', P .. 'waiting', id) or ''):match('(%d+):(%d+)')
+  local class = redis.call('HGET', P .. 'waiting', id) or ''
+  local gpus, vram = class:match('(%d+):(%d+)')
   if not gpus then return 0 end
   local doubled = math.min(tries, DOUBLED)
   local count = WOKEN_FIRST * 2 ^ doubled
   local before = count - WOKEN_FIRST + (tries - doubled) * count
-  local boxes = redis.call('ZRANGEBYSCORE', P .. 'idle:' .. gpus, vram, '+inf', 'LIMIT', before, count)
+  local boxes = {}
+  if class:find(':.*:') then
+    for _, box in ipairs(redis.call('ZRANGEBYSCORE', P .. 'idle:' .. gpus, vram, '+inf', 'LIMIT', 0, LOOKED_THROUGH)) do
+      if #boxes < count and allowed(class, box) then boxes[#boxes + 1] = box end
+    end
+  else
+    boxes = redis.call('ZRANGEBYSCORE', P .. 'idle:' .. gpus, vram, '+inf', 'LIMIT', before, count)
+  end
   for _, box in ipairs(boxes) do
     busy(box)
     redis.call('PUBLISH', P .. 'wake:' .. box, id)
@@ -647,13 +716,13 @@ local function number_of(cursor)
   return tonumber((cursor:gsub('%(', ''))) or -math.huge
 end
 
--- Classes whose jobs fit GPUs with so much free, the most first; jobs without a GPU fit always.
-local function fitting_classes(free)
+-- Classes whose jobs fit a box and its GPUs with so much free, the most first; jobs without a GPU fit always.
+local function fitting_classes(free, box)
   local found = {}
   for k = 0, #free do
     local most = k == 0 and SPAN - 1 or math.min(free[k], SPAN - 1)
     for _, class in ipairs(redis.call('ZRANGEBYSCORE', P .. 'classes', k * SPAN, k * SPAN + most)) do
-      found[#found + 1] = class
+      if allowed(class, box) then found[#found + 1] = class end
     end
   end
   return found

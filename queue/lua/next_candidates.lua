@@ -31,20 +31,20 @@ local function others_are_called(id) return id ~= ARGV[8] and redis.call('ZSCORE
 
 local more = false
 local function look(free, before)
-  local classes = fitting_classes(free)
+  local classes = fitting_classes(free, box)
   for _, class in ipairs(classes) do
     if place ~= '' and not fits(class, before) then place = '' end
   end
   if place == '' then place, change = '-inf', order('seq') end
   local class = ARGV[8] and redis.call('HGET', P .. 'waiting', ARGV[8])
-  if class and fits(class, free) then add(ARGV[8], redis.call('ZSCORE', P .. 'class:' .. class, ARGV[8])) end
+  if class and fits(class, free) and allowed(class, box) then add(ARGV[8], redis.call('ZSCORE', P .. 'class:' .. class, ARGV[8])) end
   local seen = number_of(place)
   local news = redis.call('ZRANGEBYSCORE', P .. 'news', '(' .. exact(change), '+inf', 'WITHSCORES', 'LIMIT', 0, WALKED)
   for i = 1, #news, 2 do
     if count >= limit then break end
     local id, class = news[i], redis.call('HGET', P .. 'waiting', news[i])
     change = tonumber(news[i + 1])
-    local where = class and fits(class, free) and redis.call('ZSCORE', P .. 'class:' .. class, id)
+    local where = class and fits(class, free) and allowed(class, box) and redis.call('ZSCORE', P .. 'class:' .. class, id)
     if where and tonumber(where) <= seen and not others_are_called(id) then add(id, where) end
   end
   more = #news == 2 * WALKED or count >= limit

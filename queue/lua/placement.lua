@@ -1,16 +1,32 @@
 -- placement(ms after which a box that was not heard of is away, needs as JSON, names)
 -- -> {1 if boxes of a version without this index are up, MiB of the largest GPU, place, …}
--- needs: [[GPUs, MiB of VRAM on each, 1 if it shares its cards], …]
+-- needs: [[GPUs, MiB of VRAM on each, 1 if it shares its cards, the boxes that its file chooses or {}], …]
 -- place: {boxes that have room now, that will have it later, that never will, up to `names` names of each as a list}
--- Where jobs could run, by the GPUs of the boxes that are up. It takes as long with a thousand boxes as with ten.
+-- Where jobs could run, by the GPUs of the boxes that are up. It takes as long with a thousand boxes as with ten, but for
+-- a job whose file chooses boxes: then up to CHOSEN_FROM boxes are looked at.
 local silent, needs, names = tonumber(ARGV[1]), cjson.decode(ARGV[2]), tonumber(ARGV[3])
+local CHOSEN_FROM = 1000
 local FORGOTTEN, LOOKED_AT, OLDER_LOOKED_AT = 100, 50, 10
 local since = now() - silent
 for _, box in ipairs(redis.call('ZRANGEBYSCORE', P .. 'cards:0', '-inf', '(' .. since, 'LIMIT', 0, FORGOTTEN)) do
   unplace(box)
 end
 
-local function place(gpus, vram, share)
+local function place_chosen(gpus, vram, share, choice)
+  local room, counts, told = share == 1 and gpus > 0 and 'shared:' or 'room:', { 0, 0, 0 }, { {}, {}, {} }
+  local least = gpus > 0 and vram or 0
+  for _, box in ipairs(redis.call('ZREVRANGE', P .. 'cards:0', 0, CHOSEN_FROM - 1)) do
+    local function has(key) return (tonumber(redis.call('ZSCORE', P .. key .. gpus, box)) or -1) >= least end
+    local kind = 3
+    if allows(choice, gpus, box) then kind = has(room) and 1 or (gpus == 0 or has('cards:')) and 2 or 3 end
+    counts[kind] = counts[kind] + 1
+    if #told[kind] < names then table.insert(told[kind], box) end
+  end
+  return { counts[1], counts[2], counts[3], told[1], told[2], told[3] }
+end
+
+local function place(gpus, vram, share, choice)
+  if next(choice or {}) then return place_chosen(gpus, vram, share, choice) end
   local cards, room = P .. 'cards:' .. gpus, P .. (share == 1 and gpus > 0 and 'shared:' or 'room:') .. gpus
   local least = gpus > 0 and vram or '-inf'
   local all, fit = redis.call('ZCARD', P .. 'cards:0'), redis.call('ZCOUNT', cards, least, '+inf')
@@ -39,5 +55,5 @@ for _, box in ipairs(redis.call('ZREVRANGEBYSCORE', P .. 'boxes', '+inf', since,
 end
 local largest = tonumber(redis.call('ZREVRANGE', P .. 'cards:1', 0, 0, 'WITHSCORES')[2]) or 0
 local answer = { older, largest }
-for _, need in ipairs(needs) do answer[#answer + 1] = place(need[1], need[2], need[3]) end
+for _, need in ipairs(needs) do answer[#answer + 1] = place(need[1], need[2], need[3], need[4]) end
 return answer

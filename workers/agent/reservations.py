@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Sequence
 
 from pi0q.jobs.errors import Pi0qError
-from pi0q.queue import refusals, schedule
+from pi0q.jobs.record import Record
+from pi0q.queue import capacity, refusals, schedule
 from pi0q.queue.box_status import Announced
 from pi0q.queue.reservation import CardReservation, Plan, pressed_json
 from pi0q.queue.schedule import UNKNOWN, Reserved, Waiting
@@ -53,11 +55,13 @@ class Reservations:
         store, timing, fair = self.context.store, self.context.settings.timing, self.context.settings.fair_share
         boxes = store.boxes()
         fleet = forecast_boxes(boxes, timing.silent)
-        jobs = [waiting_job(job, place, rank_at(job, self.plan.now_ms)) for place, job in enumerate(store.waiting())]
+        waiting = store.waiting()
+        jobs = [waiting_job(job, place, rank_at(job, self.plan.now_ms)) for place, job in enumerate(waiting)]
         pressed, long = schedule.pressure(jobs, fleet)
         several = [job for job in schedule.in_turn(jobs, fleet, fair=fair) if job.gpus > 1]
         uuids = {box["name"]: _uuids(box) for box in boxes}
         refused = self._refused(several[: 2 * schedule.MOST_RESERVATIONS], [box.name for box in fleet])
+        refused |= _not_chosen(waiting, boxes)
         wanted = [
             CardReservation(
                 job_id=one.job_id,
@@ -74,6 +78,17 @@ class Reservations:
         """Return which of these jobs which boxes refuse for reasons that do not pass, as they announced them."""
         known = self.context.store.announced_refusals([job.id for job in jobs], boxes)
         return {pair for pair, why in known.items() if refusals.lasts(why)}
+
+
+def _not_chosen(waiting: Iterable[Record], boxes: Sequence[Announced]) -> set[tuple[str, str]]:
+    """Return which of these jobs may not run on which boxes by their files' choice."""
+    choosy = [(job.id, capacity.needed(job)) for job in waiting if job.choice]
+    return {
+        (job_id, box["name"])
+        for box in boxes
+        for job_id, need in choosy
+        if capacity.not_chosen(need, box["name"], capacity.announced(box) or ())
+    }
 
 
 def _uuids(box: Announced) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pi0q.jobs.outcome import OUTCOMES, Next
@@ -83,6 +83,7 @@ class BoxState:
         free = gpu.free_mib - sum(promised.values()) if gpu.simulated else None
         return CardRoom(
             total_mib=gpu.total_mib,
+            name=gpu.name,
             measured_mib=gpu.free_mib,
             free_mib=self.free_mib(gpu.resource, gpu.free_mib, "vram_now_mib") if free is None else free,
             jobs=tuple(sorted(promised)),
@@ -130,11 +131,12 @@ def evaluate(job: JobView, box: BoxState, evictable: Sequence[Item] = ()) -> Fit
 
     `evictable` are caches that may go, in that order; none is chosen where something else is against the job too.
     """
-    need = CardNeed(gpus=job.record.needs.get("gpus", 0), vram_mib=job.vram_mib, share=capacity.shares(job.record))
+    need = replace(capacity.needed(job.record), vram_mib=job.vram_mib)
+    unchosen = capacity.not_chosen(need, box.name, box.cards())
     turn = Waiting(id=job.record.id, gpus=need.gpus, vram_mib=need.vram_mib, at_most=job.at_most)
     gpus, too_little = choose_gpus(need, box, turn)
     lacking, evict = check_data_disk(job, box, evictable)
-    against = [*job.problems, *check_timing(job, box), *too_little]
+    against = [*job.problems, *check_timing(job, box), *([unchosen] if unchosen else too_little)]
     if lacking and not evict:
         against.append(lacking)
     against += check_other_disks(job, box)
@@ -213,6 +215,7 @@ def choose_gpus(need: CardNeed, box: BoxState, job: Waiting) -> tuple[tuple[Gpu,
         for number, card in enumerate(cards)
         # A training that joins another on its card takes no slot.
         if card.is_open(share=need.share) and card.free_mib >= need.vram_mib and not (full and not card.jobs)
+        if need.choice.allows_gpu(card.name)
     ]
     if len(fitting) < need.gpus:
         return (), [busy]

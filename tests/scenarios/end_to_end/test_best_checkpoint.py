@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pi0q.jobs.best_checkpoint import Best
+from pi0q.jobs.spec import parse
+from pi0q.jobs.start_point import reference_of
 from pi0q.jobs.state import State
+from pi0q.queue.start_points import choose
 from pi0q.workers.checkpoints import local_store
 
 if TYPE_CHECKING:
@@ -44,5 +47,6 @@ def test_the_best_one_is_kept_shown_and_started_from_and_patience_ends_the_job(
     kept = local_store.sealed_checkpoints(box.home / "runs" / job / "output/checkpoints")
     assert list(kept) == [20, 60], "one is kept as the newest, and the best one besides"
     assert record.known_checkpoints.keys() >= {20, 60}
-    start = cluster.submit(steps=10, flags={"policy.pretrained_path": f"job:{job}@best"})
-    assert (point := cluster.store.get(start).starts_from) and (point.job, point.step) == (job, 20)
+    file = f"train: {{dataset: {{repo_id: a/b}}, policy: {{type: act, pretrained_path: 'job:{job}@best'}}}}"
+    spec = parse(file, filename="next.yaml")
+    assert (reference := reference_of(spec.train)) and choose(record, reference, spec).step == 20
