@@ -33,6 +33,8 @@ class HeldOut:
         self.since = 0
         #: Evaluations in all.
         self.count = 0
+        #: Whether the next save is the last one: no better loss for too long.
+        self.ends_here = False
 
     @classmethod
     def of_environment(cls) -> HeldOut:

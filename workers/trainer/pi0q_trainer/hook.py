@@ -51,7 +51,6 @@ class Hook:
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
         self.stop = False
         self.save_due = False  # LeRobot was told to save at the end of this step
-        self.early_stop = False  # this save is the last: no better loss on held-out episodes for too long
 
     def install(self, train: Any) -> bool:
         """Replace what is there; False, and nothing touched, when LeRobot is laid out in another way."""
@@ -184,9 +183,9 @@ class Hook:
         step, best = self.step or 0, False
         if loss is not None:
             best = self.held_out.add(step, loss) and self.held_out.save_best
-            self.early_stop = self.held_out.exhausted and step < self.cfg.steps
+            self.held_out.ends_here = self.held_out.exhausted and step < self.cfg.steps
         self.events.send("evaluated", step=step, eval_loss=loss, best=best, **self.held_out.fields())
-        return self.due() or saves or best or self.early_stop
+        return self.due() or saves or best or self.held_out.ends_here
 
     def stop_early(self) -> NoReturn:
         """End the training as its last step would."""
@@ -215,7 +214,7 @@ class Hook:
         self.unsaved = (self.step or 0) < self.cfg.steps
         if self.stop:
             leave(INTERRUPTED)
-        if self.early_stop:
+        if self.held_out.ends_here:
             self.stop_early()
         return result
 
