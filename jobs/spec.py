@@ -341,11 +341,16 @@ def _unknown(key: str) -> str:
         return flags.unknown(name, prefix="train.")
     near = nearest(key, _ALL)
     denied = flags.denial(key)
-    if denied:
+    if denied and section != "env":
         return denied
     if f"train.{key}" in _ALL:
         return f"belongs under `train`: it is a flag of lerobot-train (train.{key})"
-    return "is not a key of a job file" + (f"; did you mean {near}?" if near else "")
+    if near:
+        return f"is not a key of a job file; did you mean {near}?"
+    keys = dict.fromkeys([*(rule.key.partition(".")[0] for rule in RULES), "train"])
+    known = ", ".join(one.key for one in RULES if one.key.startswith(f"{section}.")) if name else ", ".join(keys)
+    more = " (jobs set no variables of the environment)" if section == "env" else ""
+    return f"is not a key of a job file{more}; the keys are {known}: pi0q submit --explain KEY"
 
 
 def _stem(filename: str, found: Found) -> str:

@@ -48,6 +48,11 @@ MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "Most servers have 0 to 15, and some 0 alone: redis://USER:PASSWORD@HOST:PORT/0.",
     ),
     (
+        ("an HTTP reply", "HTTP/1."),
+        "is a web server or an HTTP proxy, not a queue's server.",
+        "Look at host and port of the address: `pi0q up` prints that of its server, and Flower's is another one.",
+    ),
+    (
         ("TimeoutError", "NoAnswer"),
         "did not answer in time.",
         "Check the address, the tunnel or the firewall.",

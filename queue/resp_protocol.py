@@ -71,7 +71,7 @@ class ReplyReader:
         if kind == b"-":
             return CommandRefused(text)
         if kind != b"+":
-            raise ValueError("a reply of an unknown kind")
+            raise ValueError("an HTTP reply" if line.startswith(b"HTTP/") else "a reply of an unknown kind")
         return text
 
     def _text(self, size: int) -> str | None:

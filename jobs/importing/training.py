@@ -11,6 +11,10 @@ from pi0q.jobs.importing.launchers import Launch, launch, mentions
 from pi0q.jobs.importing.report import Report
 from pi0q.jobs.importing.script import Script
 
+JOB_FILE = (
+    "{name} holds no lerobot-train; nothing was written. If it is a job file already, it needs no import.\n"
+    "Fix: pi0q submit {name} --dry-run   (tells its faults and queues nothing)"
+)
 NO_TRAINING = "There is no lerobot-train in {name}; nothing was written. Give `lerobot-train --dataset.repo_id=…`."
 _FRESH = re.compile(r"--(dataset\.repo_id|policy\.(type|path)|reward_model\.(type|path))(=.*)?", re.DOTALL)
 _RESUME = re.compile(r"--resume(=(true|True|1|yes))?")
@@ -96,4 +100,6 @@ def _none(script: Script, found: list[Training], report: Report) -> UsageError:
             f"Line {first} of {report.name} names lerobot-train, but starts it in no way that import knows; "
             "nothing was written.\nFix: write it as `lerobot-train --dataset.repo_id=…`"
         )
+    if report.name.endswith((".yaml", ".yml")):
+        return UsageError(JOB_FILE.format(name=report.name))
     return UsageError(NO_TRAINING.format(name=report.name))

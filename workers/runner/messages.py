@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pi0q.jobs.outcome import EXIT_SAVED_AND_STOPPED, Reason
 from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
@@ -31,6 +33,18 @@ def last_box(record: Record) -> str | None:
     before = [event for event in record.history if event.box and event.epoch < record.epoch]
     trained = [event for event in before if event.state is State.RUNNING]
     return (trained or before)[-1].box if before else None
+
+
+#: What to do about a job that wanted a GPU and got a simulated one.
+SIMULATED_FIX = (
+    "Simulated GPUs (PI0Q_FAKE_GPUS) are for trying the queue out, no training can run on them: unset "
+    "PI0Q_FAKE_GPUS on the box and restart its worker, or write `device: cpu` and `resources: {gpus: 0}` into the file."
+)
+
+
+def simulated(gpus: Sequence[str]) -> str:
+    """Return why a job without CUDA had none, where its GPUs were simulated; "" where they were real."""
+    return "its GPU is simulated" if any(gpu.startswith("FAKE-") for gpu in gpus) else ""
 
 
 #: Of these reasons the sentence says what became of the steps since the last save.

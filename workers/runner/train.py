@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 from pi0q.jobs import best_checkpoint
@@ -52,6 +53,8 @@ def train(session: RunSession, prepared: Prepared) -> str:
             log.info("rehearsal: saved and stopped as planned; now the resume")
             start = find_checkpoint(session)
             continue
+        if found.reason is Reason.NO_CUDA and (why := messages.simulated(session.context.record.gpus)):
+            raise Stop.of(replace(found, detail=f"{found.detail}: {why}", fix=messages.SIMULATED_FIX))
         if found.reason is Reason.EARLY_STOP:
             fields = session.progress.fields
             raise Stop(found.reason, best_checkpoint.early_stop(fields.get("best"), fields.get("step")))
