@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "hold": ("pi0q.queue.commands.hold:hold", "", "Keep a job out of the queue; a running one saves and stops."),
     "release": ("pi0q.queue.commands.hold:release", "", "End a hold: the job is queued again."),
     "bump": ("pi0q.queue.commands.bump:bump", "", "Give a job another priority."),
+    "cost": ("pi0q.queue.commands.cost:cost", "", "What jobs cost: card-hours and money, by user, job or box."),
     "prune": ("pi0q.queue.commands.prune:prune", "", "Remove the records of old ended jobs from the server."),
     "boxes": ("pi0q.queue.commands.boxes:boxes", "", "The GPU boxes, what they have free and run."),
     "drain": ("pi0q.queue.commands.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),

@@ -35,8 +35,8 @@ HISTORY = ("TIME", "AFTER", "STATE", "CLAIM", "BOX", "WHAT")
 BAR = 30
 
 
-def rows(job: Record, now_ms: int) -> list[tuple[str, str]]:
-    """Label and value of everything that a person would want to know of a job."""
+def rows(job: Record, now_ms: int, waits: Sequence[str] = (), spent: str = "") -> list[tuple[str, str]]:
+    """Label and value of everything that a person would want to know of a job; `spent`: what it cost, in words."""
     saved = job.checkpoint
     speed = f"{job.step_seconds:.3f} s a step" if job.step_seconds else ""
     return [
@@ -66,8 +66,10 @@ def rows(job: Record, now_ms: int) -> list[tuple[str, str]]:
         ("goes on from", job.continues),
         ("went on as", job.continued),
         ("trained", ran(job, now_ms)),
+        ("cost", spent),
         ("submitted", f"{moment(job.created_ms, now_ms)}, by {job.submitter}, priority {job.priority}"),
         ("ended", moment(job.ended_ms, now_ms) if job.ended_ms else ""),
+        ("waits for", "\n".join(waits)),
     ]  # fmt: skip
 
 
@@ -87,9 +89,9 @@ def history_rows(job: Record) -> Iterator[tuple[str, ...]]:
         yield clock(event.at_ms), after, event.label, str(event.epoch or ""), event.box or "", text
 
 
-def lines(job: Record, now_ms: int, waits: Sequence[str]) -> Iterator[str]:
+def lines(job: Record, now_ms: int, waits: Sequence[str], spent: str = "") -> Iterator[str]:
     """Yield the lines of `pi0q show` into a pipe: labels, what the job waits for, its history."""
-    told = [(label, text) for label, text in [*rows(job, now_ms), ("waits for", "\n".join(waits))] if text]
+    told = [(label, text) for label, text in rows(job, now_ms, waits, spent) if text]
     width = max(len(label) for label, _ in told)
     for label, text in told:
         first, *more = text.splitlines()

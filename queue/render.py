@@ -87,12 +87,14 @@ def _broken_texts(error: BadRecord) -> tuple[Text, ...]:
     )
 
 
-def details(job: Record, now_ms: int, tail: Sequence[str] = (), waits: Sequence[str] = ()) -> RenderableType:
+def details(
+    job: Record, now_ms: int, tail: Sequence[str] = (), waits: Sequence[str] = (), spent: str = ""
+) -> RenderableType:
     """All that is known of one job."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, text in [*job_details.rows(job, now_ms), ("waits for", "\n".join(waits))]:
+    for label, text in job_details.rows(job, now_ms, waits, spent):
         if text:
             grid.add_row(label, _styled(job, label, text))
     parts: list[RenderableType] = [grid]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from pi0q.queue.store_base import StoreBase, number
 from pi0q.queue.timing import timing
 
 if TYPE_CHECKING:
+    from pi0q.jobs.cost import Hold, Price
     from pi0q.queue.reservation import Plan
 
 #: Waiting jobs of which `pi0q why` tells those before its own.
@@ -44,6 +46,33 @@ class StoreReads(StoreBase):
         Without those whose records cannot be read.
         """
         return self.records(map(str, self._run("first_waiting", depth)))
+
+    def holds(self, since_ms: int = 0) -> list[Hold]:
+        """Return what jobs took of boxes: claims that ended at or after a time, and those that go on."""
+        found, place = list[Any](), 0
+        while entries := self._run("costs", since_ms, SLICE, place):
+            found += entries
+            place += len(entries)
+            if len(entries) < SLICE:
+                break
+        for job_id in self.client.zrange(self.prefix + "leases", 0, -1):
+            found += self._run("job_costs", str(job_id), 1)
+        return _holds(found)
+
+    def job_holds(self, job_id: str) -> list[Hold]:
+        """Return what one job took of boxes, the present claim included."""
+        return _holds(self._run("job_costs", job_id, 0))
+
+    def prices(self) -> dict[str, Price]:
+        """Return what boxes cost an hour, by name."""
+        from pi0q.jobs.cost import Price
+
+        found = {}
+        for box, text in sorted(self.client.hgetall(self.prefix + "prices").items()):
+            with suppress(ValueError, RecursionError):
+                if price := Price.of_json(json.loads(text)):
+                    found[printable(str(box))] = price
+        return found
 
     def plan(self, *, every_seconds: float = 0.0) -> Plan:
         """Return what is reserved for whom. `due`: the caller is to plan anew; one caller in `every_seconds` is."""
@@ -289,6 +318,12 @@ def _read(job_id: str, fields: Any, history: Any) -> Record:
     if isinstance(fields, Exception):
         raise BadRecord(job_id, "record", "is not a hash")
     return from_hash(fields, history if isinstance(history, list) else (), job_id=job_id)
+
+
+def _holds(entries: Iterable[Any]) -> list[Hold]:
+    from pi0q.jobs.cost import Hold
+
+    return [hold for text in entries if (hold := Hold.of_json(str(text))) is not None]
 
 
 def _other_type(refusal: Exception) -> bool:

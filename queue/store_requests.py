@@ -14,6 +14,7 @@ from pi0q.queue.placement import Placement
 from pi0q.queue.store_base import StoreBase, state_of
 
 if TYPE_CHECKING:
+    from pi0q.jobs.cost import Price
     from pi0q.jobs.spec import Priority
 
 #: Seconds in which the same file of the same user counts as the same submit.
@@ -131,6 +132,11 @@ class StoreRequests(StoreBase):
                 f"{box} still holds the lease of a job; nothing was changed.\n"
                 f"Fix: wait until the lease ends (10 minutes), then pi0q boxes rm {box}"
             )
+
+    def set_price(self, box: str, price: Price | None) -> None:
+        """Write what a box costs an hour; None for nothing known. Raises NotFound."""
+        if not self._run("price", box, json.dumps(price.to_json()) if price else ""):
+            raise NotFound(self._no_box(box))
 
     def _no_box(self, box: str) -> str:
         known = ", ".join(map(str, self.client.zrange(self.prefix + "boxes", 0, -1))) or "none so far"

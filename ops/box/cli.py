@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pi0q.jobs.errors import Pi0qError
+from pi0q.ops.box.price import price
 from pi0q.ops.checks.finding import Status
 from pi0q.ops.machine import Machine
 from pi0q.queue import job_text
@@ -25,6 +26,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.group()
 def box() -> None:
     """Make this machine a box that starts its worker by itself: AutoDL, systemd, or neither."""
+
+
+box.add_command(price)
 
 
 @box.command()

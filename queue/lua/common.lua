@@ -8,6 +8,10 @@
 -- curve:<id>      list    its loss, learning rate and step time by step, thinned out, a JSON list a point (jobs/curve.py).
 -- live            zset    jobs that have not ended, by the time they were submitted.
 -- ended           zset    jobs that have, by the time they ended.
+-- held            zset    what jobs took of boxes, by when a claim ended: one JSON object a claim, see jobs/cost.py. It
+--                         outlives its job; MOST_HELD of them.
+-- holds:<id>      list    the same of one job, oldest first.
+-- prices          hash    box -> what it costs an hour as JSON.
 -- lookup          zset    `i:<id>` and `n:<name>\0<id>`, all of score 0, for prefixes of ids and for names.
 -- leases          zset    owned jobs, by the time their lease runs out.
 -- owned:<box>     set     jobs that a box owns.
@@ -762,6 +766,31 @@ local function promise(id, promises)
   end
 end
 
+-- Claims of all jobs, and of one, whose cost is kept.
+local MOST_HELD, MOST_HOLDS = 200000, 200
+
+-- What the present claim of an owned job took so far, as jobs/cost.py reads it. after: the state that follows.
+local function hold_of(id, after, at)
+  local box, gpus, claimed, ran, saved = get_all(id, 'box', 'gpus', 'claimed_ms', 'ran_ms', 'checkpoint_ms')
+  local from, price = whole(claimed, at), hash_field('prices', box)
+  return cjson.encode({
+    job = id, name = get(id, 'name'), user = get(id, 'submitter'), box = box, after = after,
+    cards = #decoded(gpus), box_cards = #decoded(hash_field('box:' .. box, 'gpus')),
+    from_ms = from, ran_ms = whole(ran, 0), to_ms = at, before = redis.call('LLEN', P .. 'holds:' .. id),
+    saved_ms = whole(saved, 0) >= from and whole(saved, 0) or 0, price = price ~= '' and decoded(price) or nil,
+  })
+end
+
+-- Keeps what a claim took that ends now. A job of an older version has no time of its claim, and nothing is kept of it.
+local function account(id, after, at)
+  if get(id, 'claimed_ms') == '' then return end
+  local entry = hold_of(id, after, at)
+  redis.call('ZADD', P .. 'held', at, entry)
+  redis.call('ZREMRANGEBYRANK', P .. 'held', 0, -MOST_HELD - 1)
+  if redis.call('RPUSH', P .. 'holds:' .. id, entry) > MOST_HOLDS then redis.call('LPOP', P .. 'holds:' .. id) end
+  set(id, { claimed_ms = '', ran_ms = '' })
+end
+
 -- Gives back all that an owner held: promises, lease, place on its box.
 local function release(id)
   local promises, box, message = get_all(id, 'promises', 'box', 'message')
@@ -799,7 +828,7 @@ local function take(id, claimant, offer, at)
   local epoch = math.max(whole(get(id, 'epoch'), 0) + 1, offer.least_epoch)
   local promised = #offer.promises > 0 and cjson.encode(offer.promises) or '[]'
   set(id, { state = 'claimed', epoch = epoch, box = claimant.box, boot = claimant.boot, promises = promised,
-            gpus = offer.gpus, updated_ms = at, reason = '', detail = '', phase = '' })
+            claimed_ms = at, ran_ms = '', gpus = offer.gpus, updated_ms = at, reason = '', detail = '', phase = '' })
   redis.call('ZADD', P .. 'leases', at + claimant.lease, id)
   redis.call('SADD', P .. 'owned:' .. claimant.box, id)
   redis.call('LPUSH', P .. 'box.' .. claimant.box, get(id, 'message'))
@@ -834,7 +863,11 @@ local function finish_or_requeue(id, to, reason, text, at)
   else
     redis.call('ZREM', P .. 'conditional', id)
   end
-  if OWNED[from] and not OWNED[to] then release(id) end
+  if OWNED[from] and not OWNED[to] then
+    account(id, to, at)
+    release(id)
+  end
+  if to == 'running' and from ~= 'running' then set(id, { ran_ms = at }) end
   set(id, { state = to, updated_ms = at, reason = reason })
   if reason ~= '' then set(id, { detail = text }) end
   if not OWNED[to] then set(id, { phase = '' }) end

@@ -8,6 +8,7 @@ busy(name)
 unplace(name)
 redis.call('ZREM', P .. 'boxes', name)
 redis.call('SREM', P .. 'awaited', name)
+redis.call('HDEL', P .. 'prices', name)
 for _, kind in ipairs({ 'box:', 'refusals:', 'plans:' }) do redis.call('DEL', P .. kind .. name) end
 redis.call('PUBLISH', P .. 'changes', 'box:' .. name)
 return 'removed'

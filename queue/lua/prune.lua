@@ -32,7 +32,7 @@ if last >= rank then
     else
       redis.call('ZREM', P .. 'lookup', 'i:' .. id, 'n:' .. get(id, 'name') .. '\0' .. id)
       redis.call('ZREM', P .. 'ended', id)
-      redis.call('DEL', P .. 'job:' .. id, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'curve:' .. id)
+      redis.call('DEL', P .. 'job:' .. id, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'curve:' .. id, P .. 'holds:' .. id)
       removed[#removed + 1] = id
       announce(id)
     end

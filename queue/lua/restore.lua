@@ -25,7 +25,7 @@ if whole(get(id, 'save_wish'), 0) > whole(fields.save_wish, 0) then fields.save_
 set(id, fields)
 keep_start(id, true)
 if not OWNED[fields.state] then set(id, { state = 'preparing' }) end
-set(id, { epoch = epoch, box = box, boot = boot, updated_ms = at })
+set(id, { epoch = epoch, box = box, boot = boot, updated_ms = at, claimed_ms = at, ran_ms = at })
 promise(id, decoded(fields.promises or ''))
 redis.call('ZADD', P .. 'leases', at + lease, id)
 redis.call('SADD', P .. 'owned:' .. box, id)

@@ -103,7 +103,12 @@ def test_a_damaged_state_counts_as_none(checkpoint: Path, text: str) -> None:
 
 def test_the_decision_is_made_once_with_the_loss_of_who_asks() -> None:
     seen: list[float | None] = []
-    decision = SaveDecision(lambda loss: bool(seen.append(loss)) or True)
+
+    def decide(loss: float | None) -> bool:
+        seen.append(loss)
+        return True
+
+    decision = SaveDecision(decide)
     eval_loss = 0.123456789
     assert seen == [] and decision and decision
     assert seen == [eval_loss]

@@ -1,0 +1,74 @@
+"""What the server keeps of each claim, and what `pi0q cost`, `show` and `box price` make of it."""
+
+from __future__ import annotations
+
+import json
+
+from pi0q.jobs import cost
+from pi0q.jobs.cost import Price
+from pi0q.jobs.outcome import Reason
+from pi0q.jobs.transition import ended
+from pi0q.queue.retention import Retention
+from pi0q.queue.store import Store
+from tests.conftest import Command, JobDriver
+from tests.queue.test_placement import announce, box
+
+
+def test_each_claim_is_kept_with_its_cards_and_price(driver: JobDriver, store: Store) -> None:
+    announce(store, "box-a", box((80, 80), (80, 80)))
+    store.set_price("box-a", Price(per_hour=3600.0, currency="CNY"))
+    job = driver.submit()
+    epoch = driver.run(job)
+    store.move(job, ended(store.get(job), epoch, Reason.RUNNER_LOST, "x"))
+    epoch = driver.run(job)
+    first, second = store.job_holds(job)
+    assert (first.box, first.box_cards, first.after, first.before) == ("box-a", 2, "queued", 0)
+    assert (second.after, second.before) == ("running", 1), "the one that goes on"
+    assert first.from_ms <= first.ran_ms <= first.to_ms <= second.from_ms and first.price == second.price
+    assert [one.job for one in store.holds()] == [job, job]
+    store.move(job, ended(store.get(job), epoch, Reason.FINISHED, "x"))
+    assert [one.after for one in store.job_holds(job)] == ["queued", "succeeded"]
+    assert store.job_holds(job) == store.holds()
+
+
+def test_sums_outlive_the_job(driver: JobDriver, store: Store) -> None:
+    announce(store, "box-a", box((80, 80)))
+    job = driver.submit()
+    store.move(job, ended(store.get(job), driver.run(job), Reason.FINISHED, "x"))
+    assert store.prune(Retention(days=None, jobs=0)) == [job]
+    assert store.job_holds(job) == [] and [one.job for one in store.holds()] == [job]
+    assert store.holds(store.now_ms() + 1) == []
+    assert not store.client.keys(f"{store.prefix}holds:*")
+
+
+def test_a_damaged_price_or_claim_is_left_out(driver: JobDriver, store: Store) -> None:
+    announce(store, "box-a", box((80, 80)))
+    store.client.hset(f"{store.prefix}prices", mapping={"box-a": '{"per_hour": "x"}', "b": "["})
+    store.client.zadd(f"{store.prefix}held", {"not JSON": 5})
+    job = driver.submit()
+    store.move(job, ended(store.get(job), driver.run(job), Reason.FINISHED, "x"))
+    assert store.prices() == {}
+    assert [one.price for one in store.holds()] == [None]
+
+
+def test_the_commands(call: Command, driver: JobDriver, store: Store) -> None:
+    assert "No claim has ended yet" in call("cost").stdout
+    announce(store, "box-a", box((80, 80)))
+    assert call("box", "price", "5.98CNY", "--box", "box-a").stdout == "box-a costs 5.98 CNY an hour.\n"
+    assert call("box", "price").stdout == "box-a  5.98 CNY an hour\n"
+    wrong = call("box", "price", "cheap", "--box", "box-a")
+    assert wrong.returncode == 2 and "Fix: write it like 5.98CNY" in wrong.stderr
+    absent = call("box", "price", "1USD", "--box", "box-z")
+    assert absent.returncode == 3 and "There is no box box-z; nothing was changed." in absent.stderr
+    job = driver.submit(name="train_a")
+    store.move(job, ended(store.get(job), driver.run(job), Reason.FINISHED, "x"))
+    said = call("cost", "--by", "job").stdout.splitlines()
+    assert said[0].split() == ["COST", "LOST", "CARD-HOURS", "HOURS", "CLAIMS", "INTERRUPTED", "JOB"]
+    assert f"train_a  {job}" in said[1] and said[-1].rstrip().endswith("all")
+    told = json.loads(call("cost", "--by", "user", "--json").stdout)
+    assert [one["user"] for one in told["users"]] == ["ada@laptop"] and told["total"]["holds"] == 1
+    assert json.loads(call("show", job, "--json").stdout)["cost"]["money"].keys() == {"CNY"}
+    assert "hours without a GPU" in call("show", job).stdout
+    assert call("box", "price", "none", "--box", "box-a").stdout == "box-a has no price any more.\n"
+    assert call("cost", "--since", "soon").returncode == 2
+    assert cost.words(cost.total(store.job_holds(job)))
