@@ -50,7 +50,6 @@ class Hook:
         self.gpu = checks.GpuWatch()
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
         self.stop = False
-        self.save_due = False  # LeRobot was told to save at the end of this step
 
     def install(self, train: Any) -> bool:
         """Replace what is there; False, and nothing touched, when LeRobot is laid out in another way."""
@@ -133,7 +132,7 @@ class Hook:
         scaler = getattr(kwargs.get("accelerator"), "scaler", None)
         if self.step is None:
             self.ready(tracker.steps, scaler)
-        if self.save_due:  # LeRobot was told to and did not save: save_checkpoint is false
+        if self.saves.told:  # LeRobot was told to and did not save: save_checkpoint is false
             self.restore_save_freq()
             if self.stop:
                 leave(INTERRUPTED)
@@ -162,11 +161,11 @@ class Hook:
     # Saves.
 
     def due(self) -> bool:
-        self.save_due = self.stop or self.saves.due()
-        return self.save_due
+        self.saves.told = self.stop or self.saves.due()
+        return self.saves.told
 
     def restore_save_freq(self) -> None:
-        self.save_due = False
+        self.saves.told = False
         self.cfg.save_freq = self.save_freq
 
     def should_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:

@@ -39,6 +39,8 @@ class Schedule:
         self.ended_at = self.began_at = time.monotonic()
         #: how many saves were requested, and how many of the requests a save has answered
         self.requests = self.answered = 0
+        #: whether LeRobot was told to save at the end of this step
+        self.told = False
 
     def restart_clock(self) -> None:
         self.ended_at = time.monotonic()
