@@ -108,11 +108,11 @@ class Hold:
         """Read an entry that common.lua wrote (`account`); None for anything else."""
         try:
             raw = json.loads(text)
-            numbers = {name: _whole(raw[name]) for name in _NUMBERS}
-            texts = {name: printable(str(raw[name]), lines=False)[:200] for name in _TEXTS}
+            values: dict[str, Any] = {name: _whole(raw[name]) for name in _NUMBERS}
+            values |= {name: printable(str(raw[name]), lines=False)[:200] for name in _TEXTS}
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        return cls(**numbers, **texts, price=Price.of_json(raw.get("price")))
+        return cls(**values, price=Price.of_json(raw.get("price")))
 
 
 _NUMBERS = ("cards", "box_cards", "from_ms", "ran_ms", "saved_ms", "to_ms", "before")
