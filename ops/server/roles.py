@@ -59,7 +59,9 @@ QUEUES = ("jobs", "jobs??[0-9]")
 
 #: What putting a job into the queue, and taking it out, writes.
 QUEUE_ACTS = (
-    Grant(commands=HASH, keys=("job:*", "server", "order", "waiting", "spots", "reserved", "idle", "placed")),
+    Grant(
+        commands=HASH, keys=("job:*", "server", "order", "waiting", "spots", "reserved", "idle", "placed", "choices")
+    ),
     Grant(
         commands=ZSET,
         keys=(
@@ -74,10 +76,12 @@ QUEUE_ACTS = (
 )
 #: What a box writes besides; `{box}` is its own name.
 BOX_ACTS = (
-    Grant(commands=HASH, keys=("promises:*", "peaks", "box:{box}", "refusals:{box}", "plans:{box}")),
-    Grant(commands=ZSET, keys=("leases", "boxes", "peaks:age")),
+    Grant(commands=HASH, keys=("promises:*", "peaks", "box:{box}", "refusals:{box}", "plans:{box}", "prices")),
+    Grant(commands=ZSET, keys=("leases", "boxes", "peaks:age", "held")),
+    # What a claim cost, kept as it ends.
+    Grant(commands=("rpush", "lpop"), keys=("holds:*",)),
     Grant(commands=("zpopmin",), keys=("unchecked",)),
-    Grant(commands=("zremrangebyrank",), keys=("peaks:age",)),
+    Grant(commands=("zremrangebyrank",), keys=("peaks:age", "held")),
     Grant(commands=SET, keys=("owned:{box}", "awaited")),
     # Any box requeues the jobs of one that is gone.
     Grant(commands=("srem",), keys=("owned:*",)),
