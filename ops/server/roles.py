@@ -73,6 +73,7 @@ QUEUE_ACTS = (
     Grant(commands=("rpush", "ltrim"), keys=("history:*",)),
     Grant(commands=SET, keys=("former:*", "lacking", "dependants:*")),
     Grant(commands=("set",), keys=("recent:*", "adopted")),
+    Grant(commands=("zadd", "zincrby", "zremrangebyscore", "del"), keys=("shares",)),
 )
 #: What a box writes besides; `{box}` is its own name.
 BOX_ACTS = (
