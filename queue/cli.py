@@ -44,7 +44,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "doctor": ("pi0q.ops.doctor:doctor", "", "Diagnose problems and suggest fixes."),
     "box": ("pi0q.ops.box.cli:box", "", "Make this machine a box that starts its worker by itself."),
     "server": ("pi0q.ops.server.cli:server", "", "Users of the queue's server and their roles."),
-    "flower": ("pi0q.ops.local.cli:flower", "flower", "The web page of the queue, on its own."),
+    "web": ("pi0q.ops.web.cli:web", "web", "The web page: boxes, cards, jobs, curves, queue."),
+    "flower": ("pi0q.ops.local.cli:flower", "flower", "Flower, Celery's view of the queue, on its own."),
     "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),
     "power": ("pi0q.ops.power.cli:power", "", "Start switched-off AutoDL boxes while jobs wait for them."),
     "completion": ("pi0q.queue.commands.completion:completion", "", "Make a shell complete verbs, names and ids."),
@@ -66,8 +67,7 @@ ELSEWHERE = {
     **dict.fromkeys(("clean", "gc"), "prune"),
     "save": "checkpoint",
     "export": "get",
-    "web": "flower",
-    "ui": "flower",
+    **dict.fromkeys(("ui", "page", "dashboard"), "web"),
 }
 
 #: Verbs that read a little and are over.

@@ -36,7 +36,7 @@ LONGEST_FUNCTION, MOST_ATTRIBUTES = 40, 15
 #: Modules that are processes and do not end in `_main`: an address on boxes' disks, and a directory that is started.
 OTHER_PROCESSES = frozenset({"queue/cli.py", "workers/trainer/pi0q_trainer/__main__.py"})
 #: What setuptools takes into the package, see `package-data`.
-PRODUCT_SUFFIXES = (".py", ".lua", ".yaml", ".sh", ".tsv", ".typed")
+PRODUCT_SUFFIXES = (".py", ".lua", ".yaml", ".sh", ".tsv", ".typed", ".css", ".html", ".js")
 #: Kept for one release: what processes of the version before the move of all modules (commit d9c1fa2) start, import or
 #: read by its old place when the package is upgraded below them; tests/scenarios/upgrade tries them. The release after
 #: removes these files, their lines of pyproject.toml (`packages`, a contract, a dependency of `dev`), the second of

@@ -6,7 +6,6 @@ The feeder publishes the records, so that every job and its whole history is sho
 from __future__ import annotations
 
 import logging
-import secrets
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.errors import UsageError
-from pi0q.ops import file_edits
+from pi0q.ops import web_login
 from pi0q.ops.flower import hardening
 from pi0q.ops.flower.events import Event
 from pi0q.ops.flower.feeder import Feeder
@@ -28,7 +27,7 @@ from pi0q.queue.store import Store
 if TYPE_CHECKING:
     from flower.app import Flower
 
-USER = "pi0q"
+USER = web_login.USER
 #: Seconds after which a box that is gone leaves the list of workers.
 PURGE_SECONDS = 3600
 #: Upper bounds, in seconds, of the buckets of the runtime metric: ten minutes to a week.
@@ -49,20 +48,8 @@ class WebOptions:
 
 
 def password(home: Path, path: Path | None = None) -> str:
-    """Return the password of the web page; create it on the first call. Raises UsageError if the file is unusable."""
-    path = path or home / "flower.password"
-    if not path.exists():
-        file_edits.write(path, secrets.token_urlsafe(16) + "\n", 0o600)
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Can't read Flower's password in {path}: {error}. Nothing was started.") from None
-    if not text or not text.isascii() or not text.isprintable():
-        raise UsageError(
-            f"{path} must hold one line of printable ASCII. Nothing was started.\n"
-            "Fix: remove the file; the next start makes a new one."
-        )
-    return text
+    """Return the password of Flower; create it on the first call. Raises UsageError if the file is unusable."""
+    return web_login.password(path or home / "flower.password")
 
 
 def build(settings: Settings, store: Store, web_options: WebOptions) -> Flower:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from pi0q.ops.web_login import LOOPBACK, host_of
 
 if TYPE_CHECKING:
     from tornado.web import RequestHandler
 
-#: Names of this machine by which Flower may be asked while it listens on the loopback address.
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 #: Flower's pages hold inline scripts and styles, and load everything from themselves.
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -56,11 +55,3 @@ def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler]
     StaticFileHandler.set_extra_headers = lambda handler, _: handler.set_header(  # type: ignore[method-assign, assignment]
         "X-Content-Type-Options", "nosniff"
     )
-
-
-def host_of(header: str) -> str:
-    """Return the host of a Host header without its port; empty if it is none."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").lower()
-    except ValueError:
-        return ""
