@@ -32,6 +32,7 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.state import ENDED, State
 from pi0q.ops.local import server as servers
+from pi0q.ops.server import binary
 from pi0q.queue.store import Store, heard
 from pi0q.queue.submission import fields_of, new_fields, put
 
@@ -282,7 +283,7 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "CPU")
     packages = ", ".join(f"{name} {version(name)}" for name in ("pi0q", "celery", "kombu", "redis", "rq"))
-    server = subprocess.run([servers.find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    server = subprocess.run([binary.find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
     return (
         f"{model}, {os.cpu_count()} cores; {platform.system()} {platform.release()}; "
         f"Python {platform.python_version()}; "

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from kombu import Queue  # type: ignore[attr-defined]
 
-from pi0q.queue import celery_message
+from pi0q.queue import celery_message, tls
 from pi0q.queue.connection import health_check_seconds
 from pi0q.queue.settings import Settings
 
@@ -44,6 +44,8 @@ def make(settings: Settings, *, box: str | None = None) -> Celery:
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings),
+        # The certificate of the server is always checked.
+        broker_use_ssl=tls.for_celery(settings),
     )
     return app
 

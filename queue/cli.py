@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "up": ("pi0q.ops.local.cli:up", "worker,server,flower", "Server, worker and Flower on this machine in one go."),
     "doctor": ("pi0q.ops.doctor:doctor", "", "Diagnose problems and suggest fixes."),
     "box": ("pi0q.ops.box.cli:box", "", "Make this machine a box that starts its worker by itself."),
-    "server": ("pi0q.ops.server.cli:server", "", "Users of the queue's server and their roles."),
+    "server": ("pi0q.ops.server.cli:server", "server", "Users of the queue's server and their roles."),
     "web": ("pi0q.ops.web.cli:web", "web", "The web page: boxes, cards, jobs, curves, queue."),
     "flower": ("pi0q.ops.local.cli:flower", "flower", "Flower, Celery's view of the queue, on its own."),
     "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),

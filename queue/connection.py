@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pi0q.jobs.errors import QueueUnreachable, UsageError
-from pi0q.queue import server_address
+from pi0q.queue import server_address, tls
 from pi0q.queue.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def connect(settings: Settings) -> Redis:
 
     try:
         server_address.check(settings.redis_url)
+        if tls.fault(settings.redis_url):
+            raise ValueError
         pool = FrugalPool.from_url(
             settings.redis_url,
             decode_responses=True,
@@ -89,6 +91,7 @@ def connect(settings: Settings) -> Redis:
             encoding_errors="replace",
             socket_timeout=settings.timing.socket,
             socket_connect_timeout=settings.timing.socket,
+            **tls.options(settings),
             # A socket of this machine has none, and redis-py refuses the word for it.
             **({} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}),
             health_check_interval=health_check_seconds(settings),
@@ -118,6 +121,11 @@ def connect_briefly(settings: Settings) -> Client:
 
 def _unreadable(settings: Settings) -> UsageError:
     # The error's own text may hold a part of the password.
+    if fault := tls.fault(settings.redis_url):
+        return UsageError(
+            f"The address of the queue's server {_origin(settings)} can't be used: {fault}.\nNothing was changed.\n"
+            "Fix: take that option out of the address; PI0Q_TLS=DIRECTORY names the ca.pem that counts"
+        )
     return UsageError(
         f"The address of the queue's server {_origin(settings)} can't be read: {settings.safe_url()}\n"
         "Nothing was changed.\n"
@@ -150,6 +158,8 @@ def explain(error: RedisError | RespError, settings: Settings) -> QueueUnreachab
         ((what, cure) for signs, what, cure in MEANINGS if known & {*signs} or any(sign in text for sign in signs)),
         OTHERWISE,
     )
+    if told := tls.meaning(error, settings):
+        meaning, fix = told
     if disk := _full_disk(settings):
         meaning = f"can't work, the disk under it is full: {disk}."
         fix = (

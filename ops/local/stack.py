@@ -24,6 +24,7 @@ from pi0q.ops.local import server as servers
 from pi0q.ops.power import state_file as power_state
 from pi0q.ops.server import registry, users
 from pi0q.ops.supervisor import Failed, Supervisor, log_tail
+from pi0q.queue import tls
 from pi0q.queue.settings import Settings, make_home
 from pi0q.workers.host import files, process_limits
 from pi0q.workers.runs.run_directory import live_runs
@@ -112,7 +113,7 @@ def run(settings: Settings, options: StackOptions, say: Say, stopping: threading
             extra = demo_data.prepare(settings, say) if options.demo and options.worker else {}
             facts = _start(settings, options, children, say, worker_env=extra)
             file_edits.write(home / "up.json", json.dumps(facts), 0o600)
-            sweeper.Sweeper(replace(settings, redis_url=str(facts["redis_url"])), stopping).start()
+            sweeper.Sweeper(settings_of_owner(settings, facts), stopping).start()
             _await_flower(children, facts, stopping)
             file_edits.write(home / "up.json", json.dumps(facts | {"ready": True}), 0o600)
             say("pi0q is up.\n" + reach(settings, facts, show_secrets=sys.stdout.isatty()) + "\nCtrl-C stops it.")
@@ -159,7 +160,7 @@ def _start(
     env = {**os.environ, "PI0Q_HOME": str(home)}
 
     def as_user(name: str) -> dict[str, str]:
-        return env | {"PI0Q_REDIS_URL": first.url_of(name)}
+        return env | {"PI0Q_REDIS_URL": first.url_of(name)} | first.tls_of(name)
 
     if options.worker:
         slots = [] if options.slots is None else ["--slots", str(options.slots)]
@@ -178,6 +179,13 @@ def _start(
     for child in children:
         child.tick(say)
     return facts
+
+
+def settings_of_owner(settings: Settings, facts: Mapping[str, Any]) -> Settings:
+    """Return the settings by which `pi0q up` itself asks its server."""
+    url = str(facts["redis_url"])
+    own = settings.home / "server" / users.TLS / users.OWNER
+    return replace(settings, redis_url=url, tls=own if tls.wanted(url) else settings.tls)
 
 
 def _await_flower(children: Sequence[Child], facts: Mapping[str, Any], stopping: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,16 @@ def server() -> None:
 
 @server.command()
 @click.option("--memory-mib", type=click.IntRange(64), help="Memory of the queue.  [default: a quarter of the machine]")
+@click.option("--tls", is_flag=True, help="Encrypt: listen for other machines, with an own authority.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="Name or address of this machine, with --tls.")
 @click.option("--new-passwords", is_flag=True, help="Also give the parts of `pi0q up` here new passwords.")
-def init(memory_mib: int | None, new_passwords: bool) -> None:
-    """Turn roles on, from the next start of the server on; the one password it had until then ends."""
+def init(memory_mib: int | None, tls: bool, hosts: tuple[str, ...], new_passwords: bool) -> None:
+    """Turn roles on, from the next start of the server on; the one password it had until then ends.
+
+    With --tls the server takes encrypted connections alone, from other machines too: name this one with --host as
+    they will. Each user gets a certificate besides its password. Without it use ssh tunnels.
+    """
+    from pi0q.ops.server import binary
     from pi0q.ops.server.registry import Registry
     from pi0q.ops.server.roles import prefix_fault
     from pi0q.ops.server.users import Access
@@ -49,8 +57,17 @@ def init(memory_mib: int | None, new_passwords: bool) -> None:
     chosen = all_settings.load()
     if fault := prefix_fault(chosen.prefix):
         raise UsageError(f"PI0Q_PREFIX={chosen.prefix} can't be named in a rule: {fault}. Nothing was changed.")
+    if tls and not hosts:
+        raise UsageError("--tls needs the name of this machine for others. Nothing was changed.\nFix: --host NAME")
+    if tls and not binary.has_tls(found := binary.find_binary(os.environ)):
+        raise UsageError(binary.no_tls(found) + "Nothing was changed.\n" + binary.TLS_CURE)
+    for host in hosts:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", host):
+            raise UsageError(f"--host {host!r} is no name or address of a machine. Nothing was changed.")
     registry = Registry(chosen)
-    wanted = Access(prefix=chosen.prefix, memory_mib=memory_mib or _quarter_of_memory())
+    wanted = Access(
+        prefix=chosen.prefix, memory_mib=memory_mib or _quarter_of_memory(), tls=tls, hosts=hosts if tls else ()
+    )
     _, before = registry.init(wanted, new_passwords=new_passwords)
     click.echo(f"Roles {'stay' if before else 'are'} on for the server in {registry.data}.")
     if registry.runs_without_roles():
@@ -156,7 +173,9 @@ def _add(name: str, role: str, jobs: int | None, mib: int | None) -> None:
 def _tell(user: User, handed: Handed) -> None:
     when = "" if handed.live else f" It counts from the next start of the server on: {RESTART}"
     click.echo(f"{user.name} is a {user.role} of the server.{when}")
-    click.echo(f"What it needs lies in {handed.folder}: hand the file env over and remove it here.")
+    click.echo(f"What it needs lies in {handed.folder}: hand it over and remove it here.")
+    if (handed.folder / "tls").is_dir():
+        click.echo("Its folder tls goes to ~/.config/pi0q/tls there, or wherever PI0Q_TLS says.")
     # A file or a journal that standard output goes to is no place for a password.
     if sys.stdout.isatty():
         click.echo(f"  export PI0Q_REDIS_URL='{handed.url}'")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.ops import file_edits
 from pi0q.ops.server import live, passwords, users
 from pi0q.ops.server.roles import Role
-from pi0q.ops.server.users import OWN_PARTS, Access, User
+from pi0q.ops.server.users import AUTHORITY, OWN_PARTS, SERVER, TLS, Access, User
 from pi0q.queue.settings import Settings, make_home
 
 if TYPE_CHECKING:
@@ -76,8 +78,20 @@ class Registry:
                 passwords.keep(self.data, name, secret)
                 made = User(name=name, role=role, password_hash=users.hashed(secret), box=_box(role, self.settings))
                 access = replace(access, users=(*(one for one in access.users if one.name != name), made))
+            if access.tls:
+                self._certify(SERVER, hosts=(*access.hosts, LOOPBACK, "localhost"))
+                for name in OWN_PARTS:
+                    self._certify(name)
             self._write(access)
             return access, known is not None
+
+    def _certify(self, name: str, *, hosts: Sequence[str] = (), into: Path | None = None) -> None:
+        """Make the certificate of a user, or of the server under these names, signed by the own authority."""
+        from pi0q.ops.server import certificates
+
+        folder, now = self.data / TLS, datetime.now(timezone.utc)
+        certificates.make_authority(folder / AUTHORITY, now)
+        certificates.sign(folder / AUTHORITY, into or folder / name, name, now, hosts=hosts)
 
     def add(self, user: User) -> Handed:
         """Add a user with a password of its own. Raises UsageError."""
@@ -112,10 +126,8 @@ class Registry:
             access = self.access().without(name)
             self._write(access)
             folder = self.data / HANDED / name
-            for file in folder.glob("*"):
-                file.unlink()
-            with suppress(OSError):
-                folder.rmdir()
+            if folder.is_dir():
+                shutil.rmtree(folder)
             with self._running() as client:
                 return live.remove_user(client, access, name) if client else None
 
@@ -134,6 +146,9 @@ class Registry:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = [f"export PI0Q_REDIS_URL='{self._url(access, user, secret)}'"]
         lines += [f"export PI0Q_BOX={user.box}"] if user.box else []
+        if access.tls:
+            self._certify(user.name, into=folder / TLS)
+            lines.append('export PI0Q_TLS="$HOME/.config/pi0q/tls"')
         file_edits.write(folder / "env", "".join(f"{line}\n" for line in lines), 0o600)
         return folder
 
@@ -148,7 +163,7 @@ class Registry:
         if f"//{users.OWNER}:" not in url:
             yield None
             return
-        client = connect(replace(self.settings, redis_url=url))
+        client = connect(replace(self.settings, redis_url=url, tls=self.data / TLS / users.OWNER))
         try:
             client.ping()
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):

