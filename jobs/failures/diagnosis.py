@@ -68,6 +68,13 @@ def with_stacks(found: Diagnosis, *, path: str, where: str) -> Diagnosis:
     return replace(found, detail=found.detail + place, stacks=path, fix=found.fix + more)
 
 
+def with_rank(found: Diagnosis, rank: int, count: int) -> Diagnosis:
+    """The same with the rank that failed first, where the job trains on several GPUs."""
+    if count == 1 or not found.detail or found.reason in (Reason.FINISHED, Reason.STOPPED_BY_BOX):
+        return found
+    return replace(found, detail=f"rank {rank} of {count}: {found.detail}")
+
+
 def _seen(evidence: Evidence) -> list[str]:
     """Return the evidence as short phrases."""
     raised = evidence.raised()

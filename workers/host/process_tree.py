@@ -47,8 +47,10 @@ def include(pid: int) -> None:
     _excluded.discard(pid)
 
 
-def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
-    """Start the trainer in a session of its own; its output comes through one pipe.
+def spawn(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, handles: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start the trainer in a session of its own; its output comes through one pipe, and it inherits the `handles`.
 
     The hook asks the kernel itself to die with this runner, so nothing has to run between fork and exec.
     """
@@ -60,6 +62,7 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=handles,
     )
 
 

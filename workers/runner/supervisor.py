@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 class TrainerExit:
     """How one trainer process ended."""
 
-    #: Its exit code, negative for a signal.
+    #: Its exit code, negative for a signal; of several ranks that of the one whose end ended all.
     code: int
+    #: The number of that one.
+    rank: int = 0
     #: Processes of the run that SIGKILL did not end.
     undead: Sequence[int]
     #: Whether it sent its events itself.
@@ -88,6 +90,8 @@ class Supervisor:
     def _handle(self, received: Received) -> None:
         if received.output:
             self._tell(self.reader.from_output(received.output))
+        for rank, output in received.of_ranks.items():
+            self.reader.from_rank(rank, output)
         if received.events:
             self._tell(self.reader.from_pipe(received.events))
 
@@ -156,7 +160,7 @@ class Supervisor:
     # -- the end --------------------------------------------------------------------------------------
 
     def _finish(self) -> TrainerExit:
-        code = self.process.reap()
+        end = self.process.reap()
         for received in self.process.drain():
             self._handle(received)
         self._tell(self.reader.finish())
@@ -166,7 +170,8 @@ class Supervisor:
         self.reader.close()
         hung = self._cause is StopCause.HUNG
         return TrainerExit(
-            code=code,
+            code=end.code,
+            rank=end.rank,
             undead=self.process.undead,
             hooked=self.reader.hooked,
             cause=self._cause,

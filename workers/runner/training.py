@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pi0q.jobs.failures.diagnosis import Diagnosis, with_stacks
+from pi0q.jobs.failures.diagnosis import Diagnosis, with_rank, with_stacks
 from pi0q.jobs.record import Saved
 from pi0q.workers.runner.stop_requests import StopRequests
 from pi0q.workers.runner.supervisor import Supervisor, TrainerExit
@@ -21,6 +22,9 @@ from pi0q.workers.trainer.evidence import EvidenceCollector, TrainerOutput
 from pi0q.workers.trainer.launch import TrainerCommand
 from pi0q.workers.trainer.trainer_process import TrainerProcess
 from pi0q.workers.trainer.watchdog import Watchdog
+
+#: Lines of a rank's log that the job's log shows where that rank ended all.
+RANK_LINES = 40
 
 
 class StopAfterSave(TrainerListener):
@@ -61,44 +65,61 @@ class TrainerLife:
         `started` gets its pid.
         """
         evidence = EvidenceCollector(uuids=command.gpus, data=self.context.directory.path)
+        logs = {rank: Log(self.context.directory.rank_log(rank), os.environ) for rank in range(1, command.ranks)}
         try:
-            supervisor = stops.start(lambda: self._supervise(command, evidence, stops.request))
+            supervisor = stops.start(lambda: self._supervise(command, evidence, stops.request, logs))
             if supervisor is None:
                 return None
             started(supervisor.process.pid)
             end = supervisor.run()
-            return LifeEnd(exit=end, diagnosis=self._diagnose(end, evidence))
+            return LifeEnd(exit=end, diagnosis=self._diagnose(end, evidence, logs))
         finally:
             evidence.close()
+            for log in logs.values():
+                log.close()
 
     def _supervise(
-        self, command: TrainerCommand, evidence: EvidenceCollector, request_stop: Callable[[StopCause], None]
+        self,
+        command: TrainerCommand,
+        evidence: EvidenceCollector,
+        request_stop: Callable[[StopCause], None],
+        logs: Mapping[int, Log],
     ) -> Supervisor:
         context = self.context
-        process = TrainerProcess(
-            command.argv, env=command.env, directory=context.directory, job_id=context.job_id, epoch=context.epoch
-        )
+        process = TrainerProcess(command, directory=context.directory, job_id=context.job_id, epoch=context.epoch)
         save_progress = SaveProgress(self.progress, context.directory.checkpoints)
         return Supervisor(
             process,
-            EventReader(self.log, context.directory, steps=self.progress.steps),
+            EventReader(self.log, context.directory, steps=self.progress.steps, rank_logs=logs),
             lease=self.lease,
             listeners=[evidence, self.progress, save_progress, self.watchdog, *self.listeners],
             request_stop=request_stop,
         )
 
-    def _diagnose(self, end: TrainerExit, evidence: EvidenceCollector) -> Diagnosis:
-        """Return why the trainer ended; the stacks of one that hung go into a file."""
+    def _diagnose(self, end: TrainerExit, evidence: EvidenceCollector, logs: Mapping[int, Log]) -> Diagnosis:
+        """Return why the trainer ended; the stacks of one that hung go into a file.
+
+        Where a rank other than 0 ended all, its last lines go into the job's log.
+        """
+        if end.rank:
+            self._show_rank(end, logs[end.rank].recent())
         hung, train = end.cause is StopCause.HUNG, self.context.spec.train
         output = TrainerOutput(
             exit_code=end.code,
             progress=self.progress,
-            log=self.log.recent(),
+            log=(logs[end.rank] if end.rank else self.log).recent(),
             hung=hung,
+            rank=end.rank,
             silent_seconds=self.watchdog.hung_after,
         )
         diagnosis = evidence.judge(output, train=train, lerobot=self.context.request.lerobot)
+        diagnosis = with_rank(diagnosis, end.rank, len(logs) + 1)
         if not hung:
             return diagnosis
         path = watchdog.keep(end.stacks, self.context.directory.path / f"stacks-{self.context.epoch}.txt")
         return with_stacks(diagnosis, path=str(path) if path else "", where=watchdog.where(end.stacks))
+
+    def _show_rank(self, end: TrainerExit, lines: Sequence[str]) -> None:
+        self.log.say(f"rank {end.rank} ended first (exit code {end.code}), the other ranks were ended; its last lines:")
+        for line in lines[-RANK_LINES:]:
+            self.log.say(f"rank {end.rank}: {line}")

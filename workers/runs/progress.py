@@ -11,6 +11,7 @@ from typing import Any
 from pi0q.jobs.checkpoint import step_of
 from pi0q.jobs.failures.raised import Raised
 from pi0q.jobs.record import Record, Saved
+from pi0q.jobs.record_codecs import MAX_GPUS
 from pi0q.jobs.schema.defaults import number
 from pi0q.jobs.spec import Spec
 from pi0q.workers.runs.eta import Pace, SaveSchedule
@@ -46,6 +47,8 @@ class Progress(TrainerListener):
         self.error: Raised | None = None
         #: Those behind it, the nearest first.
         self.causes: tuple[Raised, ...] = ()
+        #: The same of each rank but the first, by their numbers: what it raised, and what lies behind.
+        self.of_ranks: dict[int, tuple[Raised | None, tuple[Raised, ...]]] = {}
         self._handlers: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "start": self._on_start_event,
             "ready": self._on_ready,
@@ -58,6 +61,9 @@ class Progress(TrainerListener):
             "nonfinite": self._on_nonfinite,
             "error": self._on_error,
             "cause": self._on_cause,
+            "rank_error": self._on_rank_error,
+            "rank_cause": self._on_rank_cause,
+            "rank_nonfinite": self._on_rank_nonfinite,
         }
 
     @classmethod
@@ -96,7 +102,7 @@ class Progress(TrainerListener):
         self._estimate(step)
 
     def on_start(self, pid: int) -> None:
-        self.error, self.causes = None, ()
+        self.error, self.causes, self.of_ranks = None, (), {}
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         # An unknown kind is no fault: a newer hook may send more.
@@ -128,8 +134,7 @@ class Progress(TrainerListener):
             self.update(wandb_url=event["url"])
 
     def _on_nonfinite(self, event: Mapping[str, Any]) -> None:
-        what, value = event.get("what", "loss"), event.get("value", event.get("loss"))
-        self.error = Raised.of("NonFiniteLoss", f"the {what} became {value} at step {event.get('step')}")
+        self.error = _non_finite(event)
 
     def _on_error(self, event: Mapping[str, Any]) -> None:
         self.error = Raised.from_json(event)
@@ -139,6 +144,23 @@ class Progress(TrainerListener):
         cause = Raised.from_json(event)
         if cause and len(self.causes) < CAUSES:
             self.causes = (*self.causes, cause)
+
+    def _on_rank_error(self, event: Mapping[str, Any]) -> None:
+        _, causes = self.raised_by(rank := _rank(event))
+        self.of_ranks[rank] = Raised.from_json(event), causes
+
+    def _on_rank_cause(self, event: Mapping[str, Any]) -> None:
+        error, causes = self.raised_by(rank := _rank(event))
+        cause = Raised.from_json(event)
+        if cause and len(causes) < CAUSES:
+            self.of_ranks[rank] = error, (*causes, cause)
+
+    def _on_rank_nonfinite(self, event: Mapping[str, Any]) -> None:
+        self.of_ranks[_rank(event)] = _non_finite(event), ()
+
+    def raised_by(self, rank: int) -> tuple[Raised | None, tuple[Raised, ...]]:
+        """Return the exception that ended a rank, None if there was none, and those behind it."""
+        return self.of_ranks.get(rank, (None, ())) if rank else (self.error, self.causes)
 
     def beside(self, who: str, text: str) -> None:
         """Show what `who` does meanwhile, or nothing ("") any more, where the training itself has no phase."""
@@ -198,6 +220,17 @@ class Progress(TrainerListener):
             step_seconds=None if pace is None else round(pace, 4),
             eta_seconds=None if left is None else round(left, 1),
         )
+
+
+def _non_finite(event: Mapping[str, Any]) -> Raised:
+    what, value = event.get("what", "loss"), event.get("value", event.get("loss"))
+    return Raised.of("NonFiniteLoss", f"the {what} became {value} at step {event.get('step')}")
+
+
+def _rank(event: Mapping[str, Any]) -> int:
+    """Return the number of the rank that sent an event; of one that no job can have, that of none."""
+    rank = event.get("rank")
+    return rank if isinstance(rank, int) and 0 < rank < MAX_GPUS else MAX_GPUS
 
 
 class SaveProgress(TrainerListener):

@@ -36,6 +36,8 @@ class TrainerOutput:
     log: Sequence[str]
     #: Whether the watchdog stopped it.
     hung: bool = False
+    #: Of several ranks the one whose end ended all; exit code and log are its.
+    rank: int = 0
     #: How long it had been silent then, seconds.
     silent_seconds: float | None = None
 
@@ -79,6 +81,7 @@ class EvidenceCollector(TrainerListener):
     def evidence(self, output: TrainerOutput, *, train: Mapping[str, Any], lerobot: str) -> Evidence:
         """Return everything that was seen."""
         known = output.progress.fields
+        error, causes = output.progress.raised_by(output.rank)
         kills = cgroup_memory.now(self._groups).oom_kills
         seen = replace(
             self._memory,
@@ -88,8 +91,8 @@ class EvidenceCollector(TrainerListener):
         failed = classify.EXITS.get(output.exit_code) is None or output.hung
         return Evidence(
             exit_code=output.exit_code,
-            error=output.progress.error,
-            causes=output.progress.causes,
+            error=error,
+            causes=causes,
             step=known.get("step"),
             log=tuple(output.log),
             heard="hung" if output.hung else "",

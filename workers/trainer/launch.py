@@ -27,11 +27,13 @@ HOOK = Path(__file__).with_name("pi0q_trainer")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerCommand:
-    """How one trainer process is started."""
+    """How one trainer is started."""
 
     argv: Sequence[str]
-    #: Its whole environment.
+    #: Its whole environment, but for what tells several ranks apart (ranks.py).
     env: Mapping[str, str]
+    #: How many processes train together, one for each GPU.
+    ranks: int = 1
 
     @property
     def gpus(self) -> list[str]:
@@ -70,7 +72,7 @@ def trainer(context: RunContext, resume: Saved | None, cache_env: Mapping[str, s
         env.pop("HF_TOKEN_PATH", None)
     make_directories(env)
     inventory.hold_derived(settings, compiles=bool(spec.train.get("policy.compile_model")))
-    return TrainerCommand(argv=[request.python, str(HOOK), *built.argv[1:]], env=env)
+    return TrainerCommand(argv=[request.python, str(HOOK), *built.argv[1:]], env=env, ranks=max(1, len(record.gpus)))
 
 
 def _held_out(spec: Spec) -> dict[str, str]:
@@ -99,6 +101,7 @@ WANDB_KEYS = ("WANDB_API_KEY",)
 #: Dropped: the queue's address and password, and what makes lerobot-train refuse to start.
 DROPPED = (
     *("PI0Q_REDIS_URL", "ACCELERATE_", "FSDP_", "CELERY_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_"),
+    *("LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "TORCHELASTIC_", "PI0Q_RANKS", "PI0Q_STORE"),
     # torch refuses to load anything where this is set beside what SAFE_LOADING sets.
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
 )

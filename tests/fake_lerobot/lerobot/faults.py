@@ -14,6 +14,7 @@ At the beginning of that step (counted from 1):
     stopsave  does so half-way through the save of that step
     enospc    from that step on, a save raises OSError(ENOSPC) half-way
     killsave  from that step on, a save SIGKILLs the process half-way
+Of several ranks it is rank 0's; "kill@3#1" is rank 1's.
 With FAKE_FAULT_ONCE=PATH a fault comes only while PATH does not exist, and makes it.
 """
 
@@ -34,6 +35,9 @@ class OutOfMemoryError(RuntimeError):
 def at(step: int) -> str | None:
     """The fault due at `step`; a save's faults stay due."""
     for fault in filter(None, os.environ.get("FAKE_FAULT", "").split(",")):
+        fault, _, rank = fault.partition("#")
+        if int(rank or 0) != int(os.environ.get("RANK", "0")):
+            continue
         kind, _, when = fault.partition("@")
         due = step >= int(when) if kind in ("enospc", "killsave") else step == int(when)
         if due and not already():

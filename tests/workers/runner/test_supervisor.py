@@ -57,6 +57,16 @@ class Life:
         self.lease = Lease(self.directory.lease, seconds=10**6, fence=10**6, since=boottime())
         self.hang_seconds, self.stops, self.stop_requests = 10.0**6, list[StopCause](), StopRequests()
         self.usage = DiskUsage(self.directory)
+        self.rank_logs: dict[int, Log] = {}
+
+    def close(self) -> None:
+        process_tree.kill_all(self.job, 10**9)
+        self.log.close()
+        self.close_rank_logs()
+
+    def close_rank_logs(self) -> None:
+        for log in self.rank_logs.values():
+            log.close()
 
     def update(self, **fields: Any) -> None:
         self.progress.fields.update(fields)
@@ -78,19 +88,24 @@ class Life:
         """The runner comes to its fence."""
         self.lease.fence_seconds = 0.0
 
-    def start(self, *flags: str, keep: int = 2, stop_after_save: bool = False, **env: str) -> Supervisor:
+    def start(
+        self, *flags: str, keep: int = 2, stop_after_save: bool = False, ranks: int = 1, **env: str
+    ) -> Supervisor:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PI0Q_", "FAKE_"))}
         marks = {process_tree.MARK: self.job, process_tree.MARK_EPOCH: "1", "PI0Q_EVENTS": str(self.directory.pipe)}
         usual = ["--dataset.repo_id=l/x", "--policy.type=act", "--policy.push_to_hub=false"]
         argv = [sys.executable, str(launch.HOOK), *usual, f"--output_dir={self.directory.output}", *flags]
         env = {**clean, "PYTHONPATH": str(FAKE), "PYTHONUNBUFFERED": "1", **marks, **env}
+        command = launch.TrainerCommand(argv=argv, env=env, ranks=ranks)
+        self.close_rank_logs()
+        self.rank_logs = {rank: Log(self.directory.rank_log(rank), {}) for rank in range(1, ranks)}
         self.watchdog = Watchdog(self.hang_seconds, compiles=False, now=time.monotonic())
         retention = Retention(self.directory.checkpoints, keep=keep, lease=self.lease)
         follow_seals: list[TrainerListener] = [retention, CheckpointReport(self.progress, self.usage)]
         follow_seals += [StopAfterSave(self.stop_requests)] if stop_after_save else []
         supervisor = Supervisor(
-            TrainerProcess(argv, env=env, directory=self.directory, job_id=self.job, epoch=1),
-            EventReader(self.log, self.directory, steps=self.progress.steps),
+            TrainerProcess(command, directory=self.directory, job_id=self.job, epoch=1),
+            EventReader(self.log, self.directory, steps=self.progress.steps, rank_logs=self.rank_logs),
             lease=self.lease,
             listeners=[self.progress, self.watchdog, Sealer(1, self.lease, self.progress, follow_seals)],
             request_stop=self.request_stop,
@@ -116,8 +131,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
     made = Life(tmp_path)
     with mirror_into(made.log):
         yield made
-    process_tree.kill_all(made.job, 10**9)
-    made.log.close()
+    made.close()
 
 
 def test_a_whole_training_is_seen_through(life: Life) -> None:

@@ -2,11 +2,12 @@
 
 The hook, LeRobot's train script and all it draws from are what `python pi0q_trainer` would have; only the interpreter's
 start is left out, which test_trainer_real.py has. Its end is told in steps: `SIGKILL@9` dies as step 9 ends,
-`SIGKILL@9+0.07` that many seconds later, wherever it is then.
+`SIGKILL@9+0.07` that many seconds later, wherever it is then; `SIGKILL@9#1` is rank 1 of several.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -69,7 +70,7 @@ class ForkServer:
         )
 
     def live(self, name: str, flags: list[str], *, end: str = "", **env: str) -> Life:
-        """A trainer with these flags; `end` as SIGNAL@STEP, or it goes on to its last step."""
+        """A trainer with these flags; `end` as SIGNAL@STEP, or it goes on to its last step. RANKS: how many (1)."""
         self.start(name, flags, end=end, **env)
         return Life(self.events(name), self.wait(), self.place / f"{name}.log")
 
@@ -78,7 +79,9 @@ class ForkServer:
         events, log = self.events(name), self.place / f"{name}.log"
         events.unlink(missing_ok=True)
         events.touch()
-        order = {"flags": flags, "env": {**env, "PI0Q_EVENTS": str(events)}, "log": str(log), "end": end}
+        ranks = int(env.pop("RANKS", "1"))
+        own = {**env, "PI0Q_EVENTS": str(events)}
+        order = {"flags": flags, "env": own, "log": str(log), "end": end, "ranks": ranks}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
@@ -123,8 +126,9 @@ def resume(output: Path, step: int) -> list[str]:
 def digests(output: Path, step: int) -> dict[str, str]:
     """SHA-256 of what a checkpoint holds, all but the configuration, which names its own directory."""
     checkpoint = output / "checkpoints" / f"{step:06d}"
-    files = [checkpoint / "pretrained_model/model.safetensors", *(checkpoint / "training_state").iterdir()]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    state = [file for file in (checkpoint / "training_state").rglob("*") if file.is_file()]
+    files = [checkpoint / "pretrained_model/model.safetensors", *state]
+    return {str(file.relative_to(checkpoint)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 # Within the process that has imported LeRobot.
@@ -150,8 +154,9 @@ def be_a_trainer(order: dict[str, Any], train: Any, start: Any) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.argv = ["lerobot-train", *order["flags"]]
-    if order["end"]:
-        name, _, when = order["end"].partition("@")
+    end, _, of_rank = order["end"].partition("#")
+    if end and int(of_rank or 0) == int(os.environ.get("RANK", "0")):
+        name, _, when = end.partition("@")
         step, _, later = when.partition("+")
         end_at(train, name, int(step), float(later or 0))
     code = 1
@@ -170,12 +175,39 @@ def be_a_trainer(order: dict[str, Any], train: Any, start: Any) -> None:
 def main() -> None:
     train = importlib.import_module("lerobot.scripts.lerobot_train")
     start = importlib.import_module("pi0q.workers.trainer.pi0q_trainer.main")
+    ranks = importlib.import_module("pi0q.workers.trainer.ranks")
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            be_a_trainer(json.loads(line), train, start)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        order = json.loads(line)
+        with ranks.Meeting(order["ranks"]) if order["ranks"] > 1 else contextlib.nullcontext() as meeting:
+            children = [fork(order, train, start, meeting, rank) for rank in range(order["ranks"])]
+        print(children[0], flush=True)
+        print(see_through(children, ranks), flush=True)
+
+
+def fork(order: dict[str, Any], train: Any, start: Any, meeting: Any, rank: int) -> int:
+    child = os.fork()
+    if not child:
+        if meeting:
+            order["env"] = meeting.env(order["env"], rank)
+            # An exec would have closed those of the others.
+            kept = meeting.handles(rank)
+            for other in {handle for each in range(meeting.count) for handle in meeting.handles(each)} - {*kept}:
+                os.close(other)
+            order["log"] += f".rank{rank}" if rank else ""
+        be_a_trainer(order, train, start)
+    return child
+
+
+def see_through(children: list[int], ranks: Any) -> int:
+    """Return the exit code that tells why they ended, as the runner does."""
+    ends: list[Any] = []
+    for number in range(len(children)):
+        pid, status = os.wait()
+        ends.append(ranks.RankEnd(rank=children.index(pid), code=os.waitstatus_to_exitcode(status), at=number))
+        if ends[-1].ends_all:
+            for child in set(children) - {children[end.rank] for end in ends}:
+                os.kill(child, signal.SIGKILL)
+    return int(ranks.decisive(ends).code)
 
 
 if __name__ == "__main__":

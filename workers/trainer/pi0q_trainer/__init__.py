@@ -16,12 +16,14 @@ Environment:
     PI0Q_CARD          file for LeRobot's model card, written at the end; unset: none
     PI0Q_BEST          eval_loss: save also at each best loss on held-out episodes
     PI0Q_PATIENCE      end after so many evaluations without a better one
+    PI0Q_RANKS         of several trainers of one job (RANK, WORLD_SIZE …): handles of their sockets, see ranks.py
+    PI0Q_STORE         of rank 0: handle of the port at which torch's ranks meet
     PI0Q_WANDB_BEGIN_S seconds that WandB has to begin an online run (30), before the trainer restarts without
     PI0Q_WANDB_TRIES   how often it did so already
 Signals:
     SIGUSR1  save at the end of this step and go on
     SIGTERM  save at the end of this step, then exit 75; at once before the first step or after the last save
     SIGUSR2  print where each thread is
-Exit code: 75 interrupted; 76 loss not finite, nothing saved; 77 past the lease; 78 stopped early; 1 an exception;
-else LeRobot's.
+Exit code: 75 interrupted; 76 loss not finite, nothing saved; 77 past the lease; 78 stopped early; 79 another rank has
+ended; 1 an exception; else LeRobot's.
 """

@@ -15,16 +15,23 @@ import importlib
 import itertools
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from .ranks import Ranks
 
 #: In training_state/, where LeRobot draws the order of the data from it: the random state as the epoch began.
 EPOCH_RNG = "pi0q_epoch_rng.safetensors"
 #: In that file: how many samples of the epoch were trained on.
 SAMPLES = "pi0q_samples"
+#: As LeRobot names the file with a random state.
+RNG_STATE = "rng_state.safetensors"
 #: In training_state/: by how much gradients are scaled. LeRobot forgets it, and would skip steps to find it again.
 SCALER = "pi0q_scaler.json"
+#: In training_state/, of several ranks: a directory with the random state of each but the first, as LeRobot writes it.
+RANK_STATE = "pi0q_rank{rank}"
 
 
 class Numbered:
@@ -69,7 +76,8 @@ class DataOrder:
         "save_checkpoint",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.original: dict[str, Any] = {}
         #: Step and training_state/ of the checkpoint that this training goes on from.
         self.step, self.state = 0, Path()
@@ -99,8 +107,8 @@ class DataOrder:
             return
         state = Path(cfg.checkpoint_path) / "training_state"
         if not self.restored:
-            self.restored = True
-            random_utils().load_rng_state(state)
+            self.state = state
+            self.restore()
         if scaler is not None and (file := state / SCALER).exists():
             scaler.load_state_dict(json.loads(file.read_text()))
 
@@ -122,7 +130,7 @@ class DataOrder:
         # At the end, and for good: workers that are started afresh find it where their parent did.
         sys.path.append(str(Path(__file__).with_name("loader")))
         augment_rng = importlib.import_module("pi0q_augment_rng")
-        dataset.__getitems__ = functools.partial(augment_rng.fetch, dataset, cfg.seed or 0)
+        dataset.__getitems__ = functools.partial(augment_rng.fetch, dataset, cfg.seed or 0, rank=self.ranks.rank)
         self.numbers_batches = True
 
     def load_training_state(self, checkpoint: Path, *args: Any, **kwargs: Any) -> Any:
@@ -156,7 +164,7 @@ class DataOrder:
         base = getattr(loader, "base_dataloader", loader)
         self.batch_size = base.batch_sampler.batch_size
         done = self.skip_to_checkpoint(loader) if self.resumed else 0
-        skip = 0 if self.resumes_sampler else done
+        skip = 0 if self.resumes_sampler and self.ranks.count == 1 else done
         numbered = Numbered(base.batch_sampler, step=self.step, skip=skip, tell=self.numbers_batches)
         # A DataLoader lets nobody set this: it is itself what tells its workers what to load.
         object.__setattr__(base, "batch_sampler", numbered)
@@ -176,7 +184,11 @@ class DataOrder:
         """Set the loader to the checkpoint's epoch; return how many batches of it were trained on."""
         if self.sampler_state:
             loader.iteration = self.sampler_state["epoch"]
-            return self.sampler_state["start_index"] // self.batch_size
+            if self.ranks.count > 1:
+                # accelerate fills an epoch's last batches up with its first ones: these are to be those of the epoch,
+                # not those after the checkpoint.
+                from_the_start(loader)
+            return int(self.sampler_state["start_index"]) // (self.batch_size * self.ranks.count)
         file = self.state / EPOCH_RNG
         if not file.exists():
             if self.step % len(loader):
@@ -205,9 +217,36 @@ class DataOrder:
             tensors().save_file(kept, checkpoint_dir / "training_state" / EPOCH_RNG)
         return result
 
+    def keep_states_of_ranks(self, checkpoint_dir: Path) -> None:
+        """Write the random states of the other ranks into the checkpoint that LeRobot has just written."""
+        for rank, state in self.ranks.states().items():
+            place = checkpoint_dir / "training_state" / RANK_STATE.format(rank=rank)
+            place.mkdir(exist_ok=True)
+            (place / RNG_STATE).write_bytes(state)
+
     def restore(self) -> None:
-        random_utils().load_rng_state(self.state)
-        self.restored = True
+        self.restored, own = True, self.state / RANK_STATE.format(rank=self.ranks.rank)
+        if self.ranks.rank and not own.is_dir():
+            print(
+                f"pi0q: this checkpoint has no random state of rank {self.ranks.rank}: that of rank 0 is taken",
+                flush=True,
+            )
+        random_utils().load_rng_state(own if own.is_dir() else self.state)
+
+
+def own_state() -> bytes:
+    """Return the random state of this process as LeRobot writes it."""
+    with tempfile.TemporaryDirectory() as place:
+        random_utils().save_rng_state(Path(place))
+        return (Path(place) / RNG_STATE).read_bytes()
+
+
+def from_the_start(loader: Any) -> None:
+    """Let LeRobot's sampler begin its epoch at the first sample; it lies below accelerate's and torch's."""
+    inner = getattr(loader, "base_dataloader", loader).batch_sampler
+    while not hasattr(inner, "load_state_dict"):
+        inner = inner.batch_sampler if hasattr(inner, "batch_sampler") else inner.sampler
+    inner.load_state_dict({**inner.state_dict(), "start_index": 0})
 
 
 def random_utils() -> Any:

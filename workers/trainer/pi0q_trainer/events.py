@@ -11,16 +11,22 @@ import time
 LINE_BYTES = 4095
 #: how long a full FIFO may hold up an event that matters; a `step` is dropped at once, seconds
 PATIENCE_S = 2.0
+#: what a rank that is not the first tells, all of it with its number
+OF_RANKS = ("start", "nonfinite", "cause", "error")
 
 
 class Events:
     """Writes whole lines or none; never raises, and never blocks the training for more than PATIENCE_S."""
 
-    def __init__(self, path: str | None) -> None:
-        self.path, self.fd = path, -1
+    def __init__(self, path: str | None, rank: int = 0) -> None:
+        """`rank`: of several ranks all but the first send OF_RANKS alone: `rank_error` for `error`, with their number."""
+        self.path, self.fd, self.rank = path, -1, rank
 
     def send(self, event: str, **fields: object) -> None:
-        line = encode({"event": event, "t": time.time(), **fields})
+        if self.rank and event not in OF_RANKS:
+            return
+        told: dict[str, object] = {"event": f"rank_{event}", "rank": self.rank} if self.rank else {"event": event}
+        line = encode({**told, "t": time.time(), **fields})
         patience = time.monotonic() + (0 if event == "step" else PATIENCE_S)
         while self.path and not self._write(self.path, line) and time.monotonic() < patience:
             time.sleep(0.02)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 INTERRUPTED, NONFINITE, LEASE_OVER, EARLY_STOP = 75, 76, 77, 78
+#: of a rank that has nothing more to do since another one ended; never the reason of the run
+PEER_GONE = 79
 #: how long WandB may take to finish its run before an early exit, and behind the last step, seconds
 WANDB_S, WANDB_END_S = 20.0, 60.0
 #: beside an online run's files: WandB may not have all of it (workers/runs/wandb_runs.py)

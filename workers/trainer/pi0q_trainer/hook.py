@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import math
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -17,12 +19,18 @@ from .events import Events
 from .exits import EARLY_STOP, INTERRUPTED, NONFINITE, WANDB_END_S, leave
 from .held_out import HeldOut, SaveDecision
 from .lease import Lease
+from .ranks import Ranks
 from .save_interval import Schedule
 
 #: marks a save as complete; jobs/checkpoint.py has the same
 FINISHED = "pi0q.manifest.json.saved"
 #: our name of a number -> LeRobot's meter
 METERS = {k: k for k in ("loss", "lr", "grad_norm", "update_s")} | {"data_s": "dataloading_s"}
+
+
+def numbers(tracker: Any) -> dict[str, Any]:
+    """Return the numbers of the step that has just ended; None where LeRobot has no such meter."""
+    return {key: getattr(getattr(tracker, name, None), "val", None) for key, name in METERS.items()}
 
 
 class Hook:
@@ -35,9 +43,9 @@ class Hook:
     NEEDED = ("update_policy", "save_checkpoint", "update_last_checkpoint", "make_optimizer_and_scheduler")
     WELCOME = ("should_save_checkpoint", "make_policy", "WandBLogger")
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, ranks: Ranks | None = None) -> None:
         self.events, self.lease, self.pid = events, Lease(None), os.getpid()
-        self.order, self.held_out = DataOrder(), HeldOut.of_environment()
+        self.order, self.held_out = DataOrder(ranks or Ranks({})), HeldOut.of_environment()
         self.saves = Schedule(
             every_s=float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf),
             cost_s=float(os.environ.get("PI0Q_SAVE_COST_S") or 0),
@@ -62,7 +70,28 @@ class Hook:
                 setattr(train, name, getattr(self, name))
         logging.getLogger().addFilter(self.on_log_record)
         self.gpu.install()
+        if self.ranks.count > 1:
+            self.before_ranks_meet(train)
         return True
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.order.ranks
+
+    def before_ranks_meet(self, train: Any) -> None:
+        """Have WandB begin, which may start this process anew, as soon as the flags are read: the others wait here."""
+        configs = importlib.import_module("lerobot.configs.train").TrainPipelineConfig
+        validate = configs.validate
+
+        def validate_and_meet(cfg: Any) -> Any:
+            result = validate(cfg)
+            if "WandBLogger" in self.original and cfg.wandb.enable and cfg.wandb.project:
+                logger = self.WandBLogger(cfg)
+                train.WandBLogger = lambda _: logger
+            self.ranks.host_store(sys.modules.get("torch"))
+            return result
+
+        configs.validate = validate_and_meet
 
     def on_usr1(self, *_: object) -> None:
         self.saves.request()
@@ -141,13 +170,33 @@ class Hook:
         self.lease.look()
         self.step, self.unsaved = tracker.steps + 1, True
         self.report(result[0], scaler)
+        if self.ranks.count > 1:
+            self.agree()
         if "should_save_checkpoint" not in self.original and self.due():
             self.cfg.save_freq = 1
         return result
 
+    def agree(self) -> None:
+        """Decide for all ranks whether they save at the end of this step, and whether they stop then."""
+        self.ranks.decide(save=self.saves.due(), stop=self.stop)
+        if self.ranks.decision.stop:
+            self.on_term()  # another rank was told to
+
     def report(self, tracker: Any, scaler: object) -> None:
-        now = {key: getattr(getattr(tracker, name, None), "val", None) for key, name in METERS.items()}
-        self.events.send("step", step=self.step, steps=self.cfg.steps, **now, **self.gpu.memory())
+        now = numbers(tracker)
+        self.events.send("step", step=self.step, steps=self.cfg.steps, **now, **self.memory())
+        self.check_finite(now, scaler)
+
+    def memory(self) -> dict[str, Any]:
+        """Return the VRAM of the fullest card, and of several ranks the peak of each, theirs as of the step before."""
+        own: dict[str, Any] = self.gpu.memory()
+        if self.ranks.count == 1 or own["vram_peak_mib"] is None:
+            return own
+        all_ranks = [(own["vram_mib"], own["vram_peak_mib"]), *self.ranks.vram]
+        now, peaks = (list(one) for one in zip(*all_ranks, strict=True))
+        return {"vram_mib": max(now), "vram_peak_mib": max(peaks), "vram_peaks_mib": peaks}
+
+    def check_finite(self, now: Mapping[str, Any], scaler: object) -> None:
         # A scaler skips the steps whose gradient overflowed; without one it is in the weights by now.
         for what, value in (("loss", now["loss"]), ("gradient", None if scaler else now["grad_norm"])):
             if value is not None and not math.isfinite(value):
@@ -161,7 +210,7 @@ class Hook:
     # Saves.
 
     def due(self) -> bool:
-        self.saves.told = self.stop or self.saves.due()
+        self.saves.told = self.ranks.decision.save if self.ranks.count > 1 else self.stop or self.saves.due()
         return self.saves.told
 
     def restore_save_freq(self) -> None:
@@ -201,9 +250,11 @@ class Hook:
         self.saves.begin()
         self.events.send("saving", step=self.step)
         result = self.original["save_checkpoint"](*args, **kwargs)
-        self.held_out.save(Path(kwargs.get("checkpoint_dir") or args[0]))
+        place = Path(kwargs.get("checkpoint_dir") or args[0])
+        self.order.keep_states_of_ranks(place)
+        self.held_out.save(place)
         with contextlib.suppress(OSError):  # so that a kill before `last` points there loses nothing
-            (Path(kwargs.get("checkpoint_dir") or args[0]) / FINISHED).write_bytes(b"")
+            (place / FINISHED).write_bytes(b"")
         return result
 
     def update_last_checkpoint(self, checkpoint_dir: Path) -> Any:

@@ -14,9 +14,11 @@ from typing import Any
 
 from . import checks
 from .events import Events
-from .exits import INTERRUPTED, WANDB_END_S, leave
+from .exits import INTERRUPTED, PEER_GONE, WANDB_END_S, leave
 from .hook import Hook
 from .lease import Lease
+from .rank_hook import RankHook
+from .ranks import Ranks
 
 TRAIN = "lerobot.scripts.lerobot_train"
 
@@ -34,6 +36,8 @@ def load(hook: Hook) -> tuple[Any, bool]:
     except ModuleNotFoundError as error:
         if error.name not in (TRAIN, "lerobot.scripts"):
             raise
+    if hook.ranks.count > 1:
+        raise RuntimeError("this LeRobot can't be hooked, so its ranks would not save and stop together")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="lerobot-train")
     return script.load(), False
@@ -46,8 +50,9 @@ def main() -> None:
             os._exit(INTERRUPTED)
     faulthandler.enable()  # a crash in a library says where it was
     faulthandler.register(signal.SIGUSR2, all_threads=True)
-    events = Events(os.environ.get("PI0Q_EVENTS"))
-    hook = Hook(events)
+    ranks = Ranks()
+    events = Events(os.environ.get("PI0Q_EVENTS"), ranks.rank)
+    hook = RankHook(events, ranks) if ranks.rank else Hook(events, ranks)
     signal.signal(signal.SIGUSR1, hook.on_usr1)
     signal.signal(signal.SIGTERM, hook.on_term)
     # Now: past its fence it sends SIGTERM at once.
@@ -63,10 +68,14 @@ def main() -> None:
         raise
     except Exception as error:
         traceback.print_exc()
+        if ranks.peer_gone():
+            leave(PEER_GONE)  # what another rank's end did to this one is not why the run ends
         for cause in checks.causes(error):
             events.send("cause", **checks.describe(cause))
         events.send("error", **checks.describe(error))
         leave(1)
+    if ranks.rank:
+        leave(0)  # the run ends with rank 0: no library here is to fail at its end
     events.send("end", step=hook.cfg.steps if hook.cfg else None)
     if hook.cfg and hook.cfg.wandb.enable:
         # Its own end waits for a network that is away, with the GPU.

@@ -35,6 +35,8 @@ from ..utils import safetensors
 from ..utils.random_utils import load_rng_state, save_rng_state
 
 LAYOUT = os.environ.get("FAKE_LAYOUT", "0.6")
+#: Of several ranks, as accelerate has them: the first saves and logs; here nothing is computed together.
+RANK, RANKS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 if os.environ.get("FAKE_VRAM_MIB"):
@@ -276,9 +278,12 @@ def train() -> None:
     cfg = configs.parse(sys.argv[1:])
     cfg.validate()
     init_logging()
+    if RANK:
+        logging.getLogger().setLevel(logging.WARNING)
+        print(f"FAKE rank {RANK} of {RANKS}", flush=True)
     logging.info(pformat(cfg.to_dict()))
-    random.seed(cfg.seed)
-    wandb_logger = WandBLogger(cfg) if cfg.wandb.enable else None
+    random.seed(cfg.seed + RANK)
+    wandb_logger = WandBLogger(cfg) if cfg.wandb.enable and not RANK else None
     for line in ("Creating dataset", "Creating policy", "Creating optimizer and scheduler"):
         logging.info(line)
     policy = make_policy(cfg=cfg.policy, ds_meta=None, rename_map=cfg.rename_map)
@@ -305,11 +310,12 @@ def train() -> None:
 def loop(cfg: Any, step: int, policy: FakePolicy, optimizer: Any, scheduler: Any, wandb_logger: Any) -> None:
     first, one_step = step, globals()["one_step" if LAYOUT == "other" else "update_policy"]
     tracker = MetricsTracker(cfg.batch_size, initial_step=step)
+    accelerator = SimpleNamespace(scaler=None, wait_for_everyone=lambda: None) if RANKS > 1 else None
     show_bar(0, cfg.steps - first)
     logging.info(f"Start offline training on a fixed dataset, with effective batch size: {cfg.batch_size}")
     for _ in range(step, cfg.steps):
         tracker.dataloading_s = 0.0
-        tracker, _ = one_step(tracker, policy, {}, optimizer, 1.0, accelerator=None)
+        tracker, _ = one_step(tracker, policy, {}, optimizer, 1.0, accelerator=accelerator)
         step += 1
         show_bar(step - first, cfg.steps - first)
         tracker.step()
@@ -324,7 +330,7 @@ def loop(cfg: Any, step: int, policy: FakePolicy, optimizer: Any, scheduler: Any
         if cfg.eval_steps > 0 and cfg.dataset.eval_split and step % cfg.eval_steps == 0:
             eval_loss = held_out_loss(step)
             logging.info(f"step {step}: eval_loss={eval_loss:.4f}")
-        if cfg.save_checkpoint and is_saving_step:
+        if cfg.save_checkpoint and is_saving_step and not RANK:
             logging.info(f"Checkpoint policy after step {step}")
             checkpoint_dir = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, step)
             save_checkpoint(
@@ -334,12 +340,14 @@ def loop(cfg: Any, step: int, policy: FakePolicy, optimizer: Any, scheduler: Any
                 policy=policy,
                 optimizer=optimizer,
                 scheduler=scheduler,
-                num_processes=1,
+                num_processes=RANKS,
                 batch_size=cfg.batch_size,
             )
             update_last_checkpoint(checkpoint_dir)
             if wandb_logger:
                 wandb_logger.log_policy(checkpoint_dir)
+        if cfg.save_checkpoint and is_saving_step and accelerator:
+            accelerator.wait_for_everyone()
     sys.stderr.write("\n")
 
 

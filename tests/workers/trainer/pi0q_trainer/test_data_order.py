@@ -17,6 +17,7 @@ import pytest
 
 from pi0q.workers.trainer.pi0q_trainer import data_order
 from pi0q.workers.trainer.pi0q_trainer.data_order import DataOrder
+from pi0q.workers.trainer.pi0q_trainer.ranks import Ranks
 
 FRAMES = 23
 
@@ -107,7 +108,7 @@ class Training:
         patch.setattr(data_order, "random_utils", lambda: process)
         patch.setattr(data_order, "tensors", lambda: process)
         process.rng.seed(1000)
-        taken = DataOrder()
+        taken = DataOrder(Ranks({}))
         taken.original = {"cycle": cycle, "save_checkpoint": save}
         taken.resumes_sampler = self.new
         sampler = Sampler(process, batch, new=self.new)
@@ -199,7 +200,7 @@ class Scaler:
 
 
 def test_gradients_are_scaled_as_before(tmp_path: Path) -> None:
-    first, again = DataOrder(), DataOrder()
+    first, again = DataOrder(Ranks({})), DataOrder(Ranks({}))
     first.original = {"save_checkpoint": save}
     first.restore_state(SimpleNamespace(resume=False), Scaler(2.0**-13))
     first.save_checkpoint(tmp_path / "5", 5, Process())

@@ -1,0 +1,5 @@
+"""FAKE: where LeRobot has the class of its flags."""
+
+from . import Config
+
+TrainPipelineConfig = Config
