@@ -58,30 +58,6 @@ def load(file: str, *, rehearsal: bool = False, overrides: Sequence[Override] = 
     return replace(spec, rehearsal=True) if rehearsal else spec
 
 
-def several_gpus(spec: Spec) -> str:
-    """Return why a job of several GPUs is not queued, and what to do; "" for one that can be.
-
-    pi0q starts the trainer as one process, which uses one GPU: the others would be reserved for nothing.
-    """
-    gpus = spec.resources.gpus or 1
-    if gpus == 1:
-        return ""
-    batch = number(spec.train, "batch_size")
-    before = f"{gpus} x {batch} = {gpus * batch}"
-    return (
-        f"{spec.name}: resources.gpus is {gpus}, and one job can't train on several GPUs yet: "
-        f"{gpus} would be reserved and one used.\n"
-        f"Fix: write `resources: {{gpus: 1}}`. A step then sees {batch} samples, not {before}: "
-        "raise batch_size if one GPU has room for it."
-    )
-
-
-def refuse_several_gpus(specs: Sequence[Spec]) -> None:
-    """Raise UsageError where one of these jobs wants several GPUs."""
-    if refused := [why for spec in specs if (why := several_gpus(spec))]:
-        raise UsageError("\n".join([*refused, "Nothing was queued."]))
-
-
 def fingerprint(spec: Spec) -> str:
     """Return a hash that is the same for the same job of the same user."""
     return sha256(f"{user()} {json.dumps(spec.to_json(), sort_keys=True)}".encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pi0q.jobs import several_gpus
 from pi0q.jobs.dataset import Images
 from pi0q.jobs.estimates import policy_sizes
 from pi0q.jobs.schema.defaults import number
@@ -18,6 +19,8 @@ from pi0q.jobs.vram_peak import CONTEXT_MIB
 _MIB = 2**20
 #: What the allocator holds more than is in use, through fragmentation: 4 to 22 % were measured.
 FRAGMENTATION = 1.175
+#: What NCCL holds of each card of a job on several, MiB: a guess, until the first such job was measured.
+NCCL_MIB = 1024
 
 
 #: Assumed while nobody has looked into the dataset. The least: the box that takes the job knows the dataset and
@@ -103,10 +106,14 @@ def estimate(spec: Spec, images: Images) -> Estimate:
         sample *= 0.9
     sample *= activations.in_32_bits if policy_sizes.width(spec) == 4 else 1.0
     optimizer, held = weights + 4 * trained, weights + 2 * trained
+    if several_gpus.ranks(spec) > 1:
+        # torch keeps gradients a second time, in the buckets that it adds up over the GPUs.
+        optimizer, held = optimizer + trained, held + trained
     peak = max(optimizer, held + number(train, "batch_size") * sample)
     least, each = activations.workspace
     workspace = least + each * images.patches / (480 * 640 / 224**2)
-    mib = math.ceil(CONTEXT_MIB + FRAGMENTATION * peak + workspace)
+    nccl = NCCL_MIB if several_gpus.ranks(spec) > 1 else 0
+    mib = math.ceil(CONTEXT_MIB + nccl + FRAGMENTATION * peak + workspace)
     return Estimate(mib=mib, optimizer_mib=optimizer, held_mib=held, sample_mib=sample, measured=measured)
 
 

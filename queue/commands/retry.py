@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pi0q.jobs import postrun
+from pi0q.jobs import postrun, several_gpus
 from pi0q.jobs.errors import SpecError, UsageError
 from pi0q.jobs.record import Record, Use, keys_for
 from pi0q.jobs.spec import Spec
@@ -47,9 +47,6 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     if before.state is State.SUCCEEDED:
         raise UsageError(f"{before.name} has succeeded: there is nothing to try again; nothing was changed.")
     _refuse_small_limit(before, spec)
-    from pi0q.queue.submission import refuse_several_gpus
-
-    refuse_several_gpus([spec])
     after = store.get(_go_on(store, before, spec))
     if as_json:
         job_text.print_json({"id": after.id, "continues": before.id, "state": after.state.value})
@@ -57,6 +54,8 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     saved = before.checkpoint
     where = f"from step {saved.step}, on {before.box} if it can" if saved else "from step 0: nothing was saved"
     click.echo(f"{after.name} goes on as {after.id}, {where}.  See it with: pi0q watch {after.id}")
+    if saved and (note := several_gpus.change_note(*(max(1, job.needs.get("gpus", 0)) for job in (before, after)))):
+        click.echo(f"pi0q: {note}", err=True)
 
 
 def _refuse_small_limit(before: Record, spec: Spec) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pi0q.jobs import command, postrun
+from pi0q.jobs import command, postrun, several_gpus
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.estimates import disk, job_needs, policy_sizes
 from pi0q.jobs.schema import overrides
@@ -23,8 +23,6 @@ from pi0q.queue.submission import (
     load_all,
     new_fields,
     put,
-    refuse_several_gpus,
-    several_gpus,
 )
 
 if TYPE_CHECKING:
@@ -87,8 +85,6 @@ def submit(files: tuple[str, ...], as_json: bool, **options: Any) -> None:
         _explain(key, as_json=as_json)
         return
     specs = _load(files, options)
-    if not options["dry_run"]:
-        refuse_several_gpus(specs)
     chosen = settings.load()
     lookup = _start_lookup(specs, chosen)
     _warn(f"{spec.name}: {note}" for spec in specs for note in notes(spec))
@@ -211,7 +207,6 @@ def _dry_run(specs: Sequence[Spec], lookup: Lookups, chosen: Settings, *, as_jso
     awaited = _awaited(asked, specs)
     specs, starts = _starts(asked, specs, awaited)
     store = _peaks(chosen)
-    _warn(f"`pi0q submit` would refuse it: {why}" for spec in specs if (why := several_gpus(spec)))
     _warn(lookup.notes())
     plans = [plan(spec, lookup.known(spec, start, store)) for spec, start in zip(specs, starts, strict=True)]
     show(plans, as_json=as_json)
@@ -308,8 +303,8 @@ def _warn(notes: Iterable[str]) -> None:
 
 
 def notes(spec: Spec) -> list[str]:
-    """Return what the file asks for and this version of pi0q does not do."""
-    found = []
+    """Return what is to be known of a file before it trains: its batch on several GPUs, a disk stated too small."""
+    found = [note for note in [several_gpus.batch_note(spec)] if note]  # a job of one GPU has none
     plan = disk.plan(spec)
     if plan.stated_mib is not None and not spec.rehearsal and plan.stated_mib < plan.reckoned_mib:
         largest = " + ".join(item.what for item in sorted(plan.items, key=lambda item: -item.mib)[:2])

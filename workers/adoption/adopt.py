@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,6 @@ def _found(directory: Path) -> Found:
         found = output_directory.newest(directory)
     except NotWhole as error:
         raise UsageError(f"{directory} can't be taken over: {error}. {NOTHING}") from None
-    if found.processes is not None and found.processes > 1:
-        raise UsageError(
-            f"Step {found.step} of {directory} was trained by {found.processes} processes, and one job can't train on "
-            f"several GPUs yet. {NOTHING}"
-        )
     return found
 
 
@@ -123,6 +118,9 @@ def _spec(found: Found, lerobot: str) -> tuple[Spec, tuple[str, ...]]:
         lines = [f"  {name}:{fault.line}: {fault.text}" for fault in made.faults]
         raise UsageError("\n".join([f"{errors(len(lines))} in {name}. {NOTHING}", *lines]))
     spec = parse(made.text, filename=name)
+    if found.processes is not None and found.processes > 1:
+        # One trainer a GPU, as they were: the order of the data stays.
+        spec = replace(spec, resources=replace(spec.resources, gpus=found.processes))
     if problems := flags.problems(spec.train, lerobot):
         raise UsageError(f"LeRobot {lerobot} of this box can't go on from it: {'; '.join(problems)}. {NOTHING}")
     if found.step >= (steps := number(spec.train, "steps")):

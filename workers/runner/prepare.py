@@ -24,7 +24,7 @@ from pi0q.workers.hub import cached, fetch, requirements, torch_weights
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.network import wandb_key
 from pi0q.workers.network.wandb_key import WANDB
-from pi0q.workers.runner import messages, starting
+from pi0q.workers.runner import messages, rank_count, starting
 from pi0q.workers.runner.run_session import RunSession
 from pi0q.workers.runs.run_context import RunContext
 from pi0q.workers.runs.stop import Stop
@@ -61,6 +61,7 @@ def prepare(session: RunSession) -> Prepared:
     if context.directory.checkpoints.is_dir():
         progress.update(phase="verifying the checkpoint")
     start = find_checkpoint(session, foreign=partial(_foreign, context))
+    rank_count.check(context, start.checkpoint)
     if context.record.checkpoint and not start.checkpoint:
         log.warning("%s", messages.beginning(context.record, None, box=context.box))
     progress.resume_from(start.checkpoint)

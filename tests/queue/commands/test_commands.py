@@ -480,18 +480,12 @@ def test_a_waiting_job_says_what_it_waits_for(call: Command, driver: JobDriver, 
     assert "waits for" not in call("show", job).stdout
 
 
-def test_submit_refuses_several_gpus_and_a_dry_run_says_so(call: Command, grab_box: str, tmp_path: Path) -> None:
+def test_submit_tells_the_batch_of_several_gpus(call: Command, grab_box: str, tmp_path: Path) -> None:
     file = tmp_path / "more.yaml"
-    text = Path(grab_box).read_text(encoding="utf-8").replace("gpus: 1", "gpus: 2")
-    file.write_text(text.replace("keep: 2", "keep: 2, copy_to: /root/autodl-fs/x"), encoding="utf-8")
+    file.write_text(Path(grab_box).read_text(encoding="utf-8").replace("gpus: 1", "gpus: 4"), encoding="utf-8")
     answer = call("submit", str(file), "--dry-run")
     assert answer.returncode == 0 and "--batch_size=32" in answer.stdout
-    assert "copy_to" not in answer.stderr
-    assert "`pi0q submit` would refuse it: grab_box" in answer.stderr
+    assert "grab_box: batch 32 on each of 4 GPUs: 128 a step; the learning rate is not scaled" in answer.stderr
     assert call("submit", grab_box, "--dry-run").stderr == ""
-    refused = call("submit", grab_box, str(file))
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "can't train on several GPUs yet: 2 would be reserved and one used" in refused.stderr
-    assert "Fix: write `resources: {gpus: 1}`. A step then sees 32 samples, not 2 x 32 = 64" in refused.stderr
-    assert refused.stderr.endswith("Nothing was queued.\n")
-    assert json.loads(call("ls", "--json").stdout) == []
+    queued = call("submit", str(file))
+    assert queued.returncode == 0 and "4 GPUs with" in queued.stdout and "128 a step" in queued.stderr

@@ -81,7 +81,6 @@ def _evil(output: Path) -> None:
         (lambda output: None, "There is no directory"),
         (lambda output: output.mkdir(), "there is no checkpoint in"),
         (lambda output: checkpoint(output, 100), "has done all of its 100 steps"),
-        (lambda output: checkpoint(output, 20, processes=4), "was trained by 4 processes"),
         (lambda output: checkpoint(output, 20, nonsense=1), "1 error in"),
         (_evil, "policy_preprocessor.json"),
     ],
@@ -94,6 +93,14 @@ def test_what_can_not_be_taken_over_leaves_nothing_behind(
         take(tmp_path / "x", chosen, store)
     assert told in str(refused.value) and "Nothing was queued" in str(refused.value)
     assert store.page().jobs == () and list(chosen.runs.glob("*")) == []
+
+
+def test_what_several_processes_trained_goes_on_with_a_gpu_for_each(
+    tmp_path: Path, chosen: Settings, store: Store
+) -> None:
+    checkpoint(tmp_path / "x", 20, processes=4)
+    adopted = take(tmp_path / "x", chosen, store)
+    assert store.get(adopted.job_id).needs["gpus"] == 4
 
 
 def test_a_box_without_lerobot_says_so(
