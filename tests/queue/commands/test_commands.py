@@ -485,7 +485,7 @@ def test_submit_tells_the_batch_of_several_gpus(call: Command, grab_box: str, tm
     file.write_text(Path(grab_box).read_text(encoding="utf-8").replace("gpus: 1", "gpus: 4"), encoding="utf-8")
     answer = call("submit", str(file), "--dry-run")
     assert answer.returncode == 0 and "--batch_size=32" in answer.stdout
-    assert "grab_box: batch 32 on each of 4 GPUs: 128 a step; the learning rate is not scaled" in answer.stderr
+    assert "grab_box_pi0_fmc3: batch 32 on each of 4 GPUs: 128 a step; the learning rate is not scaled" in answer.stderr
     assert call("submit", grab_box, "--dry-run").stderr == ""
     queued = call("submit", str(file))
     assert queued.returncode == 0 and "4 GPUs with" in queued.stdout and "128 a step" in queued.stderr
