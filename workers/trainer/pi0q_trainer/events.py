@@ -19,7 +19,7 @@ class Events:
     """Writes whole lines or none; never raises, and never blocks the training for more than PATIENCE_S."""
 
     def __init__(self, path: str | None, rank: int = 0) -> None:
-        """`rank`: of several ranks all but the first send OF_RANKS alone: `rank_error` for `error`, with their number."""
+        """`rank`: all ranks but the first send OF_RANKS alone, as `rank_error` for `error`, with their number."""
         self.path, self.fd, self.rank = path, -1, rank
 
     def send(self, event: str, **fields: object) -> None:
