@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pi0q.jobs.notice_kinds import OF_JOBS
-from pi0q.jobs.outcome import Reason
+from pi0q.jobs.outcome import NOT_HELD, Reason
 from pi0q.jobs.record import Event, Record
 from pi0q.jobs.state import ENDED, OWNED, State
 
@@ -66,7 +66,7 @@ def _kind(event: Event, previous: State | None) -> str:
     if event.state is State.WAITING and event.reason is Reason.AFTER_FAILED:
         return "held"
     if event.state is State.WAITING and previous is not State.WAITING:
-        return "" if event.reason in (Reason.AFTER_JOB, Reason.AFTER_TIME) else "held"
+        return "" if event.reason in NOT_HELD else "held"
     ends = {State.SUCCEEDED: "finished", State.FAILED: "failed", State.CANCELLED: "cancelled"}
     return ends.get(event.state, "")
 

@@ -73,6 +73,9 @@ class Reason(str, Enum):
     AFTER_JOB = "after_job"
     AFTER_TIME = "after_time"
     AFTER_FAILED = "after_failed"
+    #: It stands for the trials of a sweep; it waits for its turn in one.
+    SWEEP = "sweep"
+    SWEEP_TURN = "sweep_turn"
     GPU_LOST = "gpu_lost"
     GPU_TAKEN = "gpu_taken"
 
@@ -279,6 +282,10 @@ OUTCOMES: dict[Reason, Outcome] = {
         fix="`pi0q retry` of that job takes its place: after a success of it this one starts by itself. "
         "`pi0q release {id}` queues it without that, `pi0q cancel {id}` ends it.",
     ),
+    Reason.SWEEP: Outcome(
+        next=Next.REQUEUE, fix="`pi0q ls --children` shows its trials; cancel, hold and release act on all of them."
+    ),
+    Reason.SWEEP_TURN: Outcome(next=Next.REQUEUE, fix="It starts by itself once another trial of its sweep ends."),
     Reason.GPU_LOST: Outcome(
         next=Next.REQUEUE,
         fix="The box's GPU broke down; the box takes no new jobs until it is restarted and "
@@ -294,6 +301,10 @@ OUTCOMES: dict[Reason, Outcome] = {
 #: Reasons of a training that came to its end.
 COMPLETE = frozenset({Reason.FINISHED, Reason.EARLY_STOP})
 
+#: Reasons of jobs that wait though nobody holds them.
+NOT_HELD = frozenset({
+    Reason.AFTER_JOB, Reason.AFTER_TIME, Reason.AFTER_FAILED, Reason.SWEEP, Reason.SWEEP_TURN,
+})  # fmt: skip
 #: Reasons whose cure is a change of the job's file.
 IN_THE_FILE = frozenset({
     Reason.SPEC_REFUSED, Reason.CUDA_OUT_OF_MEMORY, Reason.NON_FINITE_LOSS, Reason.COMPILE_FAILED, Reason.SHM_FULL,

@@ -15,7 +15,7 @@ from pi0q.jobs.box_choice import ANY, BOX_CHOICE, BoxChoice
 from pi0q.jobs.dependencies import AWAITS
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.estimates.base_facts import BASE, BaseFacts
-from pi0q.jobs.outcome import IN_THE_FILE, OUTCOMES, Reason
+from pi0q.jobs.outcome import IN_THE_FILE, NOT_HELD, OUTCOMES, Reason
 from pi0q.jobs.printable import printable
 from pi0q.jobs.record_codecs import (
     BOOT,
@@ -56,6 +56,7 @@ from pi0q.jobs.record_codecs import (
 from pi0q.jobs.record_codecs import Use as Use
 from pi0q.jobs.start_point import START_POINT, STARTERS, StartPoint
 from pi0q.jobs.state import State
+from pi0q.jobs.sweep import TALLY, VALUES, Tally
 from pi0q.jobs.vram_peak import PEAK, Peak
 
 
@@ -87,11 +88,7 @@ class Event:
     @property
     def label(self) -> str:
         """The word for its state that people read, as `Record.label`."""
-        waits = self.state is State.WAITING and self.reason in (
-            Reason.AFTER_JOB,
-            Reason.AFTER_TIME,
-            Reason.AFTER_FAILED,
-        )
+        waits = self.state is State.WAITING and self.reason in NOT_HELD
         return "waiting" if waits else self.state.label
 
 
@@ -248,6 +245,13 @@ class Record:
     start_ms: int | None = field(default=None, metadata=stored(INT, Use.LISTED))
     #: The awaited job from whose last checkpoint it starts, until that is fixed in `starts_from`; "" if none.
     start_job: str = field(default="", metadata=stored(ID))
+    #: Of a sweep: how its trials stand, and how many of them are queued or run at a time. None: it is no sweep.
+    trials: Tally | None = field(default=None, metadata=stored(TALLY, Use.LISTED))
+    max_parallel: int | None = field(default=None, metadata=stored(INT))
+    #: Of a trial: its sweep, its number from 1, and its values by key. "" for any other job.
+    sweep: str = field(default="", metadata=stored(ID, Use.LISTED, Use.CARRIED))
+    sweep_number: int | None = field(default=None, metadata=stored(INT, Use.LISTED, Use.CARRIED))
+    sweep_values: Mapping[str, Any] = field(default_factory=dict, metadata=stored(VALUES, Use.LISTED, Use.CARRIED))
     #: What no box had when it was held for that: what, why, reason (queue/job_inputs.py); empty: it is not.
     lacks: Mapping[str, Any] = field(default_factory=dict, metadata=stored(TOLD))
     #: The ended job that it goes on from, and the one that goes on from it; "" if none.
@@ -287,6 +291,8 @@ class Record:
     @property
     def label(self) -> str:
         """The word for its state that people read: a job that waits for another one, or a time, is not held."""
+        if self.trials and self.state is State.WAITING and not self.held:
+            return "sweep"
         return "waiting" if self.state is State.WAITING and not self.held else self.state.label
 
     @property
@@ -425,6 +431,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, (BaseFacts, Best, BoxChoice)):
         return json.dumps(value.to_json())
+    if isinstance(value, Tally):
+        return json.dumps({**vars(value), "best_values": value.best_values or {}})
     if isinstance(value, (Saved, StartPoint, Peak)):
         return json.dumps(vars(value))
     if isinstance(value, (dict, list, tuple)):

@@ -22,8 +22,10 @@ from pi0q.jobs.schema.nodes import MappingNode, node_of
 from pi0q.jobs.schema.overrides import NO_LINE, Override, applied
 from pi0q.jobs.schema.rules import Found, Rule, Rules, nearest, walk
 from pi0q.jobs.schema.start_conditions import AfterJobs, StartTime
+from pi0q.jobs.schema.sweep_space import SweepSpace
 from pi0q.jobs.schema.units import Size, Span
 from pi0q.jobs.schema.value_types import Bool, Choice, Int, ListOf, Name, PathType, Value
+from pi0q.jobs.sweep import Sweep
 
 
 class Priority(str, Enum):
@@ -97,6 +99,8 @@ class Spec:
     notify_on: tuple[str, ...] | None = None
     #: Jobs and a time that it waits for before it enters the queue.
     conditions: Conditions = NO_CONDITIONS
+    #: The keys that vary from trial to trial; None for a single job. `train` holds the values of the first trial.
+    sweep: Sweep | None = None
     #: lerobot-train's flags by dotted name, in file order.
     train: Mapping[str, Value]
     #: What was read of the weights that it starts from, for estimates; no part of the file, nor of the record's spec.
@@ -136,6 +140,7 @@ class Spec:
             **launch,
             **notify,
             **self.conditions.to_json(),
+            **({"sweep": self.sweep.to_json()} if self.sweep else {}),
             "train": dict(self.train),
         }
 
@@ -190,6 +195,11 @@ RULES: tuple[Rule, ...] = (
         "start_after",
         StartTime(nullable=True),
         "When it may start: a time, or a duration after the submit; at once if left out.",
+    ),
+    Rule(
+        "sweep",
+        SweepSpace(lambda: _all_rules()),
+        "Keys that vary, and their values: one trial for each combination; none if left out.",
     ),
     Rule(
         "notify.on",
@@ -257,6 +267,12 @@ class _AllRules(Rules):
 
 
 _ALL = _AllRules()
+
+
+def _all_rules() -> Rules:
+    return _ALL
+
+
 #: Keys that every `train_config.json` of LeRobot has.
 _OF_A_CHECKPOINT = frozenset({"dataset", "policy", "output_dir", "resume"})
 
@@ -276,14 +292,38 @@ def parse(text: str | bytes, *, filename: str, overrides: Sequence[Override] = (
     if root is None:
         raise SpecError(filename, faults)
     try:
-        return _read(applied(root, overrides), filename=filename)
+        return _checked_trials(_read(applied(root, overrides), filename=filename), filename)
     except SpecError as error:
         keys = {key for key, _ in overrides}
         told = [replace(fault, line=NO_LINE) if fault.key in keys else fault for fault in error.faults]
         raise SpecError(filename, told) from None
 
 
+def _checked_trials(spec: Spec, filename: str) -> Spec:
+    """Return the job. Raises SpecError where it is a sweep, and values of a trial do not go together."""
+    if spec.sweep is None:
+        return spec
+    from pi0q.jobs import sweep_trials  # it makes specs itself
+
+    if faults := sweep_trials.faults(spec, 1):
+        raise SpecError(filename, faults)
+    return spec
+
+
+def _with_first_trial(root: MappingNode) -> MappingNode:
+    """Return the file with the values of a sweep's first trial; as it is where it has none, or one with faults."""
+    sweep = next((value for key, value in root.value if key.value == "sweep"), None)
+    if sweep is None:
+        return root
+    told = list[str]()
+    found = Sweep.of(_RULES["sweep"].kind.read(sweep, lambda _, text: told.append(text)))
+    if found is None or told:
+        return root
+    return applied(root, [(key, node_of(value)) for key, value in found.written(1).items()])
+
+
 def _read(root: MappingNode, *, filename: str) -> Spec:
+    root = _with_first_trial(root)
     found = walk(root, _ALL, _unknown)
     if "train" not in found.lines and found.lines.keys() >= _OF_A_CHECKPOINT:
         told = f"is LeRobot's own file, not a job: `pi0q import {filename} -o job.yaml` makes a job of it"
@@ -325,6 +365,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
         rehearse=str(values.get("preflight.rehearse") or "auto"),
         input_seconds=cast("float | None", values.get("preflight.wait_for_input")),
         conditions=Conditions.of(values.get("after"), values.get("start_after")),
+        sweep=Sweep.of(values.get("sweep")),
         notify_on=_kinds(values.get("notify.on")),
         mixed_precision=str(values.get("launch.mixed_precision") or ""),
         train=train,

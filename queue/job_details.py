@@ -23,6 +23,7 @@ from pi0q.queue.job_text import (
     span,
     started_from,
     starts_after,
+    trial_of,
     wandb,
     wanted,
     when,
@@ -60,6 +61,8 @@ def rows(job: Record, now_ms: int, waits: Sequence[str] = (), spent: str = "") -
         ("saves", "\n".join(save_cost.shown(job))),
         ("WandB", "\n".join([*wandb(job), job.wandb_dir if job.wandb_dir and not job.wandb_url else ""]).strip()),
         ("push", pushed(job)),
+        ("sweep", job.trials.sentence() if job.trials else trial_of(job)),
+        ("best trial", f"job {job.trials.best_id}" if job.trials and job.trials.best_id else ""),
         ("starts after", starts_after(job)),
         ("starts from", started_from(job)),
         ("kept for", kept_for(job)),
@@ -75,7 +78,7 @@ def rows(job: Record, now_ms: int, waits: Sequence[str] = (), spent: str = "") -
 
 def progress_bar(job: Record) -> str:
     """Return a bar with the training's own step, which never runs backwards on a resume; "" before steps are known."""
-    if not job.steps:
+    if not job.steps or job.trials:
         return ""
     share = min(1.0, (job.step or 0) / job.steps)
     return f"{'━' * round(BAR * share):<{BAR}} {job.step or 0}/{job.steps}  {share:.0%}"

@@ -59,13 +59,18 @@ class Page:
     places: Mapping[str, int] = field(default_factory=dict)
     #: Seconds until a queued job may start, by the ETAs of running jobs; none of whom nobody can tell.
     starts: Mapping[str, float] = field(default_factory=dict)
+    #: Trials that run, by the id of their sweep.
+    running_trials: Mapping[str, int] = field(default_factory=dict)
+    #: Trials that stand behind the line of their sweep.
+    folded: int = 0
     #: Whether jobs were chosen from all of them, so that none counts as left out.
     chosen: bool = False
 
     @property
     def left_out(self) -> int:
         """Return how many jobs the page does not show; 0 where a user chose."""
-        return 0 if self.chosen else max(0, self.counts.live + self.counts.ended - len(self.jobs) - len(self.broken))
+        told = len(self.jobs) + len(self.broken) + self.folded
+        return 0 if self.chosen else max(0, self.counts.live + self.counts.ended - told)
 
     def narrowed(self, selection: Selection, *, sort: str | None, number: int | None) -> Page:
         """Return the page with the jobs that were selected, in the order `sort` (one of SORTS), the first `number`."""

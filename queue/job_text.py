@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pi0q.jobs import best_checkpoint, postrun
+from pi0q.jobs import best_checkpoint, postrun, sweep
 from pi0q.jobs.errors import BadRecord
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
@@ -55,7 +55,9 @@ def mib(amount: int | float) -> str:
 
 
 def progress(job: Record) -> str:
-    """`1200/50000 2%`, or what is known of it."""
+    """`1200/50000 2%`, or what is known of it; of a sweep its trials that have ended."""
+    if job.trials:
+        return f"{job.trials.done}/{job.trials.total} trials"
     if job.step is None or not job.steps:
         return f"0/{job.steps}" if job.steps else ""
     return f"{job.step}/{job.steps} {100 * job.step // job.steps}%"
@@ -67,6 +69,8 @@ def note(job: Record, waits: str = "") -> str:
         return waits or f"needs {wanted(job.needs)}"
     if job.state in OWNED:
         return " · ".join(filter(None, [wished(job) or job.phase, *wandb(job)]))
+    if job.trials:
+        return waits or job.trials.note()
     if job.state is State.WAITING and not job.held:
         return waits_for(job)
     # A trainer's message may have many lines.
@@ -141,11 +145,16 @@ def starts_after(job: Record) -> str:
     return "\n".join([*jobs, *([clock(job.start_ms)] if job.start_ms and job.state is State.WAITING else [])])
 
 
+def trial_of(job: Record) -> str:
+    """The sweep that it is a trial of, and its values: `job 3f2a…, number 7: seed 7`."""
+    return f"job {job.sweep}, trial {job.sweep_number}: {sweep.words(job.sweep_values)}" if job.sweep else ""
+
+
 def waits_for(job: Record) -> str:
     """What keeps a job that nobody holds out of the queue: `starts after train (3f2a…)`, `starts at 2026-11-30 …`."""
     if job.reason is Reason.AFTER_TIME and job.start_ms:
         return f"starts at {clock(job.start_ms)}"
-    return " ".join(job.detail.split()) or "waits"
+    return job.trials.sentence() if job.trials else " ".join(job.detail.split()) or "waits"
 
 
 def kept_for(job: Record) -> str:
@@ -161,6 +170,8 @@ def when(job: Record, now_ms: int) -> str:
         return f"ended {ago(job.ended_ms or job.created_ms, now_ms)}"
     if job.state in OWNED:
         return f"runs {since(job.started_ms or job.queued_ms or job.created_ms, now_ms)}"
+    if job.trials and not job.held:
+        return f"runs {since(job.created_ms, now_ms)}"
     return f"waits {since(job.queued_ms or job.created_ms, now_ms)}"
 
 
@@ -234,12 +245,12 @@ def cells(job: Record, now_ms: int, waits: str = "") -> tuple[str, ...]:
         job.name,
         job.label,
         progress(job),
-        "" if job.loss is None else f"{job.loss:.3f}",
+        "" if (loss := job.trials.best if job.trials else job.loss) is None else f"{loss:.3f}",
         "" if job.step_seconds is None else f"{job.step_seconds:.2f}",
         when(job, now_ms),
         job.box or "",
         kept(job),
-        note(job, waits),
+        " · ".join(filter(None, [sweep.words(job.sweep_values), note(job, waits)])),
     )
     return tuple(cell.replace("\n", " ").replace("\t", " ") for cell in found)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pi0q.queue.client import Client
 
 #: Texts that every script begins with.
-PRELUDE = ("common", "dependencies")
+PRELUDE = ("common", "dependencies", "sweeps")
 #: The first element of a script's answer to a sender that knows more than the server.
 OLDER = 2
 

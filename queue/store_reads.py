@@ -146,15 +146,16 @@ class StoreReads(StoreBase):
         pipe.zrange(self.prefix + "live", 0, last)
         pipe.zrange(self.prefix + "leases", 0, last)
         pipe.zrange(self.prefix + "classes", 0, -1)
+        pipe.zrange(self.prefix + "sweeps", 0, -1)
         pipe.zrevrange(self.prefix + "ended", 0, ended - 1 if ended > 0 else -1)
         for key in ("live", "ended", "leases", "conditional"):
             pipe.zcard(self.prefix + key)
         pipe.hlen(self.prefix + "waiting")
         pipe.time()
-        living, owned, classes, over, *numbers, now = pipe.execute()
+        living, owned, classes, sweeps, over, *numbers, now = pipe.execute()
         counts = Counts(**dict(zip(("live", "ended", "active", "waiting", "queued"), numbers, strict=True)))
         places = self._places(list(map(str, classes)), live if live > 0 else counts.queued)
-        ids = list(dict.fromkeys([*owned, *places, *living]))
+        ids = list(dict.fromkeys([*owned, *places, *sweeps, *living]))
         whole = len(ids) <= SLICE if whole is None else whole
         broken: list[BadRecord] = []
         jobs = self._records(ids, extra=UNLISTED if whole else (), broken=broken)

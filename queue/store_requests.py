@@ -36,6 +36,12 @@ class StoreRequests(StoreBase):
         answer = self._run("submit", job_id, written, text, key, TWIN_SECONDS * 1000, continues, user)
         return user_limits.check(str(answer), user)
 
+    def submit_trials(self, sweep_id: str, records: Sequence[Mapping[str, Any]], *, text: str) -> int:
+        """Queue trials of a sweep whose record is there; return how many are new. Sent twice, each is made once."""
+        written = [[one["id"], to_hash(one)] for one in records]
+        sent = json.dumps(written, ensure_ascii=False)
+        return int(self._run("submit_trials", sweep_id, sent, text, user_limits.user_of(self.client)))
+
     def placements(
         self,
         needs: Sequence[Mapping[str, int]],

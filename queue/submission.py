@@ -94,7 +94,7 @@ def put(store: UserStore, fields: Mapping[str, Any], *, key: str = "") -> dict[s
     `fields` as `new_fields` has them.
     """
     job_id, wandb_url = fields["id"], fields["wandb_url"]
-    waits = "awaits" in fields or "start_ms" in fields
+    waits = any(name in fields for name in ("awaits", "start_ms", "trials"))
     state = "queued"
     text = f"submitted by {user()}" + (", a rehearsal" if fields["spec"]["rehearsal"] else "")
     there = store.submit(job_id, fields, text=text, key=key)

@@ -31,8 +31,10 @@ class WaitKind(str, Enum):
     REFUSED = "refused"
     #: No card has the memory that it needs, not even an idle one.
     TOO_BIG = "too_big"
-    #: A user holds it, or it waits for another job.
+    #: A user holds it.
     HELD = "held"
+    #: It waits for another job, a time, its turn in a sweep, or is a sweep itself.
+    AFTER = "after"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Wait:
     #: TOO_BIG: what it needs on a card and what the largest card has, MiB.
     needed_mib: int = 0
     largest_mib: int = 0
-    #: HELD: by whom or for what, in words.
+    #: HELD: by whom or for what; AFTER: for what; in words.
     held: str = ""
 
     def __str__(self) -> str:
@@ -70,6 +72,8 @@ class Wait:
             return f"too big: needs {gib(self.needed_mib)} on a card, the largest has {gib(self.largest_mib)}"
         if self.kind is WaitKind.HELD:
             return f"held {self.held}".rstrip()
+        if self.kind is WaitKind.AFTER:
+            return self.held
         return {WaitKind.NO_BOX: "no box is up", WaitKind.DRAINED: "every box is drained"}[self.kind]
 
 
@@ -94,7 +98,9 @@ def waits(
     found = {}
     for job in jobs:
         place = places.get(job.id)
-        if job.state is State.WAITING:
+        if job.state is State.WAITING and not job.held:
+            found[job.id] = Wait(kind=WaitKind.AFTER, held=job_text.waits_for(job))
+        elif job.state is State.WAITING:
             found[job.id] = Wait(kind=WaitKind.HELD, held=job.held)
         elif job.state is State.QUEUED:
             found[job.id] = _wait(job, up, place) if known else Wait(kind=WaitKind.TURN, place=place)

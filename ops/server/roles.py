@@ -60,19 +60,20 @@ QUEUES = ("jobs", "jobs??[0-9]")
 #: What putting a job into the queue, and taking it out, writes.
 QUEUE_ACTS = (
     Grant(
-        commands=HASH, keys=("job:*", "server", "order", "waiting", "spots", "reserved", "idle", "placed", "choices")
+        commands=HASH,
+        keys=("job:*", "server", "order", "waiting", "spots", "reserved", "idle", "placed", "choices", "sweep:*"),
     ),
     Grant(
         commands=ZSET,
         keys=(
             *("live", "ended", "lookup", "classes", "class:*", "news", "unchecked", "calls"),
-            *("idle:*", "cards:*", "room:*", "shared:*", "conditional", "timed"),
+            *("idle:*", "cards:*", "room:*", "shared:*", "conditional", "timed", "sweeps", "turns:*"),
         ),
     ),
     Grant(commands=(*ZSET, "zincrby", "zremrangebyscore", "del"), keys=("shares",)),
     Grant(commands=("lpush", "rpush", "lpop", "rpop", "lset"), keys=QUEUES),
     Grant(commands=("rpush", "ltrim"), keys=("history:*",)),
-    Grant(commands=SET, keys=("former:*", "lacking", "dependants:*")),
+    Grant(commands=SET, keys=("former:*", "lacking", "dependants:*", "active:*")),
     Grant(commands=("set",), keys=("recent:*", "adopted")),
     Grant(commands=("zadd", "zincrby", "zremrangebyscore", "del"), keys=("shares",)),
 )

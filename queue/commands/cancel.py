@@ -15,6 +15,7 @@ from pi0q.queue.current_user import user
 from pi0q.queue.job_list import GROUPS, Selection, parse_states
 
 if TYPE_CHECKING:
+    from pi0q.jobs.record import Record
     from pi0q.queue.store import Store
 
 #: Names of jobs that the question before a cancel of many shows.
@@ -80,8 +81,18 @@ def _cancel(store: Store, job_id: str) -> tuple[dict[str, Any], str]:
     said = SAID.get(state, "{name} is stopping; `pi0q watch {id}` shows its end.")
     if ended_before and state is State.CANCELLED:
         said = "{name} was cancelled before; nothing was changed."
+    said += _cancel_trials(store, before, text=by)
     answer = {"id": job_id, "state": state.value, "already_ended": ended_before}
     return answer, said.format(name=before.name, id=job_id)
+
+
+def _cancel_trials(store: Store, job: Record, *, text: str) -> str:
+    """Cancel the trials of a sweep; return what is said of that."""
+    if not job.trials:
+        return ""
+    from pi0q.queue import sweeps
+
+    return sweeps.act(store, job, lambda trial: store.cancel(trial.id, text=text))
 
 
 def _discard(store: Store, error: BadRecord, *, text: str) -> tuple[dict[str, Any], str]:

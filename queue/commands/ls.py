@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from pi0q.jobs.state import State
+from pi0q.jobs.state import ENDED, State
 from pi0q.queue import job_list, job_text, settings, wait_notes
 from pi0q.queue.commands.common import open_reader
 from pi0q.queue.job_list import SORTS, Page, Selection
@@ -30,6 +31,7 @@ MOST_COLOURED = 500
 @click.option("--sort", type=click.Choice(SORTS), help="Another order than running, queued, held, ended.")
 @click.option("-n", "--number", type=click.IntRange(min=1), help="The first N of them.")
 @click.option("-q", "--quiet", is_flag=True, help="Ids alone, one a line: pi0q cancel $(pi0q ls -q --name 'sweep_*').")
+@click.option("-x", "--children", is_flag=True, help="The trials of each sweep below its line.")
 @click.option("-w", "--wide", is_flag=True, help="Cut no line to the terminal's width.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(**options: Any) -> None:
@@ -48,7 +50,7 @@ def ls(**options: Any) -> None:
             click.echo(job.id)
         return
     terminal = sys.stdout.isatty()
-    waits = wait_notes.notes(page, boxes, silent_seconds)
+    waits = {**wait_notes.notes(page, boxes, silent_seconds), **sweep_notes(page)}
     if terminal and len(page.jobs) <= MOST_COLOURED and not options["wide"]:
         from pi0q.queue import render
 
@@ -82,7 +84,29 @@ def selected(store: StoreReads, options: dict[str, Any], silent_seconds: float) 
     else:
         page = store.page(live=-1, ended=-1 if chosen.wants_ended else 0)
     page, boxes = in_turn(store, page, silent_seconds)
+    if chosen.selects_all and not options["sort"]:
+        page = arranged(page, children=options["children"])
     return page.narrowed(chosen, sort=options["sort"], number=options["number"]), boxes
+
+
+def arranged(page: Page, *, children: bool) -> Page:
+    """Return the page with the trials of sweeps folded, or each below its sweep."""
+    if not any(job.trials or job.sweep for job in page.jobs):
+        return page
+    from pi0q.queue import sweeps
+
+    running = sweeps.running(page)
+    page = sweeps.unfolded(page) if children else sweeps.folded(page)
+    return replace(page, running_trials=running)
+
+
+def sweep_notes(page: Page) -> dict[str, str]:
+    """Return how each sweep of a page stands, by id: `best loss 0.31 = seed 7, 3 run`."""
+    return {
+        job.id: job.trials.note(page.running_trials.get(job.id, 0))
+        for job in page.jobs
+        if job.trials and job.state not in ENDED and not job.held
+    }
 
 
 def in_turn(store: StoreReads, page: Page, silent_seconds: float) -> tuple[Page, list[dict[str, str]]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pi0q.jobs import postrun, several_gpus
+from pi0q.jobs import postrun, several_gpus, sweep
 from pi0q.jobs.errors import SpecError, UsageError
 from pi0q.jobs.record import Record, Use, keys_for
 from pi0q.jobs.spec import Spec
@@ -41,6 +41,12 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     if before.state is State.SUCCEEDED and (left := postrun.left(before)):
         _try_now(store, before, left, as_json=as_json)
         return
+    if before.trials:
+        raise UsageError(
+            f"{before.name} is a sweep: its trials are retried one by one; nothing was changed.\n"
+            f"Fix: pi0q retry {sweep.trial_name(before.name, 1)}   "
+            f"(pi0q ls --name '{before.name}/*' --state failed lists those that failed)"
+        )
     spec = _spec(before, file)
     if before.state not in ENDED:
         raise UsageError(f"{before.name} has not ended ({before.label}); nothing was changed.")

@@ -15,14 +15,13 @@ from pi0q.jobs.schema import overrides
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.start_point import reference_of
 from pi0q.queue import input_lookup, measured_peaks, settings
+from pi0q.queue.job_batches import Prepared, find_awaited, put_all
 from pi0q.queue.placement import Placement, sentence
 from pi0q.queue.settings import Settings
 from pi0q.queue.submission import (
     Known,
-    fingerprint,
     load_all,
     new_fields,
-    put,
 )
 
 if TYPE_CHECKING:
@@ -101,53 +100,22 @@ def _queue(
 ) -> list[dict[str, Any]]:
     """Queue the jobs and say what became of each."""
     store = _open(chosen)
-    awaited = _awaited(store, specs)
+    awaited = find_awaited(store, specs)
     specs, starts = _starts(store, specs, awaited)
     _warn(lookup.notes())
     prepared, told = [], [start.told for start in starts if start]
     for spec, start in zip(specs, starts, strict=True):
         known = lookup.known(spec, start, store)
-        prepared.append(new_fields(spec, known))
-        told += _measured_line(spec, known, prepared[-1])
+        pending = start is not None and start.point is None
+        prepared.append(Prepared(spec=spec, fields=new_fields(spec, known), known=known, pending=pending))
+        told += _measured_line(spec, known, prepared[-1].fields)
     # Asked first: once a job is queued, nothing may say otherwise.
-    needs, choices = [fields["needs"] for fields in prepared], [fields.get("choice", {}) for fields in prepared]
+    needs, choices = [job.fields["needs"] for job in prepared], [job.fields.get("choice", {}) for job in prepared]
     places = store.placements(needs, chosen.timing.silent, choices)
-    submitted = _put_all(store, list(zip(specs, prepared, starts, strict=True)), awaited, again=again)
+    submitted = put_all(store, prepared, awaited, again=again)
     _report(store, submitted, places, as_json=as_json)
     _warn(told)
     _warn(_missing_inputs(store, specs, submitted, places))
-    return submitted
-
-
-def _awaited(store: UserStore | None, specs: Sequence[Spec]) -> Awaited | None:
-    """Return the jobs that these wait for; None where none waits for another. Raises UsageError."""
-    if store is None or not any(spec.conditions for spec in specs):
-        return None
-    from pi0q.queue import dependencies
-
-    return dependencies.find(store, specs)
-
-
-def _put_all(
-    store: UserStore,
-    prepared: Sequence[tuple[Spec, dict[str, Any], Start | None]],
-    awaited: Awaited | None,
-    *,
-    again: bool,
-) -> list[dict[str, Any]]:
-    """Queue the jobs, those that wait for others of the same submit after these."""
-    if awaited is None:
-        return [put(store, fields, key="" if again else fingerprint(spec)) for spec, fields, _ in prepared]
-    from pi0q.queue import dependencies
-
-    ids, now_ms, submitted = {word: job.id for word, job in awaited.known.items()}, store.now_ms(), []
-    for spec, fields, start in prepared:
-        named = dependencies.with_ids(spec, ids)
-        pending = start is not None and start.point is None
-        kept = {"spec": named.to_json(), **dependencies.fields(named, now_ms=now_ms, pending=pending)}
-        job = put(store, {**fields, **kept}, key="" if again else fingerprint(named))
-        ids.setdefault(spec.name, job["id"])
-        submitted.append({**job, "waits": dependencies.sentences(spec, awaited, now_ms=now_ms)})
     return submitted
 
 
@@ -204,18 +172,25 @@ def _starts(
 def _dry_run(specs: Sequence[Spec], lookup: Lookups, chosen: Settings, *, as_json: bool) -> None:
     """Say what the jobs would be; the server is asked for other jobs that they name, and for measured peaks."""
     asked = _open(chosen) if any(_continues(spec) or spec.conditions for spec in specs) else None
-    awaited = _awaited(asked, specs)
+    awaited = find_awaited(asked, specs) if asked else None
     specs, starts = _starts(asked, specs, awaited)
     store = _peaks(chosen)
     _warn(lookup.notes())
     plans = [plan(spec, lookup.known(spec, start, store)) for spec, start in zip(specs, starts, strict=True)]
     show(plans, as_json=as_json)
+    _warn(f"{spec.name}: {_trials(spec)} Shown is the first." for spec in specs if spec.sweep)
     _warn(start.told for start in starts if start)
     if asked and awaited:
         from pi0q.queue import dependencies
 
         now_ms = asked.now_ms()
         _warn(f"{one.name}: {told}" for one in specs for told in dependencies.sentences(one, awaited, now_ms=now_ms))
+
+
+def _trials(spec: Spec) -> str:
+    from pi0q.queue import sweeps
+
+    return sweeps.sentence(spec)
 
 
 def _peaks(chosen: Settings) -> measured_peaks.Peaks:

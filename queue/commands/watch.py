@@ -14,7 +14,7 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import job_text, place_lookup, render, settings, wait_notes
 from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_store
-from pi0q.queue.commands.ls import in_turn
+from pi0q.queue.commands.ls import arranged, in_turn, sweep_notes
 from pi0q.queue.following import SLOWEST, Follower, link_words
 from pi0q.queue.store import Store
 from pi0q.queue.terminal_keys import TerminalKeys
@@ -50,7 +50,9 @@ def watch(job: str | None, as_json: bool) -> None:
 def everything(store: Store, silent_seconds: float) -> RenderableType:
     """Return what a terminal shows of all jobs, as `pi0q ls`."""
     page, boxes = in_turn(store, store.page(), silent_seconds)
-    return render.table(page, wait_notes.notes(page, boxes, silent_seconds), width=render.console().width)
+    page = arranged(page, children=False)
+    waits = {**wait_notes.notes(page, boxes, silent_seconds), **sweep_notes(page)}
+    return render.table(page, waits, width=render.console().width)
 
 
 def follow(store: Store, job_id: str, *, as_json: bool = False) -> None:

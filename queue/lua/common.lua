@@ -59,6 +59,7 @@
 -- dependants:<id> set     waiting jobs that start after this one; field `awaits` of their records says on which terms.
 -- timed           zset    waiting jobs by the time, ms, before which they do not start.
 -- conditional     zset    jobs that wait for another job or a time, and that nobody holds, by since when.
+-- sweeps          zset    sweeps that have not ended, by the time they were submitted; the keys of one: sweeps.lua.
 -- calls           zset    `<job>:<tries>`, by when the next boxes are to be woken for it.
 -- wake:<box>      channel for one box: a job's id, `room` (it gave something back), `postrun`, or '' (its own state).
 -- box.<box>       list    Celery's queue of one box.
@@ -839,6 +840,8 @@ end
 
 -- In dependencies.lua: why a job may not be queued yet, what follows from the end of one, and its conditions taken out.
 local kept_back, settle_dependants, forget_conditions
+-- In sweeps.lua: why its sweep keeps a job out of the queue, and what follows for the sweep from a trial's new state.
+local sweep_keeps, trial_moved
 
 -- Ends an owned or waiting job, or puts it back in the queue; the caller has checked that it may.
 local function finish_or_requeue(id, to, reason, text, at)
@@ -884,8 +887,10 @@ local function finish_or_requeue(id, to, reason, text, at)
   end
   note(id, at, reason, text)
   announce(id)
+  if get(id, 'sweep') ~= '' then trial_moved(id, at) end
   if ENDED[to] then
     forget_conditions(id)
+    redis.call('ZREM', P .. 'sweeps', id)
     settle_dependants(id, at)
   end
   return to

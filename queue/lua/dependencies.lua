@@ -69,7 +69,7 @@ end
 -- Returns reason and text where the job may not be queued yet; nil where nothing keeps it back.
 kept_back = function(id, at)
   local awaits, starts, source = get_all(id, 'awaits', 'start_ms', 'start_job')
-  if awaits == '' and starts == '' and source == '' then return nil end
+  if awaits == '' and starts == '' and source == '' then return sweep_keeps(id) end
   local open, failed = awaited(id)
   if #failed > 0 then
     local state = get(failed[1], 'state')
@@ -89,7 +89,7 @@ kept_back = function(id, at)
   if not fix_start(id) then
     return 'after_failed', called(source) .. ' has left no verified checkpoint to start from'
   end
-  return nil
+  return sweep_keeps(id)
 end
 
 -- Queues a waiting job if nothing keeps it back any more, else notes what does.

@@ -20,6 +20,10 @@ end
 
 local function referred(id)
   if redis.call('EXISTS', P .. 'dependants:' .. id) == 1 then return true end
+  -- A sweep goes once its trials have gone.
+  for _, trial in ipairs(redis.call('HVALS', P .. 'sweep:' .. id)) do
+    if redis.call('EXISTS', P .. 'job:' .. trial) == 1 then return true end
+  end
   local continued = get(id, 'continued')
   return continued ~= '' and redis.call('EXISTS', P .. 'job:' .. continued) == 1
 end
@@ -32,7 +36,7 @@ if last >= rank then
     else
       redis.call('ZREM', P .. 'lookup', 'i:' .. id, 'n:' .. get(id, 'name') .. '\0' .. id)
       redis.call('ZREM', P .. 'ended', id)
-      redis.call('DEL', P .. 'job:' .. id, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'curve:' .. id, P .. 'holds:' .. id)
+      for _, kind in ipairs({ 'job:', 'history:', 'tail:', 'curve:', 'holds:', 'sweep:' }) do redis.call('DEL', P .. kind .. id) end
       removed[#removed + 1] = id
       announce(id)
     end

@@ -21,7 +21,9 @@ if most_jobs then
       redis.call('ZREM', own, mine[i])
     end
   end
-  if jobs + 1 > tonumber(most_jobs) or size + bytes > tonumber(most_bytes) then
+  -- The trials of a sweep come right behind it.
+  local count = 1 + whole(decoded(fields.trials or '').total, 0)
+  if jobs + count > tonumber(most_jobs) or size + bytes * count > tonumber(most_bytes) then
     return table.concat({ 'over', jobs, size, most_jobs, most_bytes }, ':')
   end
   redis.call('ZADD', own, bytes, id)
@@ -34,31 +36,5 @@ if before ~= '' then
   note(before, at, '', 'continued as ' .. id)
   announce(before)
 end
-local own = { state = 'waiting', created_ms = at, updated_ms = at, epoch = 0, installation = installation(id) }
--- What is kept of the job before is kept of this one: it takes over its checkpoints.
-if before ~= '' then own.starters = get(before, 'starters') end
-for name, value in pairs(own) do fields[name] = value end
-set(id, fields)
-keep_start(id, true)
--- Jobs of one millisecond keep the order in which they came.
-local youngest = tonumber(redis.call('ZREVRANGE', P .. 'live', 0, 0, 'WITHSCORES')[2] or 0)
-redis.call('ZADD', P .. 'live', math.max(at, youngest + 1), id)
-redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. fields.name .. '\0' .. id)
-local awaits = decoded(get(id, 'awaits'))
-for job, how in pairs(decoded(get(id, 'awaits'))) do
-  awaits[job] = nil
-  awaits[last_of(job)] = how
-end
-if next(awaits) then set_awaits(id, awaits) end
-local reason, told = kept_back(id, at)
-if reason then
-  set(id, { reason = reason, detail = told })
-  redis.call('ZADD', P .. 'conditional', at, id)
-else
-  set(id, { state = 'queued', queued_ms = at })
-  enqueue_last(id)
-end
-note(id, at, reason or '', text .. (reason and '; ' .. told or ''))
-announce(id)
-if before ~= '' then move_dependants(before, id, at) end
+add_job(id, fields, text, before, at)
 return id

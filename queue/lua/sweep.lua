@@ -61,7 +61,11 @@ local function compare(id, indexed)
   elseif indexed then
     unqueue(id)
   elseif state == 'waiting' then
-    if try_release(id, at, 'what it waited for is over') then repaired[#repaired + 1] = id end
+    if get(id, 'trials') ~= '' then
+      count_trials(id, at)
+    elseif try_release(id, at, 'what it waited for is over') then
+      repaired[#repaired + 1] = id
+    end
   elseif OWNED[state] and not redis.call('ZSCORE', P .. 'leases', id) then
     redis.call('ZADD', P .. 'leases', at + whole(server('regroup'), 60000), id)
   end

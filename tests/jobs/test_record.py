@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pi0q.jobs.best_checkpoint import Best
+from pi0q.jobs.box_choice import BoxChoice
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.outcome import OUTCOMES, Reason
 from pi0q.jobs.record import STORED, Record, Saved, Use, event_from, from_hash, keys_for, to_hash
 from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.state import State
+from pi0q.jobs.sweep import Tally
 from pi0q.jobs.vram_peak import Peak
 
 SAVED = Saved(step=20000, path="/data/runs/a1/output/checkpoints/020000", manifest="ab" * 32, bytes=28_000_000_000)
@@ -26,7 +29,11 @@ FULL: dict[str, Any] = {
     "vram_now_mib": 5,
     "disk_now_mib": 7, "save_seconds": 28.6, "save_wish": 1763815200111, "save_served": 1763815200100, "save_at": 19,
     "save_step": 20, "save_detail": "was not vouched for", "save_able": "yes", "pinned_steps": (10, 20),
-    "starters": {"d4e5f6a1b2c3": 10}, "awaits": {"d4e5f6a1b2c4": "ok"}, "start_ms": 9, "start_job": "d4e5f6a1b2c4",
+    "starters": {"d4e5f6a1b2c3": 10}, "awaits": {"d4e5f6a1b2c4": "ok"}, "sweep": "d4e5f6a1b2c5", "sweep_number": 3,
+    "trials": Tally(total=4, made=4, succeeded=1, best_id="d4e5f6a1b2c6", best_number=2, best=0.5,
+                    best_values={"train.seed": 7}),
+    "choice": BoxChoice(box=("autodl-*",)), "eval_loss": 0.5, "best": Best(step=5, loss=0.5, since=2),
+    "max_parallel": 2, "sweep_values": {"train.seed": 7}, "start_ms": 9, "start_job": "d4e5f6a1b2c4",
     "starts_from": StartPoint(job="e5f6a1b2c3d4", step=5, manifest="ab" * 32, lerobot="0.6.1"),
     "base": BaseFacts(policy="act", params=5, vision=2, expert=3, bytes=20, settings={"dtype": "bfloat16"}),
     "measured": Peak(peak_mib=5, oom_mib=7, job="e5f6a1b2c3d4", box="b", at_ms=9),

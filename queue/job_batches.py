@@ -1,0 +1,77 @@
+"""Queue the jobs of one submit: those that wait for others after these, sweeps with all their trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pi0q.jobs.spec import Spec
+from pi0q.queue.submission import Known, fingerprint, put
+
+if TYPE_CHECKING:
+    from pi0q.queue.dependencies import Awaited
+    from pi0q.queue.user_store import UserStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that is about to be queued."""
+
+    spec: Spec
+    #: Its record, as `submission.new_fields` has it.
+    fields: Mapping[str, Any]
+    known: Known
+    #: Whether it starts from the last checkpoint of a job that it waits for.
+    pending: bool = False
+
+
+def find_awaited(store: UserStore, specs: Sequence[Spec]) -> Awaited | None:
+    """Return the jobs that these wait for; None where none waits for anything. Raises UsageError."""
+    if not any(spec.conditions for spec in specs):
+        return None
+    from pi0q.queue import dependencies
+
+    return dependencies.find(store, specs)
+
+
+def put_all(
+    store: UserStore, prepared: Sequence[Prepared], awaited: Awaited | None, *, again: bool
+) -> list[dict[str, Any]]:
+    """Queue the jobs, in this order; return what `pi0q submit --json` prints of each.
+
+    Args:
+        awaited: The jobs that these wait for; None where none waits for anything.
+        again: Whether a job is queued though the same one was a moment ago.
+    """
+    if awaited is None:
+        return [_put(store, job, {}, again=again) for job in prepared]
+    from dataclasses import replace
+
+    from pi0q.queue import dependencies
+
+    ids, now_ms, submitted = {word: job.id for word, job in awaited.known.items()}, store.now_ms(), []
+    for job in prepared:
+        named = dependencies.with_ids(job.spec, ids)
+        waits = dependencies.fields(named, now_ms=now_ms, pending=job.pending)
+        own = replace(job, spec=named, fields={**job.fields, "spec": named.to_json()})
+        told = _put(store, own, waits, again=again)
+        ids.setdefault(job.spec.name, told["id"])
+        sentences = dependencies.sentences(job.spec, awaited, now_ms=now_ms)
+        submitted.append({**told, "waits": [*told.get("waits", ()), *sentences]} if sentences else told)
+    return submitted
+
+
+def _put(store: UserStore, job: Prepared, waits: Mapping[str, Any], *, again: bool) -> dict[str, Any]:
+    """Queue one job; of a sweep it is the trials that wait for what the file names."""
+    key, sweep = "" if again else fingerprint(job.spec), job.spec.sweep
+    if sweep is None:
+        return put(store, {**job.fields, **waits}, key=key)
+    from pi0q.queue import sweeps
+    from pi0q.queue.current_user import user
+
+    told = put(store, {**job.fields, **sweeps.fields(job.spec)}, key=key)
+    if told["new"]:
+        records = sweeps.trials(job.spec, told["id"], submitter=user(), known=job.known, peaks=store)
+        sweeps.put(store, told["id"], [{**one, **waits} for one in records], text=f"submitted by {user()}")
+    return {**told, "trials": sweep.total, "waits": [sweeps.sentence(job.spec)]}
