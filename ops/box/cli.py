@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -33,24 +33,32 @@ box.add_command(price)
 
 @box.command()
 @click.option("--check", is_flag=True, help="Only list what is missing; exit code 1 if anything is.")
+@click.option("--tunnel", metavar="USER@HOST", help="Keep an ssh tunnel to the queue's server open, by a key.")
+@click.option("--reverse", is_flag=True, help="With --tunnel: the server runs here, and HOST is to reach it.")
 @click.option("--remove", is_flag=True, help="Undo the setup; runs, checkpoints and caches stay.")
 @_JSON
-def setup(check: bool, remove: bool, as_json: bool) -> None:
+def setup(check: bool, tunnel: str | None, reverse: bool, remove: bool, as_json: bool) -> None:
     """Make this machine a box: settings, caches on the data disk, the token, a start at boot, the worker.
 
     \b
       PI0Q_REDIS_URL='rediss://USER:PASSWORD@HOST:PORT/0' pi0q box setup
+      PI0Q_REDIS_URL='redis://USER:PASSWORD@127.0.0.1:6389/0' pi0q box setup --tunnel me@server
 
     Every PI0Q_… of this shell is stored for the worker, in a file that only you can read; so are the Hub's token and
     WANDB_API_KEY. What is in place stays as it is: run it as often as you like.
     """
     from pi0q.ops.box import setup as box_setup
+    from pi0q.ops.box import tunnel as tunnels
 
     if check and remove:
         raise click.UsageError("--check and --remove exclude each other.")
     if not remove:
         box_setup.require()
     made = box_setup.plan(Machine(), removing=remove)
+    if reverse and not tunnel:
+        raise click.UsageError("--reverse goes with --tunnel USER@HOST.")
+    if tunnel and not remove:
+        made = replace(made, tunnel=tunnels.parse(tunnel, made.settings.redis_url, reverse=reverse))
     if remove:
         done = _print_steps(box_setup.remove(made), as_json=as_json)
         sys.exit(1 if any(one.status == "failed" for one in done) else 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pi0q.ops.box.tunnel import Tunnel
 from pi0q.ops.machine import Machine, same_disk
 from pi0q.queue.settings import Settings, config_path
 
@@ -26,6 +27,8 @@ class Plan:
     settings: Settings
     #: Settings to write into the file.
     values: Mapping[str, str]
+    #: The ssh tunnel that this setup asks for; None leaves the one that there is.
+    tunnel: Tunnel | None = None
 
     @property
     def home(self) -> Path:

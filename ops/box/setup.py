@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
-from pi0q.ops.box import autostart, control, steps
+from pi0q.ops.box import autostart, control, steps, tunnel
 from pi0q.ops.box.plan import Plan, Step
 from pi0q.ops.checks import disks, trainer
 from pi0q.ops.checks.finding import CheckTarget, Finding, Status
@@ -117,6 +117,7 @@ def steps_of(made: Plan) -> list[Step]:
         steps.PipCache(made),
         steps.Command(made),
         autostart.at_boot(made),
+        *([tunnel.KeptTunnel(made)] if made.tunnel or (made.home / tunnel.FILE).exists() else []),
         steps.Worker(made),
     ]
 

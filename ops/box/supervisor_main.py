@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pi0q.ops.box import control, pidfile
+from pi0q.ops.box import control, pidfile, tunnel
 from pi0q.ops.supervisor import Failed, Process, Started, Supervisor
 from pi0q.queue import settings as all_settings
 
@@ -53,6 +53,8 @@ class WorkerSupervisor:
     ) -> None:
         self.home, self.wait = home, wait
         self.child = Supervisor(spawn or self._spawn, clock=clock)
+        #: The process that keeps the ssh tunnel open, where setup asked for one.
+        self.tunnel = Supervisor(self._spawn_tunnel, clock=clock)
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT."""
@@ -64,10 +66,16 @@ class WorkerSupervisor:
                 self._restart()
             elif received in (signal.SIGTERM, signal.SIGINT):
                 self._end_worker()
+                if kept := self.tunnel.release():
+                    kept.terminate()
+                    kept.wait()
                 return
 
     def _advance(self) -> float:
-        """Start the worker if it is due and none runs; return the seconds until the next check."""
+        """Start tunnel and worker if they are due and none runs; return the seconds until the next check."""
+        tunnelled = tunnel.read(self.home) is not None
+        if tunnelled and isinstance(failed := self.tunnel.tick(), Failed):
+            log.warning("the tunnel's process ended (%s). Restarting in %.0f s.", failed.exit_code, failed.delay)
         # Only when a start is due: a worker that is being killed may hold its lock a moment longer.
         if self.child.seconds_until_due == 0 and self._foreign_worker():
             return FOREIGN_CHECK_SECONDS
@@ -78,8 +86,8 @@ class WorkerSupervisor:
                 self.record()
         elif isinstance(change, Failed):
             self._report(change)
-        due = self.child.seconds_until_due
-        return CHECK_SECONDS if due is None else min(due, CHECK_SECONDS)
+        waits = [self.child.seconds_until_due, *([self.tunnel.seconds_until_due] if tunnelled else [])]
+        return min([CHECK_SECONDS, *(due for due in waits if due is not None)])
 
     def record(self) -> None:
         """Write the pid file. Raises OSError."""
@@ -108,6 +116,18 @@ class WorkerSupervisor:
             return subprocess.Popen(
                 [sys.executable, "-m", "pi0q.queue.cli", "worker"],
                 env={**os.environ, **control.read_environment(self.home)},
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_unblock_signals,
+            )
+
+    def _spawn_tunnel(self) -> Process:
+        with control.worker_log(self.home).open("ab") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pi0q.ops.box.tunnel_main"],
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -70,7 +70,6 @@ QUEUE_ACTS = (
             *("idle:*", "cards:*", "room:*", "shared:*", "conditional", "timed", "sweeps", "turns:*"),
         ),
     ),
-    Grant(commands=(*ZSET, "zincrby", "zremrangebyscore", "del"), keys=("shares",)),
     Grant(commands=("lpush", "rpush", "lpop", "rpop", "lset"), keys=QUEUES),
     Grant(commands=("rpush", "ltrim"), keys=("history:*",)),
     Grant(commands=SET, keys=("former:*", "lacking", "dependants:*", "active:*")),
