@@ -91,8 +91,9 @@ class KeptTunnel:
         self.file = unit_file(plan.machine, UNIT)
 
     def missing(self) -> str:
-        if self.plan.tunnel is not None and read(self.plan.home) != self.plan.tunnel:
-            return f"{self.plan.home / FILE} does not say {self.plan.tunnel}"
+        wanted, there = self.plan.tunnel, read(self.plan.home)
+        if wanted is not None and (there is None or there.argv() != wanted.argv()):
+            return f"{self.plan.home / FILE} does not say {wanted}"
         if self.plan.machine.systemd and file_edits.read(self.file) != self._unit():
             return f"{self.file} is missing or of another version"
         return ""
