@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pi0q.jobs.signing.manifest_signature import ManifestSignature
+
 MANIFEST = "pi0q.manifest.json"
 #: The trainer's word that LeRobot came to the end of this save; `last` may not point there yet (pi0q_trainer/hook.py).
 FINISHED = "pi0q.manifest.json.saved"
@@ -47,6 +49,8 @@ class Manifest:
     epoch: int
     #: Path below the checkpoint -> its file.
     files: Mapping[str, File]
+    #: By the box that sealed it; None where that box had no key.
+    signature: ManifestSignature | None = None
 
     @property
     def bytes(self) -> int:
@@ -58,10 +62,12 @@ class Manifest:
         return replace(self, files={path: file for path, file in self.files.items() if path.startswith(below)})
 
     def to_json(self) -> dict[str, Any]:
+        signed = {"signed": self.signature.to_json()} if self.signature else {}
         return {
             "step": self.step,
             "epoch": self.epoch,
             "files": {path: vars(file) for path, file in sorted(self.files.items())},
+            **signed,
         }
 
     @classmethod
@@ -71,7 +77,8 @@ class Manifest:
             path: File(bytes=int(file["bytes"]), sha256=str(file["sha256"]))
             for path, file in dict(raw["files"]).items()
         }
-        return cls(step=int(raw["step"]), epoch=int(raw["epoch"]), files=files)
+        signature = ManifestSignature.from_json(raw["signed"]) if "signed" in raw else None
+        return cls(step=int(raw["step"]), epoch=int(raw["epoch"]), files=files, signature=signature)
 
 
 def step_of(name: str) -> int | None:

@@ -43,6 +43,7 @@ class Reason(str, Enum):
     DATASET_DAMAGED = "dataset_damaged"
     WEIGHTS_DAMAGED = "weights_damaged"
     UNSAFE_WEIGHTS = "unsafe_weights"
+    NOT_TRUSTED = "not_trusted"
     COMPILE_FAILED = "compile_failed"
     SHM_FULL = "shm_full"
     # May be transient: retried, `Outcome.attempts` in all.
@@ -180,6 +181,11 @@ OUTCOMES: dict[Reason, Outcome] = {
         fix="Its weights, checkpoint or tokenizer would run code on the box, so no trainer was started on them: name "
         "weights whose processor files hold LeRobot's own steps alone. Code that somebody has read may run once its "
         "hash stands in the file that the box's PI0Q_ALLOW_CODE names.",
+    ),
+    Reason.NOT_TRUSTED: Outcome(
+        next=Next.FAIL,
+        fix="Its box demands signatures (docs/security.md). Its job file: `pi0q retry {id}` signs it anew. A "
+        "checkpoint that you know is good and no box signed: PI0Q_UNSIGNED_CHECKPOINTS=allow on the box, then retry.",
     ),
     Reason.COMPILE_FAILED: Outcome(
         next=Next.FAIL,

@@ -54,6 +54,7 @@ from pi0q.jobs.record_codecs import (
     whole,
 )
 from pi0q.jobs.record_codecs import Use as Use
+from pi0q.jobs.signing.job_signature import RECEIPT, SIGNATURE, ClaimReceipt, JobSignature
 from pi0q.jobs.start_point import START_POINT, STARTERS, StartPoint
 from pi0q.jobs.state import State
 from pi0q.jobs.sweep import TALLY, VALUES, Tally
@@ -265,6 +266,9 @@ class Record:
     starts_from: StartPoint | None = field(default=None, metadata=stored(START_POINT, Use.CARRIED))
     #: Jobs that have not ended and start from a checkpoint of this one, with its step: it is kept for them.
     starters: Mapping[str, int] = field(default_factory=dict, metadata=stored(STARTERS))
+    #: Its submitter's signature, and the last word of a box that ran it (jobs/signing); None where nobody signs.
+    signature: JobSignature | None = field(default=None, metadata=stored(SIGNATURE))
+    receipt: ClaimReceipt | None = field(default=None, metadata=stored(RECEIPT, Use.FINAL, Use.LEDGER))
     #: Where the runner keeps everything of it.
     run_dir: str | None = field(default=None, metadata=stored(PATH, Use.OWNED))
     history: tuple[Event, ...] = field(default=(), metadata=stored(HISTORY))
@@ -429,7 +433,7 @@ def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, (BaseFacts, Best, BoxChoice)):
+    if isinstance(value, (BaseFacts, Best, BoxChoice, JobSignature, ClaimReceipt)):
         return json.dumps(value.to_json())
     if isinstance(value, Tally):
         return json.dumps({**vars(value), "best_values": value.best_values or {}})

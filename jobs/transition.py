@@ -106,14 +106,14 @@ def gave_up_input(reason: Reason, detail: str) -> Transition:
     )
 
 
-def unreadable(epoch: int, detail: str) -> Transition:
-    """Ended by its owner, who cannot run it: its record or its spec is not what was claimed."""
+def unreadable(epoch: int, detail: str, reason: Reason = Reason.SPEC_REFUSED) -> Transition:
+    """Ended by its owner, who cannot run it: its record, its spec or its signature is not what was claimed."""
     return Transition(
         to=State.FAILED,
         source=OWNED & sources(State.FAILED),
         epoch=epoch,
         text=detail,
-        reason=Reason.SPEC_REFUSED,
+        reason=reason,
         fields={"phase": "", "detail": detail},
     )
 

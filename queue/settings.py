@@ -72,6 +72,8 @@ class Settings:
     fair_share: bool = False
     #: A list of hashes of Python files that may run out of a repository (jobs/safety/allowed_code.py).
     allow_code: Path | None = None
+    #: Whether a box that demands signatures takes over another box's checkpoints that have none (jobs/signing).
+    unsigned_checkpoints: bool = False
     #: The Hugging Face Hub itself: the one address that this box's token is sent to.
     hf_endpoint: str = "https://huggingface.co"
     #: Where public files may come from as well, never shown the token: $HF_ENDPOINT where that is another address,
@@ -189,6 +191,12 @@ def _switch(text: str) -> bool:
     return text.lower() in ("on", "true")
 
 
+def _allowed(text: str) -> bool:
+    if text not in ("allow", "refuse"):
+        raise ValueError("it must be allow or refuse")
+    return text == "allow"
+
+
 def _url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("it must start with redis://, rediss:// or unix://")
@@ -243,6 +251,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "share_compiled": _sharing,
     "fair_share": _switch,
     "allow_code": lambda text: Path(text).expanduser().absolute(),
+    "unsigned_checkpoints": _allowed,
     "hf_endpoint": _hub,
     "hf_mirror": lambda text: "" if text == "off" else _mirror(text),
     "torch_weights": lambda text: "" if text == "off" else _mirror(text),

@@ -8,6 +8,7 @@ from pi0q.jobs.box_choice import BoxChoice
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.outcome import OUTCOMES, Reason
 from pi0q.jobs.record import STORED, Record, Saved, Use, event_from, from_hash, keys_for, to_hash
+from pi0q.jobs.signing.job_signature import ClaimReceipt, JobSignature
 from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.state import State
 from pi0q.jobs.sweep import Tally
@@ -41,6 +42,11 @@ FULL: dict[str, Any] = {
     "checkpoint": SAVED, "checkpoint_ms": 6, "wandb_run_id": "pi0q-a1b2c3", "wandb_url": "https://wandb.ai/e/p/runs/r",
     "copied": SAVED, "copy_detail": "copying step 9", "copy": {"state": "pending"}, "manifests": {"10": "ab" * 32},
     "compiled": {"cd" * 32: "ab" * 32},
+    "signature": JobSignature(
+        key="ab" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", issued_ms=1, expires_ms=2, lineage=("b2c3d4e5f6a1",),
+        value="A" * 86 + "==",
+    ),
+    "receipt": ClaimReceipt(key="cd" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", at_ms=3, value="B" * 86 + "=="),
     "lerobot": "0.6.1", "wandb_dir": "/data/wandb",
     "pins": {"lerobot/pi0": "c0ffee00" * 5}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3d4e5f6",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
