@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "server": ("pi0q.ops.server.cli:server", "server", "Users of the queue's server and their roles."),
     "web": ("pi0q.ops.web.cli:web", "web", "The web page: boxes, cards, jobs, curves, queue."),
     "flower": ("pi0q.ops.local.cli:flower", "flower", "Flower, Celery's view of the queue, on its own."),
+    "key": ("pi0q.queue.commands.key:key", "sign", "Sign jobs; say whose jobs and checkpoints a box trusts."),
     "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),
     "power": ("pi0q.ops.power.cli:power", "", "Start switched-off AutoDL boxes while jobs wait for them."),
     "completion": ("pi0q.queue.commands.completion:completion", "", "Make a shell complete verbs, names and ids."),

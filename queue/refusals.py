@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pi0q.jobs.amounts import gib
 from pi0q.jobs.record_codecs import json_of
+from pi0q.jobs.signing import wording
 
 #: Caches that one line names, at the most.
 NAMED_CACHES = 3
@@ -43,6 +44,22 @@ class Problem(Refusal):
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotTrusted(Refusal):
+    """The box runs signed jobs only, and does not trust the job's file; a reason of jobs/signing `Distrust`."""
+
+    kind = "not_trusted"
+    job: str
+    why: str
+    #: Id of the signer's key; "" where there is no signature.
+    key: str = ""
+    #: Why the box can't verify, where that is the reason.
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return wording.sentence(self.why, job=self.job, key=self.key, detail=self.detail)
 
 
 # -- the whole box ----------------------------------------------------------------------------------

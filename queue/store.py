@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pi0q.jobs.curve import MOST_POINTS
 from pi0q.jobs.outcome import MAX_RUNS_WITHOUT_CHECKPOINT
@@ -17,7 +17,7 @@ from pi0q.queue import box_fields, celery_message, refusals
 from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.reservation import CardReservation, Plan
-from pi0q.queue.store_base import OLDER
+from pi0q.queue.store_base import OLDER, number
 from pi0q.queue.store_reads import DEFAULT
 from pi0q.queue.store_types import (
     Claimant,
@@ -233,6 +233,13 @@ class Store(UserStore):
     def lacking(self) -> list[str]:
         """Return the ids of the jobs that are held because no box had what they read."""
         return list(self._run("lacking"))
+
+    def ended_since(self, at_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Return ended jobs, each with when it ended, the oldest first: from `at_ms` to now."""
+        found = self.client.zrangebyscore(
+            self.prefix + "ended", at_ms, self.now_ms(), start=0, num=limit, withscores=True
+        )
+        return [(str(job), number(at)) for job, at in cast("list[tuple[str, float]]", found)]
 
     def sweep(self, *, every_seconds: float = 30.0) -> list[str]:
         """Requeue jobs of expired leases, restore lost messages and the index; return the ids of the jobs it repaired.

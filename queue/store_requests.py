@@ -15,6 +15,7 @@ from pi0q.queue.store_base import StoreBase, state_of
 
 if TYPE_CHECKING:
     from pi0q.jobs.cost import Price
+    from pi0q.jobs.signing.job_signature import JobSignature
     from pi0q.jobs.spec import Priority
 
 #: Seconds in which the same file of the same user counts as the same submit.
@@ -68,6 +69,17 @@ class StoreRequests(StoreBase):
                 raise
             return True
         return int(local) >= 1
+
+    def sign(self, job_id: str, seen: Mapping[str, str], signature: JobSignature, *, text: str) -> str:
+        """Put a signature on a job that is still as `seen`, its raw record; return signed, changed or ended.
+
+        Raises NotFound.
+        """
+        covered = [seen.get(name, "") for name in ("spec", "starts_from", "continues")]
+        answer = str(self._run("sign", job_id, *covered, to_hash({"signature": signature})["signature"], text))
+        if not answer:
+            raise NotFound(f"There is no job {job_id}. `pi0q ls --all` lists every job.")
+        return answer
 
     def cancel(self, job_id: str, *, text: str) -> State:
         """End a job that no box owns, or ask its owner to; return its state now. Raises NotFound."""

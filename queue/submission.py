@@ -23,7 +23,7 @@ from pi0q.jobs.schema.yaml_nodes import MAX_BYTES
 from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.vram_peak import Peak
-from pi0q.queue import celery_message
+from pi0q.queue import celery_message, signing
 from pi0q.queue.current_user import user
 from pi0q.queue.digests import sha256
 
@@ -91,13 +91,13 @@ def new_fields(spec: Spec, known: Known | None = None) -> dict[str, Any]:
 def put(store: UserStore, fields: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
     """Queue a job, unless one with this key was queued a moment ago; return what `pi0q submit --json` prints.
 
-    `fields` as `new_fields` has them.
+    `fields` as `new_fields` has them; they are signed here where the user has a key. Raises BadKeyFile.
     """
     job_id, wandb_url = fields["id"], fields["wandb_url"]
     waits = any(name in fields for name in ("awaits", "start_ms", "trials"))
     state = "queued"
     text = f"submitted by {user()}" + (", a rehearsal" if fields["spec"]["rehearsal"] else "")
-    there = store.submit(job_id, fields, text=text, key=key)
+    there = store.submit(job_id, signing.signed(fields, store.prefix), text=text, key=key)
     if there != job_id or waits:
         known = store.get(there)
         wandb_url, state = known.wandb_url, str(known.state)

@@ -13,7 +13,7 @@ from pi0q.jobs.record import Record, Use, keys_for
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.state import ENDED, State
-from pi0q.queue import box_status, job_text, settings
+from pi0q.queue import box_status, job_text, settings, signing
 from pi0q.queue.commands.common import open_store
 from pi0q.queue.current_user import user
 from pi0q.queue.store import Store
@@ -53,7 +53,8 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     if before.state is State.SUCCEEDED:
         raise UsageError(f"{before.name} has succeeded: there is nothing to try again; nothing was changed.")
     _refuse_small_limit(before, spec)
-    after = store.get(_go_on(store, before, spec))
+    genuine = _genuine(before, store, file)
+    after = store.get(_go_on(store, before, spec, genuine=genuine))
     if as_json:
         job_text.print_json({"id": after.id, "continues": before.id, "state": after.state.value})
         return
@@ -62,6 +63,21 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     click.echo(f"{after.name} goes on as {after.id}, {where}.  See it with: pi0q watch {after.id}")
     if saved and (note := several_gpus.change_note(*(max(1, job.needs.get("gpus", 0)) for job in (before, after)))):
         click.echo(f"pi0q: {note}", err=True)
+
+
+def _genuine(before: Record, store: Store, file: str | None) -> bool:
+    """Return whether the job is as someone signed it whom the user trusts, or the user signs nothing.
+
+    Raises UsageError where the retry would sign what may have been changed in the queue.
+    """
+    genuine = signing.is_genuine(before, store.prefix)
+    if not genuine and file is None:
+        raise UsageError(
+            f"The job file of {before.name} in the queue is not as someone signed it whom you trust, so it is not "
+            "signed again unseen; nothing was changed.\n"
+            f"Fix: pi0q get {before.id} > job.yaml, look at it, then pi0q retry {before.id} --file job.yaml"
+        )
+    return genuine
 
 
 def _refuse_small_limit(before: Record, spec: Spec) -> None:
@@ -106,7 +122,7 @@ def _spec(before: Record, file: str | None) -> Spec:
         raise UsageError(f"Its record can't be read any more. Fix: give its file with --file.\n{error}") from None
 
 
-def _go_on(store: Store, before: Record, spec: Spec) -> str:
+def _go_on(store: Store, before: Record, spec: Spec, *, genuine: bool) -> str:
     """The id of the job that goes on from this one. Raises UsageError where that has been tried and has ended too."""
     from pi0q.jobs.dataset import DatasetInfo
     from pi0q.queue import measured_peaks
@@ -116,7 +132,7 @@ def _go_on(store: Store, before: Record, spec: Spec) -> str:
     if before.continued and store.get(before.continued).state in ENDED:
         raise UsageError(f"It went on as {before.continued}, which has ended too: pi0q retry {before.continued}")
     carried: dict[str, Any] = {name: raw[name] for name in CARRIED if raw.get(name)}
-    spec, start, waits = _start(store, before, spec)
+    spec, start, waits = _start(store, before, spec, genuine=genuine)
     carried.pop("starts_from", None)
     facts = DatasetInfo.of_any(before.preflight)
     images = facts.images if facts else None
@@ -124,16 +140,19 @@ def _go_on(store: Store, before: Record, spec: Spec) -> str:
     fresh = fields_of(
         spec, job_id, submitter=user(), known=Known(images=images, start=start, peak=peak, base=before.base)
     )
-    fields = {**fresh, **carried, **waits, "continues": before.id}
+    signed = signing.signed({**fresh, **waits}, store.prefix, before=before)
+    fields = {**signed, **carried, **waits, "continues": before.id}
     return store.submit(job_id, fields, text=f"{user()} goes on with {before.id}", continues=before.id)
 
 
-def _start(store: Store, before: Record, spec: Spec) -> tuple[Spec, StartPoint | None, dict[str, Any]]:
+def _start(
+    store: Store, before: Record, spec: Spec, *, genuine: bool
+) -> tuple[Spec, StartPoint | None, dict[str, Any]]:
     """Return the job by ids, what it starts from, and what it still waits for: one that was claimed before, nothing."""
     from pi0q.queue import dependencies, start_points
 
     # One that has a checkpoint of its own needs its start no more, and that may be gone.
-    if before.checkpoint and before.starts_from:
+    if before.checkpoint and before.starts_from and genuine:
         return *start_points.pointed(spec, before.starts_from), {}
     if before.epoch or not spec.conditions:
         return *start_points.resolve(store, spec), {}

@@ -20,6 +20,7 @@ from pi0q.jobs.safety.findings import Use, describe
 from pi0q.jobs.schema import flags
 from pi0q.jobs.schema.defaults import number
 from pi0q.jobs.spec import Spec, parse
+from pi0q.queue import signing
 from pi0q.queue.current_user import user
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
@@ -70,7 +71,11 @@ def adopt(directory: Path, settings: Settings, store: Store, *, box: str, say: C
         saved = _take(found, run, settings, trainer.lerobot)
         known = {"box": box, "checkpoint": saved, "step": found.step, "lerobot": trainer.lerobot}
         fields = _fields(spec, job_id, found) | known
-        store.submit(job_id, fields, text=f"{user()} took {directory.resolve()} over at step {found.step}")
+        store.submit(
+            job_id,
+            signing.signed(fields, store.prefix),
+            text=f"{user()} took {directory.resolve()} over at step {found.step}",
+        )
     except BaseException:
         # Also of a Ctrl-C nothing must stay: copies of 22 GB that no job knows.
         shutil.rmtree(run.path, ignore_errors=True)
