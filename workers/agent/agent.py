@@ -16,6 +16,7 @@ from pi0q.jobs.errors import Pi0qError
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.store import heard
 from pi0q.workers.agent.box import Box
+from pi0q.workers.agent.ended_jobs import EndedJobs
 from pi0q.workers.agent.heartbeat import NameTaken
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Agent(threading.Thread):
         """`give_up` ends this worker for the reason that it is given."""
         super().__init__(name="agent", daemon=True)
         self.box, self.timing, self.give_up = box, box.context.settings.timing, give_up
+        self.ended = EndedJobs(box.claims.admission.trust, box.context.store)
         self._subscription: PubSub | None = None
         self._next_beat = 0.0
         self._announced: tuple[Refusal | None, dict[str, list[Refusal]]] = (None, {})
@@ -104,6 +106,7 @@ class Agent(threading.Thread):
         if time.monotonic() >= self._next_beat:
             self.announce()
             self.box.context.store.sweep(every_seconds=self.timing.sweep)
+            self.ended.learn()
             self._next_beat = time.monotonic() + self.timing.beat * random.uniform(1 - JITTER, 1)
 
     def sleep(self) -> None:

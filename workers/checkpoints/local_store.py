@@ -16,6 +16,7 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,8 +37,17 @@ HASHING_THREADS = 4
 NICE = 5
 
 
+#: Returns a manifest with the signature of this box.
+Sign = Callable[[Manifest], Manifest]
+
+
 def _always() -> bool:
     return True
+
+
+def unsigned(manifest: Manifest) -> Manifest:
+    """Return a manifest as it is: the box has no key."""
+    return manifest
 
 
 def _require(may_write: Callable[[], bool]) -> None:
@@ -93,15 +103,17 @@ def manifests(checkpoints: Path) -> dict[str, str]:
 # -- sealing and verifying --------------------------------------------------------------------------
 
 
-def seal(directory: Path, *, step: int, epoch: int, may_write: Callable[[], bool] = _always) -> Saved:
-    """Write the manifest of a checkpoint that LeRobot has just finished.
+def seal(
+    directory: Path, *, step: int, epoch: int, may_write: Callable[[], bool] = _always, sign: Sign = unsigned
+) -> Saved:
+    """Write the manifest of a checkpoint that LeRobot has just finished, with the signature that `sign` gives it.
 
     Raises OSError, ValueError if it is incomplete, and LeaseExpired if `may_write` is false right before the last step.
     """
     found = _each(_settled, directory, beside=True)
     if lacking := missing(found):
         raise ValueError(f"{directory.name} lacks {', '.join(lacking)}")
-    manifest = Manifest(step=step, epoch=epoch, files=found)
+    manifest = sign(Manifest(step=step, epoch=epoch, files=found))
     for folder in {directory, *(directory / path for path in map(os.path.dirname, found))}:
         files.fsync(folder)
     text = json.dumps(manifest.to_json(), indent=1)
@@ -117,6 +129,7 @@ def newest(
     late: int | None = None,
     may_write: Callable[[], bool] = _always,
     foreign: Callable[[Saved], str] = lambda _: "",
+    sign: Sign = unsigned,
 ) -> Saved | None:
     """Return the newest checkpoint that verifies, whatever `last` says; damaged ones are moved aside as `.bad`.
 
@@ -128,7 +141,8 @@ def newest(
         if is_sealed(directory):
             saved, why = _verified(directory, step)
         else:
-            saved, why = _sealed_late(directory, step, late, may_write)
+            seal_it = partial(seal, directory, step=step, epoch=late or 0, may_write=may_write, sign=sign)
+            saved, why = _sealed_late(directory, step, seal_it if late is not None else None)
         if saved and (why := foreign(saved)):
             saved = None
         if saved:
@@ -169,14 +183,12 @@ def part_faults(directory: Path, manifest: Manifest, *, below: str) -> list[str]
     return faults + [f"{path} is none of its files" for path in strange]
 
 
-def _sealed_late(
-    directory: Path, step: int, late: int | None, may_write: Callable[[], bool]
-) -> tuple[Saved | None, str]:
+def _sealed_late(directory: Path, step: int, seal_it: Callable[[], Saved] | None) -> tuple[Saved | None, str]:
     """Seal a checkpoint that LeRobot finished and whose runner died; return it, or None and what is wrong with it."""
-    if late is None or not was_finished(directory):
+    if seal_it is None or not was_finished(directory):
         return None, "was never finished"
     try:
-        saved = seal(directory, step=step, epoch=late, may_write=may_write)
+        saved = seal_it()
     except OSError as error:
         if error.errno in FULL:
             raise

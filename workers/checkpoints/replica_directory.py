@@ -117,6 +117,7 @@ class ReplicaDirectory:
     def _fetch(self, source: Path, target: Path, known: Collection[str] | None, below: str) -> None:
         manifest, text = transfer.read_manifest(source)
         transfer.require_known(text, known)
+        self.hooks.judge(manifest)
         fetch = transfer.from_directory(source, self.hooks)
         try:
             transfer.assemble(target, manifest.part(below), text, fetch=fetch, hooks=self.hooks)

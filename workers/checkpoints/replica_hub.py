@@ -115,6 +115,7 @@ class ReplicaRepository:
         place.unlink()
         transfer.require_known(text, known)
         manifest = transfer.parse_manifest(text, step_of(name))
+        self.hooks.judge(manifest)
 
         def fetch(path: str, place: Path, file: File) -> None:
             blob = head.files.get(folder + path)

@@ -3,9 +3,10 @@
     {"act": "copy", "place": …, "job": …, "epoch": 3, "lease": …, "parent": …, "endpoint": …,
      "checkpoint": …, "keep": 2, "spared": [], "roots": []}                on stdin
     {"act": "fetch", …, "newer_than": 10, "before": …, "into": …, "part": …, "manifests": [SHA-256, …],
-     "only": 20, "below": "pretrained_model/"}                             of that step alone, and of its files a part
+     "only": 20, "below": "pretrained_model/",                             of that step alone, and of its files a part
+     "signers": {"keys": ["box ed25519 …", …], "jobs": [id, …] | null, "unsigned": false}}   absent: nobody need sign
     {"done": 3100000000, "total": 23100000000, "step": 20}                 on stdout, a line each, while bytes move
-    {"bad": 20, "why": …, "foreign": false}                                a copy that does not verify, or is not ours
+    {"bad": 20, "why": …, "foreign": false, "unsigned": true}              a copy that does not verify, or is not ours
     {"copied": …, "gone": [10]} | {"fetched": "000020", "from": …}  how it ended
     {"failed": …, "damaged": true} | {"lost": …}
 
@@ -27,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 from pi0q.jobs import replicas
 from pi0q.jobs.outcome import Reason
 from pi0q.queue.ownership_lost import OwnershipLost
-from pi0q.workers.checkpoints import transfer
+from pi0q.workers.checkpoints import signers, transfer
 from pi0q.workers.checkpoints.replica_directory import ReplicaDirectory, TargetUnusable
-from pi0q.workers.checkpoints.transfer import Damaged, Foreign, TransferCorrupted, TransferHooks
+from pi0q.workers.checkpoints.transfer import Damaged, Foreign, TransferCorrupted, TransferHooks, Unsigned
 from pi0q.workers.host import files, helper_base
 from pi0q.workers.host.helper_base import HelperProcess
 from pi0q.workers.host.own_files import Untrusted
@@ -74,7 +75,12 @@ class ReplicateJob(HelperProcess):
         self._total = 0
         self._step: int | None = None
         self._busy = 0.0
-        self.hooks = TransferHooks(count=self.count, require_lease=self.lease.require, expect=self.expect)
+        self.hooks = TransferHooks(
+            count=self.count,
+            require_lease=self.lease.require,
+            expect=self.expect,
+            judge=signers.judge_of(request.get("signers")),
+        )
 
     def count(self, size: int) -> None:
         """Note that bytes were moved. Raises LeaseExpired."""
@@ -157,10 +163,12 @@ class ReplicateJob(HelperProcess):
             try:
                 place.fetch(name, part / name, known=known, below=self.request.get("below", ""))
             except Damaged as error:
-                self.emit(bad=step, why=str(error), foreign=isinstance(error, Foreign))
+                unsigned = isinstance(error, Unsigned)
+                told = {"unsigned": True} if unsigned else {}
+                self.emit(bad=step, why=str(error), foreign=isinstance(error, Foreign), **told)
                 shutil.rmtree(part, ignore_errors=True)
                 # What another job's run copied is that run's to judge.
-                if "only" not in self.request:
+                if "only" not in self.request and not unsigned:
                     with contextlib.suppress(OSError):
                         place.set_aside(name)
                 continue

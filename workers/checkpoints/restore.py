@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Restorer:
     progress: Progress
     #: Set where the run ends meanwhile: cancels a fetch.
     over: threading.Event
+    #: Whose checkpoints are taken over, see signers.py; None: nobody need sign.
+    signers: Mapping[str, Any] | None = None
 
     @property
     def part(self) -> Path:
@@ -83,13 +86,19 @@ class Restorer:
             "into": str(self.directory.checkpoints),
             "part": str(self.part),
             "manifests": sorted(known),
+            **({} if self.signers is None else {"signers": dict(self.signers)}),
         }
-        result = replicate_client.fetch(request, self.settings, over=self.over, show=self._show)
+        refused = list[str]()
+        result = replicate_client.fetch(request, self.settings, over=self.over, show=partial(self._show, refused))
         self.progress.update(phase="")
         if result.lease_ended:
             raise LeaseExpired
         if result.name:
             return self._restored(result, time.monotonic() - began)
+        if refused and not result.error:
+            # To begin anew would throw away what only its owner can judge.
+            what = f"the copy of its checkpoint in {self.target.place} is refused"
+            raise Stop(Reason.NOT_TRUSTED, f"{what}: {refused[0]}")
         return Restored(checkpoint=here, copied=self._without_newer(result, copied, newer_than))
 
     def _restored(self, result: FetchResult, seconds: float) -> Restored:
@@ -113,7 +122,9 @@ class Restorer:
             return None
         return copied
 
-    def _show(self, line: Mapping[str, Any]) -> None:
+    def _show(self, refused: list[str], line: Mapping[str, Any]) -> None:
+        if line.get("unsigned"):
+            refused.append(f"step {line['bad']}: {line['why']}")
         if line.get("foreign"):
             text = "refused the copy of checkpoint %s in %s: %s; trying an older one"
             log.warning(text, line["bad"], self.target.place, line["why"])

@@ -20,8 +20,17 @@ log = logging.getLogger(__name__)
 class Sealer(TrainerListener):
     """One thread: seals checkpoints in the order in which they were saved, and notifies each listener, in order."""
 
-    def __init__(self, epoch: int, lease: Lease, progress: Progress, listeners: Sequence[TrainerListener]) -> None:
-        self.epoch, self.lease, self.progress, self.listeners = epoch, lease, progress, listeners
+    def __init__(
+        self,
+        epoch: int,
+        lease: Lease,
+        progress: Progress,
+        listeners: Sequence[TrainerListener],
+        *,
+        sign: local_store.Sign = local_store.unsigned,
+    ) -> None:
+        """`sign`: gives each manifest the signature of this box."""
+        self.epoch, self.lease, self.progress, self.listeners, self.sign = epoch, lease, progress, listeners, sign
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sealer")
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -56,7 +65,7 @@ class Sealer(TrainerListener):
     def _seal(self, step: int, path: Path) -> tuple[Saved | None, str]:
         """Seal one checkpoint; return it, or None and why it can't be verified ("" where the lease expired)."""
         try:
-            saved = local_store.seal(path, step=step, epoch=self.epoch, may_write=self.lease.is_valid)
+            saved = local_store.seal(path, step=step, epoch=self.epoch, may_write=self.lease.is_valid, sign=self.sign)
         except LeaseExpired:
             log.info("the lease expired before checkpoint %d was verified; nothing more is written", step)
             return None, ""

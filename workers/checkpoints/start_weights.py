@@ -57,6 +57,8 @@ class StartWeights:
     over: threading.Event
     #: Called with what is done, in words.
     show: Callable[[str], None]
+    #: Whose checkpoints are taken over, see signers.py; None: nobody need sign.
+    signers: Mapping[str, Any] | None = None
 
     def present(self) -> Path | None:
         """Return the model's directory where an earlier run of the job has brought it; verified."""
@@ -101,6 +103,7 @@ class StartWeights:
                 "into": str(self.place),
                 "part": str(self.place.with_name("start.part")),
                 "manifests": [self.start.manifest],
+                **({} if self.signers is None else {"signers": dict(self.signers)}),
             }
             damages = list[str]()
             result = replicate_client.fetch(request, self.settings, over=self.over, show=partial(self._show, damages))

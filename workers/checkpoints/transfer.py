@@ -37,6 +37,10 @@ class Foreign(Damaged):
     """A complete copy that the job's record does not name: somebody else may have put it there."""
 
 
+class Unsigned(Foreign):
+    """A complete copy that no box whom this one trusts has signed. It stays: its owner may allow it."""
+
+
 class TransferCorrupted(Exception):
     """The bytes that arrived are not the bytes that were sent; they were removed."""
 
@@ -51,6 +55,8 @@ class TransferHooks:
     require_lease: Callable[[], None]
     #: Take the number of bytes of the whole transfer.
     expect: Callable[[int], None]
+    #: Raise Damaged for the manifest of a copy that may not be brought back.
+    judge: Callable[[Manifest], None] = lambda _: None
 
 
 #: Fetches one file: its path in the checkpoint, the target path, what it must be.

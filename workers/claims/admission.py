@@ -18,7 +18,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.schema import flags
 from pi0q.jobs.spec import Spec
-from pi0q.jobs.state import State
+from pi0q.jobs.state import OWNED, State
 from pi0q.queue.refusals import BadInput, Problem, Refusal
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
@@ -31,6 +31,7 @@ from pi0q.workers.claims.preflight import Preflight
 from pi0q.workers.claims.start_check import StartCheck
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.host.probe import Host, nvml_gpus
+from pi0q.workers.runs.job_trust import JobTrust
 from pi0q.workers.trainer import local_datasets, owner_rules
 from pi0q.workers.trainer.health_check import CheckedJob, HealthCheck
 from pi0q.workers.trainer.interpreter import NoTrainer, TrainerPython
@@ -52,7 +53,13 @@ class Admission:
         self.inputs = JobInputs(settings, store, identity.name, on_done=self._wake)
         self.preflight.local = self._local_contents
         self.copy_targets = CopyTargets(settings.runs, settings.copy_roots)
-        self.starts = StartCheck(settings=settings, store=store, copy_targets=self.copy_targets)
+        self.trust = JobTrust(settings.home, store.prefix)
+        self.starts = StartCheck(
+            settings=settings,
+            store=store,
+            copy_targets=self.copy_targets,
+            signed_only=lambda: self.trust.demanded,
+        )
         #: The spec of each job as it was judged, and what came of it.
         self._specs: dict[str, tuple[Mapping[str, Any], Spec | str]] = {}
         #: How often the health check brought something new.
@@ -68,6 +75,8 @@ class Admission:
         self, job: Record, trainer: TrainerPython | NoTrainer, host: Host, *, now_ms: int
     ) -> tuple[Refusal, ...]:
         """Return why this box could not run the job even if it had room."""
+        if (refused := self.trust.refusal(job)) is not None:
+            return (refused,)
         if isinstance(trainer, NoTrainer):
             return (Problem(text=f"trainer: {trainer.why}"),)
         if other := flags.unsupported(trainer.lerobot):
@@ -118,7 +127,12 @@ class Admission:
                 self.preflight.refusal(job, spec, ahead=True)
 
     def spec(self, job: Record) -> Spec | str:
-        """Return the job's spec, or why it can't be read. A spec that changed since it was judged ends its job."""
+        """Return the job's spec, or why it can't be used. A spec that changed since it was judged ends its job.
+
+        Nothing of a waiting job whose file this box does not trust is looked at; what runs was judged by its runner.
+        """
+        if job.state not in OWNED and (refused := self.trust.refusal(job)) is not None:
+            return str(refused)
         known = self._specs.get(job.id)
         if known and known[0] == job.spec:
             return known[1]

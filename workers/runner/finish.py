@@ -18,6 +18,7 @@ from pi0q.jobs.transition import Transition
 from pi0q.queue.ownership_lost import OwnershipLost
 from pi0q.workers.host import process_tree
 from pi0q.workers.postrun.plan import plan_tasks
+from pi0q.workers.runner.receipts import note_end
 from pi0q.workers.runner.reporter import Reporter
 from pi0q.workers.runner.run_session import RunSession
 from pi0q.workers.runs.ownership import Ownership
@@ -153,6 +154,7 @@ def finish(session: RunSession, stop: Stop) -> None:
         end = End(reason=stop.reason, detail=stop.detail, asked_seconds=stop.asked_seconds, found=stop.found)
         report = FinalReport(ownership=session.ownership, reporter=session.reporter, end=end, undead=undead)
         report.write()
+        note_end(session.context, end.last_move(session.ownership.known, session.context.epoch).to)
         retry_seconds = session.context.settings.timing.retry
         while not report.deliver():
             if why := report.hopeless:

@@ -15,7 +15,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
-from pi0q.workers.checkpoints import inherit, local_store
+from pi0q.workers.checkpoints import inherit, local_store, signers
 from pi0q.workers.checkpoints.restore import Restored, Restorer
 from pi0q.workers.compiled import facts, sharing
 from pi0q.workers.compiled.sharing import CompiledKernels
@@ -102,13 +102,16 @@ def find_checkpoint(session: RunSession, foreign: Callable[[Saved], str] = lambd
     context, replicator = session.context, session.replicator
     late = context.epoch if session.same_host_boot else None
     own = context.directory.checkpoints
-    here = local_store.newest(own, late=late, may_write=session.lease.is_valid, foreign=foreign)
+    here = local_store.newest(
+        own, late=late, may_write=session.lease.is_valid, foreign=foreign, sign=context.sign_manifest
+    )
     restorer = Restorer(
         target=replicator.target,
         settings=context.settings,
         directory=context.directory,
         progress=session.progress,
         over=replicator.closed,
+        signers=signers.wanted(context.trust, context.settings, box=context.box, jobs=context.lineage),
     )
     restored = restorer.newest(context.record, here)
     replicator.resume(restored.checkpoint, restored.copied)

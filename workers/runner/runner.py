@@ -22,10 +22,12 @@ from pi0q.workers.host import process_tree
 from pi0q.workers.runner import messages
 from pi0q.workers.runner.finish import finish
 from pi0q.workers.runner.prepare import prepare
+from pi0q.workers.runner.receipts import Receipts
 from pi0q.workers.runner.rehearsal import rehearse
 from pi0q.workers.runner.run_session import RunSession
 from pi0q.workers.runner.stop_requests import StopRequests
 from pi0q.workers.runner.train import train
+from pi0q.workers.runs.job_trust import NotTrustedJob
 from pi0q.workers.runs.lease import LeaseExpired
 from pi0q.workers.runs.run_context import RunContext
 from pi0q.workers.runs.run_request import RunRequest
@@ -46,6 +48,7 @@ def run(context: RunContext, store: Store, stops: StopRequests) -> None:
         report_failed_start(context, store, error)
         return
     with session:
+        Receipts(context, session.progress).begin()
         stops.leave_by(lambda _: leave(session))
         stop = carry_out(session)
         if stop is None:
@@ -92,7 +95,8 @@ def refuse(request: RunRequest, store: Store, error: Pi0qError) -> None:
     detail = f"{request.box or 'its box'} cannot run it: {printable(str(error)).partition(chr(10))[0]}"
     print(f"{request.job_id} was claimed and cannot be run, it is ended: {printable(str(error))}", flush=True)
     with contextlib.suppress(redis.RedisError, OwnershipLost):
-        store.move(request.job_id, transition.unreadable(request.epoch, detail), box=request.box)
+        reason = Reason.NOT_TRUSTED if isinstance(error, NotTrustedJob) else Reason.SPEC_REFUSED
+        store.move(request.job_id, transition.unreadable(request.epoch, detail, reason), box=request.box)
 
 
 def report_failed_start(context: RunContext, store: Store, error: OSError) -> None:

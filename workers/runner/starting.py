@@ -16,7 +16,7 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.schema import trained_model
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.start_point import StartPoint
-from pi0q.workers.checkpoints import start_sources, start_weights
+from pi0q.workers.checkpoints import signers, start_sources, start_weights
 from pi0q.workers.checkpoints.start_sources import Pushed
 from pi0q.workers.checkpoints.start_weights import StartWeights, Unusable
 from pi0q.workers.runner.run_session import RunSession
@@ -42,6 +42,8 @@ def with_start(session: RunSession, *, resuming: bool) -> Spec:
             lease=session.lease,
             over=session.replicator.closed,
             show=lambda text: session.progress.update(phase=text),
+            # Its submitter signed which manifest it is.
+            signers=signers.wanted(context.trust, context.settings, box=context.box, jobs=None),
         )
     if (resuming and not policy_sizes.adapted_base(spec)) or reference is None:
         if weights:
@@ -86,7 +88,8 @@ def _bring(session: RunSession, weights: StartWeights) -> Path | Pushed:
             continue
         log.info("brought the weights of %s back from %s", start.reference, copies.place)
         return model
-    if found := next(start_sources.pushed(start, sources), None):
+    # Which commit was pushed is only another box's word.
+    if not weights.signers and (found := next(start_sources.pushed(start, sources), None)):
         log.info("starts from %s at %s, to which %s was pushed", found.repo_id, found.commit[:8], start.reference)
         return found
     raise _missing(start, whys)

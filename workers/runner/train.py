@@ -19,6 +19,7 @@ from pi0q.workers.checkpoints.retention import Retention
 from pi0q.workers.checkpoints.sealer import Sealer
 from pi0q.workers.runner import measured_vram, messages
 from pi0q.workers.runner.prepare import Prepared, find_checkpoint
+from pi0q.workers.runner.receipts import Receipts
 from pi0q.workers.runner.run_session import RunSession
 from pi0q.workers.runner.training import StopAfterSave, TrainerLife
 from pi0q.workers.runs.disk_usage import CheckpointReport
@@ -160,8 +161,15 @@ def _listeners(
         replicator,
         retention,
         CheckpointReport(session.progress, session.usage),
+        Receipts(context, session.progress),
+        *kernels,
     ]
-    follow_seals += kernels
     follow_seals += [StopAfterSave(session.stops)] if stop_after_save else []
-    sealer = Sealer(context.epoch, session.lease, session.progress, [*follow_seals, requests, size, pressure])
+    sealer = Sealer(
+        context.epoch,
+        session.lease,
+        session.progress,
+        [*follow_seals, requests, size, pressure],
+        sign=context.sign_manifest,
+    )
     return [best, requests, size, pressure, sealer, *kernels]

@@ -82,13 +82,14 @@ class Run:
         self.opened.append(made)
         return made
 
-    def restorer(self, *, epoch: int = 2) -> Restorer:
+    def restorer(self, *, epoch: int = 2, signers: Mapping[str, Any] | None = None) -> Restorer:
         return Restorer(
             target=self.target(epoch),
             settings=self.settings,
             directory=self.directory,
             progress=self.progress,
             over=threading.Event(),
+            signers=signers,
         )
 
     def close(self) -> None:

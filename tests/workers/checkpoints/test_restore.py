@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pi0q.jobs.checkpoint import Manifest
+from pi0q.jobs.signing.keys import PublicKey
+from pi0q.jobs.signing.manifest_signature import ManifestSignature
+from pi0q.queue import keys
 from pi0q.queue.settings import Settings
 from pi0q.workers.checkpoints import local_store
 from pi0q.workers.checkpoints.restore import Restored
@@ -113,3 +118,49 @@ def test_a_copy_that_the_record_does_not_name_is_refused(shared: Run, tmp_path: 
         f"WARNING: refused the copy of checkpoint 399 in {tmp_path / 'share'}: the job's record does not name its "
         "manifest; trying an older one"
     )
+
+
+def test_a_copy_that_no_trusted_box_signed_is_refused_and_kept(shared: Run, tmp_path: Path) -> None:
+    own = keys.box_key(tmp_path, "box-a")
+
+    def sign(manifest: Manifest) -> Manifest:
+        empty = ManifestSignature(key=own.id, job="a1a1a1a1a1a1")
+        return replace(manifest, signature=replace(empty, value=own.sign(empty.covered(manifest.to_json()))))
+
+    made = shared.replicator()
+    checkpoint(shared.directory.checkpoints, 10)
+    made.on_sealed(local_store.seal(shared.directory.checkpoints / "000010", step=10, epoch=1, sign=sign))
+    until(lambda: made.copied)
+    made.close()
+    place = tmp_path / "share"
+    record = known(checkpoint=made.copied, copied=made.copied)
+    other = Run(tmp_path / "other", str(place), Settings(home=tmp_path / "other"))
+    mine = keys.box_key(tmp_path / "other", "box-b").public
+
+    def signers(*trusted: PublicKey, job: str = "a1a1a1a1a1a1", unsigned: bool = False) -> dict[str, Any]:
+        return {"keys": [key.line() for key in (mine, *trusted)], "jobs": [job], "unsigned": unsigned}
+
+    for wanted, why in (
+        (signers(), "not signed by a box that this one trusts"),
+        (signers(unsigned=True), "not signed by a box that this one trusts"),
+        (signers(own.public, job="b2b2b2b2b2b2"), "it is a checkpoint of job a1a1a1a1a1a1"),
+    ):
+        with pytest.raises(Stop, match=why):
+            other.restorer(signers=wanted).newest(record, None)
+    restored = other.restorer(signers=signers(own.public)).newest(record, None)
+    assert restored.checkpoint and restored.checkpoint.step == 10
+    assert (place / "a1a1a1a1a1a1" / "000010").is_dir()
+
+
+def test_an_unsigned_copy_comes_back_only_where_the_owner_allows_it(shared: Run, tmp_path: Path) -> None:
+    made = shared.replicator()
+    made.on_sealed(checkpoint(shared.directory.checkpoints, 10))
+    until(lambda: made.copied)
+    made.close()
+    other = Run(tmp_path / "other", str(tmp_path / "share"), Settings(home=tmp_path / "other"))
+    line = keys.box_key(tmp_path / "other", "box-b").public.line()
+    record = known(checkpoint=made.copied, copied=made.copied)
+    with pytest.raises(Stop, match="its manifest is not signed"):
+        other.restorer(signers={"keys": [line], "jobs": [], "unsigned": False}).newest(record, None)
+    restored = other.restorer(signers={"keys": [line], "jobs": [], "unsigned": True}).newest(record, None)
+    assert restored.checkpoint and restored.checkpoint.step == 10
