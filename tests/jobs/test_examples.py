@@ -12,7 +12,7 @@ from pi0q.jobs.schema.flags import FLAGS
 from pi0q.jobs.schema.lerobot_tables import RELEASES
 from pi0q.jobs.spec import RULES, Spec
 
-NAMES = ["grab_box", "quickstart", "act", "commented", "commented.zh"]
+NAMES = ["grab_box", "quickstart", "act", "two_gpus", "commented", "commented.zh"]
 
 
 def read(name: str) -> str:
