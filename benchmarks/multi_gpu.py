@@ -75,7 +75,7 @@ def job_file(args: argparse.Namespace) -> str:
     policy: dict[str, Any] = {"type": "pi0", "dtype": "bfloat16", "push_to_hub": False}
     if not args.quick:
         policy["device"] = "cuda"
-    resources: dict[str, Any] = {"gpus": args.cards, "disk": "2GiB" if args.quick else "60GiB"}
+    resources: dict[str, Any] = {"gpus": args.cards, "disk": "2GiB" if args.quick else "48GiB"}
     if args.quick:
         resources["vram"] = "1GiB"
     job: dict[str, Any] = {
@@ -125,7 +125,10 @@ def parent(pid: int) -> int:
 def assert_nccl(job_id: str, count: int) -> dict[str, str]:
     """Hold the NCCL variables of each rank against this machine's; return them."""
     here = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
+    give_up = time.monotonic() + 120
     while len(ranks := ranks_of(job_id)) < count:
+        if time.monotonic() > give_up:
+            fail(f"only ranks {sorted(ranks)} of {count} were seen")
         time.sleep(0.1)
     for rank, pid in sorted(ranks.items()):
         there = {name: value for name, value in environment(pid).items() if name.startswith("NCCL_")}
