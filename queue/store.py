@@ -202,6 +202,10 @@ class Store(UserStore):
             raise OwnershipLost(f"{job_id} is no longer ours under claim {epoch}")
         return int(answer[1])
 
+    def put_rank_logs(self, job_id: str, epoch: int, *, box: str, tails: Mapping[int, str]) -> None:
+        """Replace the ends of the logs of a trainer's ranks other than 0; nothing, if the claim is over."""
+        self._run("rank_logs", job_id, epoch, box, json.dumps({str(rank): tail for rank, tail in tails.items()}))
+
     def restore(
         self, job_id: str, epoch: int, claimant: Claimant, *, fields: Mapping[str, str], text: str, runs: bool
     ) -> bool:

@@ -268,6 +268,14 @@ class StoreReads(StoreBase):
         text, total = pipe.execute()
         return text or "", number(total)
 
+    def rank_tails(self, job_id: str) -> dict[int, str]:
+        """Return the ends of the logs of a trainer's ranks other than 0, in their order; what is none is left out."""
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):
+            told = json.loads(self.client.get(self.prefix + f"tail:{job_id}:ranks") or "{}").items()
+            ranks = {int(rank): text for rank, text in told if str(rank).isascii() and str(rank).isdigit()}
+            return {rank: text for rank, text in sorted(ranks.items()) if isinstance(text, str)}
+        return {}
+
     def resolve(self, reference: str) -> str:
         """The id of the job that a full id, a name, or a unique beginning of an id means. Raises NotFound, UsageError.
 

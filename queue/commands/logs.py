@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.printable import printable
 from pi0q.jobs.state import ENDED
 from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_reader, open_store
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from pi0q.jobs.record import Record
     from pi0q.queue.store import Store
     from pi0q.queue.store_reads import StoreReads
+
+
+class Rank(click.ParamType):
+    """The number of a trainer of a job on several GPUs, or all."""
+
+    name = "rank"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "all" or (value.isascii() and value.isdigit()):
+            return value
+        self.fail(f"{value!r} is neither the number of a rank nor all", param, ctx)
+
+
+RANK = Rank()
 
 
 @click.command()
@@ -26,12 +41,23 @@ if TYPE_CHECKING:
     help="Show new lines until the job ends (Ctrl-C detaches; the job keeps running).",
 )
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="The last N lines alone; with -f before the new ones.")
+@click.option(
+    "--rank",
+    metavar="N|all",
+    type=RANK,
+    help="Of a job on several GPUs the last lines of another trainer than the first, or of all.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def logs(job: str, follow: bool, lines: int | None, as_json: bool) -> None:
+def logs(job: str, follow: bool, lines: int | None, rank: str | None, as_json: bool) -> None:
     """The last lines of a job's training log (the queue keeps 32 KiB; the box keeps it all).
 
     With -f a lost link to the queue is told and tried again; the log goes on where it stopped.
     """
+    if rank not in (None, "0"):
+        if follow:
+            raise UsageError("-f follows the job's own log, that of rank 0. Fix: leave -f or --rank out")
+        _of_ranks(job, str(rank), lines, as_json=as_json)
+        return
     if follow and not as_json:
         _follow(open_store(), job, lines)
         return
@@ -46,6 +72,37 @@ def logs(job: str, follow: bool, lines: int | None, as_json: bool) -> None:
         return
     click.echo(printable(text), nl=False)
     click.echo(_where(store, job_id), err=True)
+
+
+def _of_ranks(job: str, rank: str, count: int | None, *, as_json: bool) -> None:
+    """Print the last lines of one rank, or of all with a line between them."""
+    store = open_reader()
+    job_id = store.resolve(job)
+    tails = store.rank_tails(job_id)
+    if rank != "all" and int(rank) not in tails:
+        raise NotFound(_no_rank(store.get(job_id), int(rank), list(tails)))
+    if rank == "all":
+        text, total = store.tail(job_id)
+        shown = {0: last_lines(text, total, count), **tails}
+    else:
+        shown = {int(rank): tails[int(rank)]}
+    shown = {number: printable(last_lines(text, 0, count)) for number, text in shown.items()}
+    if as_json:
+        from pi0q.queue.job_text import print_json
+
+        print_json({"id": job_id, "ranks": {str(number): text for number, text in shown.items()}})
+        return
+    for number, text in shown.items():
+        click.echo((f"== rank {number}\n" if rank == "all" else "") + text, nl=False)
+
+
+def _no_rank(record: Record, rank: int, known: list[int]) -> str:
+    """Return why there is no log of a rank, and what there is."""
+    told = f"ranks 0 to {max(known)}" if known else "that of rank 0 alone"
+    return (
+        f"{record.name} has no log of rank {rank}: the queue knows {told}.\n"
+        f"Fix: pi0q logs {record.id} --rank {max(known) if known else 0}"
+    )
 
 
 def last_lines(text: str, total: int, count: int | None) -> str:

@@ -5,6 +5,7 @@
 --                         keeps it out of the queue.
 -- history:<id>    list    what happened to it, one JSON object an entry, oldest first.
 -- tail:<id>       string  the last bytes of its trainer's log.
+-- tail:<id>:ranks string  the same of its ranks other than 0, where it trains on several GPUs: a JSON object, rank -> text.
 -- curve:<id>      list    its loss, learning rate and step time by step, thinned out, a JSON list a point (jobs/curve.py).
 -- live            zset    jobs that have not ended, by the time they were submitted.
 -- ended           zset    jobs that have, by the time they ended.

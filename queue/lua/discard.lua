@@ -47,7 +47,7 @@ for _, entry in ipairs(redis.call('ZRANGE', P .. 'lookup', 0, -1)) do
   if entry == 'i:' .. id or entry:sub(-#id - 1) == '\0' .. id then redis.call('ZREM', P .. 'lookup', entry) end
 end
 for _, set in ipairs({ 'live', 'ended', 'leases' }) do redis.call('ZREM', P .. set, id) end
-redis.call('DEL', key, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'curve:' .. id, P .. 'holds:' .. id)
+redis.call('DEL', key, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'tail:' .. id .. ':ranks', P .. 'curve:' .. id, P .. 'holds:' .. id)
 announce(id)
 settle_dependants(id, now())
 redis.call('ZREM', P .. 'timed', id)

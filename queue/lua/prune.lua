@@ -37,6 +37,7 @@ if last >= rank then
       redis.call('ZREM', P .. 'lookup', 'i:' .. id, 'n:' .. get(id, 'name') .. '\0' .. id)
       redis.call('ZREM', P .. 'ended', id)
       for _, kind in ipairs({ 'job:', 'history:', 'tail:', 'curve:', 'holds:', 'sweep:' }) do redis.call('DEL', P .. kind .. id) end
+      redis.call('DEL', P .. 'tail:' .. id .. ':ranks')
       removed[#removed + 1] = id
       announce(id)
     end

@@ -95,9 +95,11 @@ class RunSession:
         self._mirror.close()
 
     def _on_answer(self, requests: UserRequests) -> None:
-        """Take what the user requests of this run; the server answers, so the curve may follow."""
+        """Take what the user requests of this run; the server answers, so curve and logs of ranks may follow."""
         self.checkpoint_requests.on_requests(requests)
         self.progress.curve.send(self.ownership, over=self.end.begun)
+        if not self.end.begun and (tails := self.log.ranks.take()):
+            self.ownership.put_rank_logs(tails)
 
     def _collect_changes(self) -> tuple[dict[str, Any], str]:
         """Return what the reporter is to report: changed fields and new lines of the log."""

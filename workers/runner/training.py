@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,32 +64,27 @@ class TrainerLife:
         `started` gets its pid.
         """
         evidence = EvidenceCollector(uuids=command.gpus, data=self.context.directory.path)
-        logs = {rank: Log(self.context.directory.rank_log(rank), os.environ) for rank in range(1, command.ranks)}
+        self.log.ranks.begin(command.ranks)
         try:
-            supervisor = stops.start(lambda: self._supervise(command, evidence, stops.request, logs))
+            supervisor = stops.start(lambda: self._supervise(command, evidence, stops.request))
             if supervisor is None:
                 return None
             started(supervisor.process.pid)
             end = supervisor.run()
-            return LifeEnd(exit=end, diagnosis=self._diagnose(end, evidence, logs))
+            return LifeEnd(exit=end, diagnosis=self._diagnose(end, evidence, self.log.ranks.logs))
         finally:
             evidence.close()
-            for log in logs.values():
-                log.close()
+            self.log.ranks.close()
 
     def _supervise(
-        self,
-        command: TrainerCommand,
-        evidence: EvidenceCollector,
-        request_stop: Callable[[StopCause], None],
-        logs: Mapping[int, Log],
+        self, command: TrainerCommand, evidence: EvidenceCollector, request_stop: Callable[[StopCause], None]
     ) -> Supervisor:
         context = self.context
         process = TrainerProcess(command, directory=context.directory, job_id=context.job_id, epoch=context.epoch)
         save_progress = SaveProgress(self.progress, context.directory.checkpoints)
         return Supervisor(
             process,
-            EventReader(self.log, context.directory, steps=self.progress.steps, rank_logs=logs),
+            EventReader(self.log, context.directory, steps=self.progress.steps),
             lease=self.lease,
             listeners=[evidence, self.progress, save_progress, self.watchdog, *self.listeners],
             request_stop=request_stop,

@@ -91,6 +91,12 @@ class Ownership:
 
         return self._call_with_restore(put)
 
+    def put_rank_logs(self, tails: Mapping[int, str]) -> None:
+        """Replace the ends of the logs of the trainer's other ranks; without a server they are told another time."""
+        known = self.ledger
+        with contextlib.suppress(redis.RedisError, OwnershipLost):
+            self.store.put_rank_logs(known.job_id, known.epoch, box=known.box, tails=tails)
+
     def move(self, transition: Transition) -> State | None:
         """Carry a transition out; return None if the job's state does not allow it."""
         state = self._call_with_restore(lambda: self.store.move(self.ledger.job_id, transition, box=self.ledger.box))

@@ -38,10 +38,6 @@ class RunDirectory:
     def log(self) -> Path:
         return self.path / "trainer.log"
 
-    def rank_log(self, rank: int) -> Path:
-        """Return the log of a trainer's rank; that of rank 0 is the job's."""
-        return self.path / f"trainer-rank{rank}.log" if rank else self.log
-
     @property
     def events(self) -> Path:
         """Every event of every attempt, as the hook wrote it."""

@@ -23,6 +23,9 @@ REPORT_BYTES = 8192
 #: Lines that are kept at hand to see what a trainer died of, and characters of each.
 RECENT, RECENT_CHARACTERS = 1000, 1000
 
+#: Characters of the end of a rank's log that the queue keeps; the job's own log is that of rank 0.
+RANK_TAIL = 4096
+
 #: Escape sequences (CSI, and OSC up to its end), other control characters of 7 and 8 bits, marks of bidirectional text.
 ANSI = re.compile(
     r"(?:\x1b\[|\x9b)[0-9;?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
@@ -59,6 +62,8 @@ class Log:
         #: The trainer's last lines, and how many it said in all.
         self._recent: deque[str] = deque(maxlen=RECENT)
         self.said = 0
+        #: Of a trainer on several GPUs: the logs of its other ranks, files beside this one.
+        self.ranks = RankLogs(path, env)
 
     def write(self, chunk: bytes) -> list[str]:
         """Add output; return the lines that it completed, without escapes and secrets."""
@@ -113,6 +118,38 @@ class Log:
                 while self._pending_bytes > REPORT_BYTES:
                     self._pending_bytes -= len(self._pending.pop(0).encode())
                     self._left_out += 1
+
+
+class RankLogs:
+    """Logs of the ranks of one trainer but the first, whose log is the job's."""
+
+    def __init__(self, path: Path, env: Mapping[str, str]) -> None:
+        """`path`: of the job's log."""
+        self._path, self._env = path, env
+        self.logs: dict[int, Log] = {}
+        #: What the server has, lines in all.
+        self._sent = 0
+
+    def begin(self, count: int) -> None:
+        """Begin those of a trainer of so many ranks, with those of an earlier one closed."""
+        self.close()
+        names = {rank: self._path.with_name(f"{self._path.stem}-rank{rank}.log") for rank in range(1, count)}
+        self.logs, self._sent = {rank: Log(name, self._env) for rank, name in names.items()}, 0
+
+    def take(self) -> dict[int, str]:
+        """Return the end of each if there is something new since the last call; nothing otherwise."""
+        logs, tails = dict(self.logs), dict[int, str]()
+        said = sum(log.said for log in logs.values())
+        # The thread that reads the trainer may add a line meanwhile: then the next call takes it.
+        with contextlib.suppress(RuntimeError):
+            if said != self._sent:
+                tails = {rank: "".join(f"{line}\n" for line in log.recent())[-RANK_TAIL:] for rank, log in logs.items()}
+                self._sent = said
+        return tails
+
+    def close(self) -> None:
+        for log in self.logs.values():
+            log.close()
 
 
 class _Mirror(logging.Handler):

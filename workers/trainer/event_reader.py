@@ -48,11 +48,9 @@ class LastLink:
 class EventReader:
     """Reads one life of a trainer; its output goes into the run's log, its events into the event log."""
 
-    def __init__(
-        self, trainer_log: Log, directory: RunDirectory, *, steps: int, rank_logs: Mapping[int, Log] | None = None
-    ) -> None:
-        """`steps`: the training's last step; `rank_logs`: of ranks other than 0, by their numbers."""
-        self.trainer_log, self.rank_logs = trainer_log, rank_logs or {}
+    def __init__(self, trainer_log: Log, directory: RunDirectory, *, steps: int) -> None:
+        """`steps`: the training's last step."""
+        self.trainer_log = trainer_log
         #: Whether the trainer sends its steps and saves itself.
         self.hooked = True
         self._event_log = EventLog(directory.events)
@@ -73,7 +71,7 @@ class EventReader:
 
     def from_rank(self, rank: int, chunk: bytes) -> None:
         """Log what a rank other than 0 printed."""
-        self.rank_logs[rank].write(chunk)
+        self.trainer_log.ranks.logs[rank].write(chunk)
 
     def from_pipe(self, data: bytes) -> Iterator[Event]:
         """Write down what the hook sent; yield the events in it."""

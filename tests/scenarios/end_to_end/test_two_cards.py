@@ -33,3 +33,5 @@ def test_a_rank_that_is_killed_costs_the_steps_since_the_last_checkpoint(shared_
     assert done.checkpoint and local_store.newest(Path(done.checkpoint.path).parent) == done.checkpoint
     assert any("rank 1 of 2: " in event.text for event in done.history), [event.text for event in done.history]
     assert "FAKE rank 1 of 2" in (box.run_dir(job) / "trainer-rank1.log").read_text()
+    ended_by, tails = done.history[-1], shared_cluster.store.rank_tails(job)
+    assert "FAKE rank 1 of 2" in tails[1] and ended_by.epoch == 2

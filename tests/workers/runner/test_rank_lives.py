@@ -42,7 +42,7 @@ def test_all_ranks_train_to_the_end_and_each_has_its_state_and_log(life: Life, r
     assert saved.step == 6 and local_store.newest(life.directory.checkpoints) == saved
     for rank in range(1, ranks):
         assert (Path(saved.path) / f"training_state/pi0q_rank{rank}/rng_state.safetensors").stat().st_size > 0
-        assert life.rank_logs[rank].recent()[0] == f"FAKE rank {rank} of {ranks}"
+        assert life.log.ranks.logs[rank].recent()[0] == f"FAKE rank {rank} of {ranks}"
         assert f"FAKE rank {rank}" not in life.directory.log.read_text()
     assert f"pi0q_rank{ranks}" not in str([*Path(saved.path).rglob("*")])
 
@@ -85,7 +85,7 @@ def test_a_rank_that_raises_ends_all_with_its_exception_and_log(life: Life) -> N
     error, _ = life.progress.raised_by(end.rank)
     assert (end.code, end.rank) == (1, 1) and error and error.kind == "OutOfMemoryError"
     assert life.progress.error is None
-    assert any("CUDA out of memory" in line for line in life.rank_logs[1].recent())
+    assert any("CUDA out of memory" in line for line in life.log.ranks.logs[1].recent())
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all_before_a_save(life: Life) -> None:

@@ -57,16 +57,11 @@ class Life:
         self.lease = Lease(self.directory.lease, seconds=10**6, fence=10**6, since=boottime())
         self.hang_seconds, self.stops, self.stop_requests = 10.0**6, list[StopCause](), StopRequests()
         self.usage = DiskUsage(self.directory)
-        self.rank_logs: dict[int, Log] = {}
 
     def close(self) -> None:
         process_tree.kill_all(self.job, 10**9)
         self.log.close()
-        self.close_rank_logs()
-
-    def close_rank_logs(self) -> None:
-        for log in self.rank_logs.values():
-            log.close()
+        self.log.ranks.close()
 
     def update(self, **fields: Any) -> None:
         self.progress.fields.update(fields)
@@ -97,15 +92,14 @@ class Life:
         argv = [sys.executable, str(launch.HOOK), *usual, f"--output_dir={self.directory.output}", *flags]
         env = {**clean, "PYTHONPATH": str(FAKE), "PYTHONUNBUFFERED": "1", **marks, **env}
         command = launch.TrainerCommand(argv=argv, env=env, ranks=ranks)
-        self.close_rank_logs()
-        self.rank_logs = {rank: Log(self.directory.rank_log(rank), {}) for rank in range(1, ranks)}
+        self.log.ranks.begin(ranks)
         self.watchdog = Watchdog(self.hang_seconds, compiles=False, now=time.monotonic())
         retention = Retention(self.directory.checkpoints, keep=keep, lease=self.lease)
         follow_seals: list[TrainerListener] = [retention, CheckpointReport(self.progress, self.usage)]
         follow_seals += [StopAfterSave(self.stop_requests)] if stop_after_save else []
         supervisor = Supervisor(
             TrainerProcess(command, directory=self.directory, job_id=self.job, epoch=1),
-            EventReader(self.log, self.directory, steps=self.progress.steps, rank_logs=self.rank_logs),
+            EventReader(self.log, self.directory, steps=self.progress.steps),
             lease=self.lease,
             listeners=[self.progress, self.watchdog, Sealer(1, self.lease, self.progress, follow_seals)],
             request_stop=self.request_stop,
