@@ -85,6 +85,8 @@ class Event:
     box: str | None
     reason: Reason | None
     text: str
+    #: The last step that was reported then; None before the first.
+    step: int | None = None
 
     @property
     def label(self) -> str:
@@ -422,6 +424,7 @@ def event_from(line: str) -> Event:
         box=BOX.read(raw["box"]) if raw.get("box") else None,
         reason=reason_of(raw.get("reason")),
         text=printable(str(raw.get("text", ""))),
+        step=INT.read(str(raw["step"])) if raw.get("step") is not None else None,
     )
 
 

@@ -21,9 +21,12 @@ _PORT = click.IntRange(0, 65535)
 @click.option("--port", type=_PORT, help="Port of the queue's server; 0: any free.  [default: 6389 or the next free]")
 @click.option("--flower-port", type=_PORT, help="Port of Flower; 0: any free.  [default: 5555 or the next free]")
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Instead of PI0Q_HOME.")
+@click.option("--web-port", type=_PORT, help="Port of the web page; 0: any free.  [default: 5550 or the next free]")
 @click.option("--slots", type=click.IntRange(1), help="Jobs that the worker runs at a time.")
 @click.option("--no-worker", is_flag=True, help="Run only the queue here; the boxes are other machines.")
-@click.option("--no-flower", is_flag=True, help="Without the web page.")
+@click.option("--no-flower", is_flag=True, help="Without Flower.")
+@click.option("--no-web", is_flag=True, help="Without the web page.")
+@click.option("--web-actions", is_flag=True, help="Let the page's user `operator` cancel, hold, release and save jobs.")
 @click.option("--demo", is_flag=True, help="Make a dataset of noise and a tokenizer for jobs/examples/quickstart.yaml.")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; it outlives the terminal and the login.")
 @click.option("--stop", is_flag=True, help="Stop the one that runs, and do not start it with the machine any more.")
@@ -31,7 +34,7 @@ _PORT = click.IntRange(0, 65535)
     "--at-boot", is_flag=True, help="Run in the background now and after each start of this machine (systemd)."
 )
 def up(home: Path | None, detach: bool, stop: bool, at_boot: bool, **parts: Any) -> None:
-    """Run server, worker and Flower on this machine until Ctrl-C, or in the background.
+    """Run server, worker, web page and Flower on this machine until Ctrl-C, or in the background.
 
     They listen on this machine only and ask for a password that is created at the first start. Jobs and records
     are kept between starts. A part that ends is restarted. A second `pi0q up` only says how to reach the first.
@@ -41,7 +44,7 @@ def up(home: Path | None, detach: bool, stop: bool, at_boot: bool, **parts: Any)
       pi0q up -d            in the background; pi0q up --stop ends it
       pi0q up --at-boot     the same, and after each start of this machine
     """
-    from pi0q.ops.local import stack
+    from pi0q.ops.local import page_part, stack
     from pi0q.ops.supervisor import stop_on_signals
 
     if detach + stop + at_boot > 1:
@@ -58,6 +61,9 @@ def up(home: Path | None, detach: bool, stop: bool, at_boot: bool, **parts: Any)
             slots=parts["slots"],
             worker=not parts["no_worker"],
             flower=not parts["no_flower"],
+            page=page_part.PageOptions(
+                wanted=not parts["no_web"], port=parts["web_port"], actions=parts["web_actions"]
+            ),
             demo=parts["demo"],
         )
         stack.run(chosen, options, _say, stop_on_signals())
@@ -104,7 +110,7 @@ def _say(text: str) -> None:
 )
 @click.option("--read-only", is_flag=True, help="Without buttons: nothing can be changed.")
 def flower(port: int, address: str, user: str, password_file: Path | None, read_only: bool) -> None:
-    """Serve the web page of the queue: jobs, boxes, history. Terminate and Revoke there cancel a job for good.
+    """Serve Flower, Celery's view of the queue: tasks, workers. Terminate and Revoke there cancel a job for good.
 
     Everything asks for the password, /metrics (for Prometheus) and /healthcheck too.
     """

@@ -1,4 +1,4 @@
-"""`pi0q up`: server, worker and Flower of one machine, started, supervised and stopped together."""
+"""`pi0q up`: server, worker, web page and Flower of one machine, started, supervised and stopped together."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.errors import UsageError
 from pi0q.ops import file_edits
-from pi0q.ops.local import demo_data, sweeper
+from pi0q.ops.local import demo_data, page_part, sweeper
 from pi0q.ops.local import server as servers
 from pi0q.ops.power import state_file as power_state
 from pi0q.ops.server import registry, users
@@ -33,7 +33,7 @@ DEFAULT_PORT = 6389
 DEFAULT_FLOWER_PORT = 5555
 #: Seconds between two checks of the children.
 CHECK_SECONDS = 0.5
-#: Seconds that worker and Flower have to stop after SIGTERM.
+#: Seconds that worker and pages have to stop after SIGTERM.
 STOP_SECONDS = 15.0
 #: Seconds that a second `pi0q up` waits for the first to write how to reach it.
 REACH_SECONDS = 30.0
@@ -53,6 +53,7 @@ class StackOptions:
     slots: int | None = None
     worker: bool = True
     flower: bool = True
+    page: page_part.PageOptions = field(default_factory=page_part.PageOptions)
     #: Whether stand-ins for the quickstart job are made, and the worker runs on them alone.
     demo: bool = False
 
@@ -114,7 +115,7 @@ def run(settings: Settings, options: StackOptions, say: Say, stopping: threading
             facts = _start(settings, options, children, say, worker_env=extra)
             file_edits.write(home / "up.json", json.dumps(facts), 0o600)
             sweeper.Sweeper(settings_of_owner(settings, facts), stopping).start()
-            _await_flower(children, facts, stopping)
+            _await_pages(children, facts, stopping)
             file_edits.write(home / "up.json", json.dumps(facts | {"ready": True}), 0o600)
             say("pi0q is up.\n" + reach(settings, facts, show_secrets=sys.stdout.isatty()) + "\nCtrl-C stops it.")
             while not stopping.wait(CHECK_SECONDS):
@@ -152,6 +153,7 @@ def _start(
         flower_port = servers.choose_port(given, default=DEFAULT_FLOWER_PORT, option="--flower-port")
         if given is None and flower_port != DEFAULT_FLOWER_PORT:
             say(f"Port {DEFAULT_FLOWER_PORT} is taken; Flower gets {flower_port}.")
+    page = page_part.plan(home, options.page, say)
     registry.name_local_box(settings)
     first = servers.start(data, port=port, log=log)
     server = Supervisor(lambda: servers.start(data, port=port, log=log).process)
@@ -166,6 +168,11 @@ def _start(
         slots = [] if options.slots is None else ["--slots", str(options.slots)]
         children.append(_verb("worker", ["worker", *slots], as_user(users.LOCAL_BOX) | dict(worker_env), logs))
     facts = {"redis_url": first.url, "pid": os.getpid(), "flower_url": None, "flower_user": None}
+    if page is not None:
+        # The server itself lets a page that changes nothing only read.
+        reader = users.PAGE if page.actions else users.MESSENGER
+        children.append(_verb("web page", page.words, as_user(reader), logs))
+        facts |= page.facts
     if flower_port is not None:
         from pi0q.ops.flower import app as flower
 
@@ -188,16 +195,16 @@ def settings_of_owner(settings: Settings, facts: Mapping[str, Any]) -> Settings:
     return replace(settings, redis_url=url, tls=own if tls.wanted(url) else settings.tls)
 
 
-def _await_flower(children: Sequence[Child], facts: Mapping[str, Any], stopping: threading.Event) -> None:
-    """Wait until Flower listens: users open the page as soon as its address is printed. Failures: see `Child.tick`."""
+def _await_pages(children: Sequence[Child], facts: Mapping[str, Any], stopping: threading.Event) -> None:
+    """Wait until both pages listen: users open them as soon as an address is printed. Failures: see `Child.tick`."""
     give_up = time.monotonic() + REACH_SECONDS
-    while facts["flower_url"] and time.monotonic() < give_up and not stopping.wait(servers.POLL_SECONDS):
+    waits = [int(str(url).rpartition(":")[2]) for name in ("web_url", "flower_url") if (url := facts.get(name))]
+    while waits and time.monotonic() < give_up and not stopping.wait(servers.POLL_SECONDS):
         if any(child.ended for child in children):
             return
         with suppress(OSError):
-            port = int(str(facts["flower_url"]).rpartition(":")[2])
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            socket.create_connection(("127.0.0.1", waits[0]), timeout=1).close()
+            waits.pop(0)
 
 
 def _sticky_port(data: Path, given: int | None, say: Say) -> int:
@@ -298,6 +305,11 @@ def reach(settings: Settings, facts: Mapping[str, Any], *, show_secrets: bool) -
         lines.append(f"  … but {other} names another server here, and they would use that one.")
     if settings.sources.get("home"):
         lines.append(f"  … where PI0Q_HOME={settings.home} is set, as it is here.")
+    if facts.get("web_url"):
+        ports.append(str(facts["web_url"]).rpartition(":")[2])
+        lines += ["", f"Web page   {facts['web_url']}", f"  user     {facts['web_user']}"]
+        secret = settings.home / "web.password"
+        lines.append(f"  password {_read(secret) if show_secrets else f'in {secret}'}")
     if facts.get("flower_url"):
         ports.append(str(facts["flower_url"]).rpartition(":")[2])
         lines += ["", f"Flower     {facts['flower_url']}", f"  user     {facts['flower_user']}"]

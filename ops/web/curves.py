@@ -49,7 +49,7 @@ def spark(values: Sequence[float | None], width: int = 96, height: int = 22) -> 
     ).format(width, height, _path(points, across, up))
 
 
-def chart(points: Sequence[Point], marks: Iterable[Mark] = (), *, label: str, last_step: int | None = None) -> Markup:
+def chart(points: Sequence[Point], marks: Iterable[Mark] = (), *, label: str, from_zero: bool = False) -> Markup:
     """Return a chart of values over steps, with a title for each mark and for the newest value.
 
     Values that are not finite are drawn as gaps, each with a mark at the top: a loss that became NaN is to be seen.
@@ -58,14 +58,14 @@ def chart(points: Sequence[Point], marks: Iterable[Mark] = (), *, label: str, la
         points: Step and value, in order of steps.
         marks: Vertical lines.
         label: What screen readers say.
-        last_step: The step at the right edge; None for that of the last point.
+        from_zero: Whether the lowest line is 0, so that noise does not look like change.
     """
     points = [(x, _tame(y)) for x, y in points]
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     if not finite:
         return Markup("")
-    first, last = points[0][0], max(points[-1][0], float(last_step or 0))
-    values = [y for _, y in finite]
+    first, last = points[0][0], points[-1][0]
+    values = [y for _, y in finite] + ([0.0] if from_zero else [])
     logarithmic = min(values) > 0 and max(values) >= LOGARITHMIC * min(values)
     ticks = _log_ticks(min(values), max(values)) if logarithmic else _ticks(min(values), max(values))
     low, high = min(*ticks, *values), max(*ticks, *values)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from pi0q.jobs.curve import Point
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, OWNED, State
 from pi0q.ops.web.curves import Mark, chart
@@ -30,10 +33,8 @@ class JobDetail:
     record: Record
     #: The end of its log.
     log: str
-    #: Step, loss, learning rate and seconds a step; NaN where a value was none, None where it is not known.
-    points: Sequence[tuple[int, float | None, float | None, float | None]] = ()
-    #: Steps at which a new claim went on.
-    restarts: Sequence[int] = ()
+    #: Its curve, by step.
+    points: Sequence[Point] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,27 +121,39 @@ def _cure(job: JobView, _: Words) -> str:
 
 def _charts(detail: JobDetail, _: Words) -> tuple[list[tuple[str, Markup]], list[str]]:
     """Return title and drawing of each curve that has points, and the kinds of marks in them."""
-    record, points = detail.record, detail.points
-    if not points:
-        return [], []
+    record = detail.record
+    steps = {"checkpoint": [*record.known_checkpoints], "restart": interruptions(record)}
     marks = [
-        Mark(step=step, kind="checkpoint", text=_("step {}").format(f"{step:,}")) for step in record.known_checkpoints
+        Mark(step=step, kind=kind, text=f"{_(kind)}, {_('step {}').format(f'{step:,}')}")
+        for kind, found in steps.items()
+        for step in found[-MARKS:]
     ]
-    marks += [
-        Mark(step=step, kind="restart", text=f"{_('restart')}, {_('step {}').format(f'{step:,}')}")
-        for step in detail.restarts
-    ]
-    marks = marks[-MARKS:]
-    series = {_("loss"): 1, _("learning rate"): 2, _("seconds a step"): 3}
+    series = {
+        _("loss"): [(point.step, point.loss) for point in detail.points],
+        _("learning rate"): [(point.step, point.lr) for point in detail.points],
+        _("seconds a step"): [(point.step, point.seconds) for point in detail.points],
+    }
+    lost = record.loss is not None and not math.isfinite(record.loss) and record.step is not None
+    if lost and detail.points:
+        # A curve has no loss where it was no number.
+        series[_("loss")].append((record.step or 0, math.nan))
     found = []
-    for title, index in series.items():
-        values = [(float(point[0]), float(value)) for point in points if (value := point[index]) is not None]
-        drawn = chart(values, marks, label=title)
+    for title, values in series.items():
+        known = [(float(step), value) for step, value in values if value is not None]
+        drawn = chart(known, marks, label=title, from_zero=title == _("seconds a step"))
         if drawn:
             found.append((title, drawn))
-    kinds = [kind for kind in ("restart", "checkpoint") if any(mark.kind == kind for mark in marks)]
-    lost = any(value is not None and value - value != 0 for point in points for value in point[1:])
-    return found, kinds + (["lost"] if lost and found else [])
+    kinds = [kind for kind in steps if steps[kind]] + (["lost"] if lost else [])
+    return found, kinds if found else []
+
+
+def interruptions(record: Record) -> list[int]:
+    """Return the steps at which a run was interrupted: another claim went on from the checkpoint before."""
+    return [
+        event.step
+        for before, event in pairwise(record.history)
+        if before.state in OWNED and event.state not in OWNED | ENDED and event.step
+    ]
 
 
 def _facts(record: Record, _: Words, now_ms: int) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from pi0q.queue.wait_notes import Wait
 
 LANGUAGES = ("en", "zh")
 #: Words of templates that are no English of their own.
-ENGLISH = {"other language": "zh", "name of the other language": "中文"}
+ENGLISH = {"other language": "zh", "name of the other language": "中文", "lost": "NaN"}
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 

@@ -123,8 +123,9 @@ local function announce(id) redis.call('PUBLISH', P .. 'changes', id) end
 local function wake(box, word) redis.call('PUBLISH', P .. 'wake:' .. box, word) end
 
 local function note(id, at, reason, text)
-  local state, epoch, box = get_all(id, 'state', 'epoch', 'box')
+  local state, epoch, box, step = get_all(id, 'state', 'epoch', 'box', 'step')
   local entry = { at_ms = at, state = state, epoch = whole(epoch, 0), box = box, reason = reason, text = text }
+  if step ~= '' then entry.step = whole(step, 0) end
   local entries = redis.call('RPUSH', P .. 'history:' .. id, cjson.encode(entry))
   if entries > HISTORY then redis.call('LTRIM', P .. 'history:' .. id, -HISTORY, -1) end
 end

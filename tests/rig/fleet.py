@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pi0q.jobs import transition
+from pi0q.jobs.curve import Curve, Point, write
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Saved
 from pi0q.queue import celery_message, refusals
@@ -96,6 +97,15 @@ class Fleet:
             known["verified"] = {str(one): f"{one:064x}" for one in range(max(5000, saved - 10000), saved + 1, 5000)}
         self.report(job_id, epoch, log=LOG, **{**known, **fields})
 
+    def curve(self, job_id: str, epoch: int, box: Box, until: int, *, start: float = 1.9, floor: float = 0.02) -> None:
+        """Store the curve of a usual training up to a step: a falling loss, warm-up and cosine, steady steps."""
+        curve = Curve()
+        for step in range(50, until + 1, 50):
+            loss = floor + start * math.exp(-((step / 900) ** 0.55)) * self.dice.uniform(0.85, 1.18)
+            rate = 2.5e-5 * min(1.0, step / 1000) * (0.55 + 0.45 * math.cos(math.pi * step / 50000))
+            curve.add(Point(step, loss, rate, 0.333 * self.dice.uniform(0.985, 1.03)))
+        self.store.put_curve(job_id, epoch, box=box.name, stay=0, points=write(curve.points))
+
     def end(self, job_id: str, epoch: int, reason: Reason, detail: str) -> None:
         """End or interrupt a job."""
         self.store.move(job_id, transition.ended(self.store.get(job_id), epoch, reason, detail))
@@ -166,17 +176,21 @@ def fill(store: Store) -> tuple[Fleet, list[Box], dict[str, str]]:
     fleet.end(done, epoch, Reason.FINISHED, "50000 steps")
     lost.held.clear()
     lost_job = queue("stack_cups_pi05", vram_gib=38, by="lin@lab")
-    fleet.progress(lost_job, fleet.run(lost_job, lost, (1,)), 7300, loss=0.141)
+    epoch = fleet.run(lost_job, lost, (1,))
+    fleet.progress(lost_job, epoch, 7300, loss=0.141)
+    fleet.curve(lost_job, epoch, lost, 7300, floor=0.09)
     main = queue("grab_box_pi0_fmc3", wandb_url="https://wandb.ai/lab/lerobot/runs/pi0q-5c1f", by="ada@laptop")
     epoch = fleet.run(main, big)
     fleet.progress(main, epoch, 14000, loss=0.083)
     fleet.end(main, epoch, Reason.BOX_RESTARTED, "the box restarted")
     big.held.clear()
-    fleet.progress(main, fleet.run(main, big), 31250, loss=0.0312)
+    epoch = fleet.run(main, big)
+    fleet.progress(main, epoch, 31250, loss=0.0312)
+    fleet.curve(main, epoch, big, 31250)
     wide = queue("fold_cloth_pi0_4gpu", gpus=4, by="lin@lab", priority="high")
-    fleet.progress(
-        wide, fleet.run(wide, big, (1, 2, 3, 4)), 4180, loss=0.197, step_seconds=0.412, phase="saving a checkpoint"
-    )
+    epoch = fleet.run(wide, big, (1, 2, 3, 4))
+    fleet.curve(wide, epoch, big, 4150, floor=0.15)
+    fleet.progress(wide, epoch, 4180, loss=0.197, step_seconds=0.412, phase="saving a checkpoint")
     compiling = queue("pour_water_pi05", by="grace@desk")
     epoch = fleet.run(compiling, big, (5,))
     fleet.report(
@@ -192,6 +206,7 @@ def fill(store: Store) -> tuple[Fleet, list[Box], dict[str, str]]:
     fleet.report(getting, epoch, phase="downloading lerobot/smolvla_base 3.1/14 GB")
     bad = queue("grab_box_hot_lr", by="lin@lab")
     epoch = fleet.run(bad, big, (6,))
+    fleet.curve(bad, epoch, big, 2550, start=2.4, floor=0.5)
     fleet.progress(bad, epoch, 2600, loss=math.nan, eta_seconds=None)
     fleet.end(bad, epoch, Reason.NON_FINITE_LOSS, "the loss was NaN at step 2600")
     big.held.pop(6)

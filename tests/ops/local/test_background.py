@@ -18,7 +18,7 @@ from pi0q.queue.settings import load
 from tests.conftest import Command
 from tests.ops.conftest import NOWHERE
 
-QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower")
+QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower", "--no-web")
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def test_detached_stack_outlives_its_command_and_is_stopped_by_another(pi0q: Com
 def test_detached_stack_that_cannot_start_says_why(pi0q: Command, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        answer = pi0q("up", "-d", "--port", port, "--no-worker", "--no-flower", **NOWHERE, PI0Q_HOME=str(home))
+        answer = pi0q(
+            "up", "-d", "--port", port, "--no-worker", "--no-flower", "--no-web", **NOWHERE, PI0Q_HOME=str(home)
+        )
     assert answer.returncode == 1
     assert f"ended with 2. The end of {home}/logs/up.log" in answer.stderr and port in answer.stderr
     assert not stack.is_up(home)

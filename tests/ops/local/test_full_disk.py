@@ -17,7 +17,7 @@ mount -t tmpfs -o size=60m small "$2" || exit 77
 export PI0Q_HOME="$2/home"
 pi0q() { "$1" -m pi0q.queue.cli "${@:2}" 2>&1; echo "[$?]"; }
 python=$1 file=$3
-"$python" -m pi0q.queue.cli up --port 0 --no-worker --no-flower > "$3.up" 2>&1 &
+"$python" -m pi0q.queue.cli up --port 0 --no-worker --no-flower --no-web > "$3.up" 2>&1 &
 up=$!
 for n in $(seq 300); do grep -q 'Ctrl-C stops it' "$3.up" && break; sleep 0.1; done
 echo "--- before"; pi0q "$python" submit "$file"

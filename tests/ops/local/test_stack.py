@@ -25,7 +25,7 @@ from tests.conftest import PATIENCE, Command, JobDriver, Running, Start
 from tests.ops.conftest import NOWHERE, Web
 from tests.rig.cluster import wait
 
-QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower")
+QUEUE_ONLY = ("--port", "0", "--no-worker", "--no-flower", "--no-web")
 
 
 def facts(home: Path) -> dict[str, Any]:
@@ -72,13 +72,14 @@ def test_other_commands_find_the_queue_by_themselves(up: Callable[..., Running],
 
 
 def test_what_it_says_is_enough_to_come_from_elsewhere(up: Callable[..., Running], home: Path) -> None:
-    said = "".join(up("--port", "0", "--flower-port", "0", "--no-worker").said)
+    said = "".join(up("--port", "0", "--flower-port", "0", "--web-port", "0", "--no-worker").said)
     url = facts(home)["redis_url"]
     assert url not in said and f"export PI0Q_REDIS_URL=<redis_url in {home / 'up.json'}>" in said
     assert f"-L {url.rpartition(':')[2].partition('/')[0]}:127.0.0.1:" in said
     assert facts(home)["flower_url"] in said
-    password = home / "flower.password"
-    assert str(password) in said and password.read_text().strip() not in said
+    assert facts(home)["web_url"] in said
+    for password in (home / "flower.password", home / "web.password"):
+        assert str(password) in said and password.read_text().strip() not in said
 
 
 def test_a_second_one_harms_nothing_and_says_the_same(up: Callable[..., Running], home: Path, pi0q: Command) -> None:
@@ -101,7 +102,7 @@ def test_jobs_and_address_are_kept_between_starts(up: Callable[..., Running], ho
     job = JobDriver(store).submit("grab_box")
     store.client.close()
     assert first.end(signal.SIGINT) == 0
-    up("--no-worker", "--no-flower")
+    up("--no-worker", "--no-flower", "--no-web")
     assert facts(home)["redis_url"] == url
     again = store_of(home)
     assert again.get(job).name == "grab_box"
@@ -109,7 +110,7 @@ def test_jobs_and_address_are_kept_between_starts(up: Callable[..., Running], ho
 
 
 def test_a_server_that_dies_is_told_and_started_again(up: Callable[..., Running], home: Path) -> None:
-    running = up("--port", "0", "--flower-port", "0", "--no-worker")
+    running = up("--port", "0", "--flower-port", "0", "--web-port", "0", "--no-worker")
     store = store_of(home)
     driver = JobDriver(store)
     before = driver.submit()
@@ -147,20 +148,20 @@ def test_without_a_box_the_queue_is_mended_all_the_same(start: Start, home: Path
 
 
 def test_killed_it_leaves_nothing_behind_that_hinders_the_next(up: Callable[..., Running], home: Path) -> None:
-    first = up("--port", "0", "--flower-port", "0", "--no-worker")
+    first = up("--port", "0", "--flower-port", "0", "--web-port", "0", "--no-worker")
     store = store_of(home)
     job = JobDriver(store).submit("grab_box")
     store.client.close()
     first.process.kill()
     first.process.wait()
-    second = up("--no-worker", "--no-flower")
+    second = up("--no-worker", "--no-flower", "--no-web")
     assert facts(home)["pid"] == second.process.pid
     again = store_of(home)
     assert again.get(job).name == "grab_box"
     again.client.close()
 
 
-@pytest.mark.parametrize("option", ["--port", "--flower-port"])
+@pytest.mark.parametrize("option", ["--port", "--flower-port", "--web-port"])
 def test_a_taken_port_is_an_error_in_words(pi0q: Command, home: Path, option: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

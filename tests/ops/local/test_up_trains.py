@@ -49,7 +49,7 @@ def up(start: Start, tmp_path: Path) -> Iterator[Running]:
     meta.mkdir(parents=True)
     (meta / "info.json").write_text("{}")
     running = start(
-        *("up", "--port", "0", "--flower-port", "0", "--slots", "1"),
+        *("up", "--port", "0", "--flower-port", "0", "--web-port", "0", "--slots", "1"),
         **NOWHERE,
         PYTHONPATH=os.pathsep.join(filter(None, [str(FAKE), os.environ.get("PYTHONPATH", "")])),
         PI0Q_TRAINER_PYTHON=sys.executable,
