@@ -25,8 +25,9 @@ from playwright.sync_api import Page, sync_playwright
 
 from pi0q.ops.local import server as servers
 from pi0q.queue.store import Store
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.rig import fleet  # noqa: E402
+from tests.rig import fleet
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGES = ("/", "/queue", "/jobs", "/boxes")
@@ -126,7 +127,8 @@ def report(found: dict[str, list[float]], jobs: int, boxes: int, rounds: int) ->
     lines = [
         f"# The web page with {jobs:,} jobs and {boxes} boxes",
         "",
-        f"`benchmarks/web.py`, {rounds} rounds, headless chromium, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.",
+        f"`benchmarks/web.py`, {rounds} rounds, headless chromium, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}.",
         "",
         "| what | median | worst | goal |",
         "|---|---|---|---|",

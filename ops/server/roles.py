@@ -92,6 +92,7 @@ BOX_ACTS = (
     Grant(commands=("set",), keys=("planned", "planned:again", "swept")),
     Grant(commands=("pexpire",), keys=("swept",)),
     Grant(commands=("set", "append"), keys=("tail:*",)),
+    Grant(commands=("rpush", "ltrim", "del"), keys=("curve:*",)),
     Grant(commands=("del",), keys=("awaited", "reserved", "refusals:{box}", "plans:{box}")),
 )
 #: What follows the name of a list that has priorities: two control characters and a digit.
