@@ -40,42 +40,54 @@ def server() -> None:
 
 @server.command()
 @click.option("--memory-mib", type=click.IntRange(64), help="Memory of the queue.  [default: a quarter of the machine]")
-@click.option("--tls", is_flag=True, help="Encrypt: listen for other machines, with an own authority.")
+@click.option("--tls/--no-tls", default=None, help="Encrypt: listen for other machines, with an own authority.")
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Name or address of this machine, with --tls.")
 @click.option("--new-passwords", is_flag=True, help="Also give the parts of `pi0q up` here new passwords.")
-def init(memory_mib: int | None, tls: bool, hosts: tuple[str, ...], new_passwords: bool) -> None:
-    """Turn roles on, from the next start of the server on; the one password it had until then ends.
+def init(memory_mib: int | None, tls: bool | None, hosts: tuple[str, ...], new_passwords: bool) -> None:
+    """Turn roles on.
+
+    From the next start of the server on; the one password that it had until then ends. Run it again to change what
+    an option says; all else and the users stay.
 
     With --tls the server takes encrypted connections alone, from other machines too: name this one with --host as
     they will. Each user gets a certificate besides its password. Without it use ssh tunnels.
     """
-    from pi0q.ops.server import binary
+    from pi0q.ops.server import users
     from pi0q.ops.server.registry import Registry
     from pi0q.ops.server.roles import prefix_fault
-    from pi0q.ops.server.users import Access
 
     chosen = all_settings.load()
     if fault := prefix_fault(chosen.prefix):
         raise UsageError(f"PI0Q_PREFIX={chosen.prefix} can't be named in a rule: {fault}. Nothing was changed.")
-    if tls and not hosts:
+    registry = Registry(chosen)
+    known = users.read(registry.data)
+    tls = tls if tls is not None else known is not None and known.tls
+    hosts = _hosts(hosts or (known.hosts if known else ()), tls=tls)
+    memory = memory_mib or (known.memory_mib if known else _quarter_of_memory())
+    wanted = users.Access(prefix=chosen.prefix, memory_mib=memory, tls=tls, hosts=hosts)
+    registry.init(wanted, new_passwords=new_passwords)
+    click.echo(f"Roles {'stay' if known else 'are'} on for the server in {registry.data}.")
+    if registry.is_up():
+        click.echo(f"The running server has this when you start it again: {RESTART}")
+    if not known:
+        click.echo("From then on boxes and people need users of their own; the password that they have now ends.")
+        click.echo("Next: pi0q server add-box NAME for each box, pi0q server add-user NAME for each person")
+
+
+def _hosts(hosts: tuple[str, ...], *, tls: bool) -> tuple[str, ...]:
+    """Return the names of this machine that its certificate has; none without TLS. Raises UsageError."""
+    from pi0q.ops.server import binary
+
+    if not tls:
+        return ()
+    if not hosts:
         raise UsageError("--tls needs the name of this machine for others. Nothing was changed.\nFix: --host NAME")
-    if tls and not binary.has_tls(found := binary.find_binary(os.environ)):
+    if not binary.has_tls(found := binary.find_binary(os.environ)):
         raise UsageError(binary.no_tls(found) + "Nothing was changed.\n" + binary.TLS_CURE)
     for host in hosts:
         if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", host):
             raise UsageError(f"--host {host!r} is no name or address of a machine. Nothing was changed.")
-    registry = Registry(chosen)
-    wanted = Access(
-        prefix=chosen.prefix, memory_mib=memory_mib or _quarter_of_memory(), tls=tls, hosts=hosts if tls else ()
-    )
-    _, before = registry.init(wanted, new_passwords=new_passwords)
-    click.echo(f"Roles {'stay' if before else 'are'} on for the server in {registry.data}.")
-    if registry.runs_without_roles():
-        click.echo(f"The server runs without them until you start it again: {RESTART}")
-        click.echo("From then on boxes and people need users of their own; the password that they have now ends.")
-    click.echo(
-        "Next: pi0q server add-box NAME for each box, pi0q server add-user NAME --role submitter for each person"
-    )
+    return hosts
 
 
 @server.command("add-box")
@@ -131,7 +143,7 @@ def revoke(name: str) -> None:
 @server.command("list")
 @_JSON
 def show(as_json: bool) -> None:
-    """List the users of the server: role, box, and how much each may have waiting."""
+    """List users, roles and limits."""
     from pi0q.ops.server.registry import Registry
     from pi0q.ops.server.users import OWN_PARTS
 

@@ -66,8 +66,8 @@ class Registry:
             f"The server in {self.data} has one password and no roles. Nothing was changed.\nFix: pi0q server init"
         )
 
-    def init(self, wanted: Access, *, new_passwords: bool) -> tuple[Access, bool]:
-        """Turn roles on, or change what `wanted` holds besides users; return them and whether they were on before."""
+    def init(self, wanted: Access, *, new_passwords: bool) -> None:
+        """Turn roles on, or change what `wanted` holds besides users."""
         with self._locked():
             known = users.read(self.data)
             access = replace(wanted, users=known.users if known else ())
@@ -83,7 +83,6 @@ class Registry:
                 for name in OWN_PARTS:
                     self._certify(name)
             self._write(access)
-            return access, known is not None
 
     def _certify(self, name: str, *, hosts: Sequence[str] = (), into: Path | None = None) -> None:
         """Make the certificate of a user, or of the server under these names, signed by the own authority."""
@@ -173,10 +172,9 @@ class Registry:
         with client:
             yield client
 
-    def runs_without_roles(self) -> bool:
-        """Return whether a `pi0q up` of this home runs a server that does not have its roles yet."""
-        url = str(_up(self.settings.home).get("redis_url", ""))
-        return bool(url) and f"//{users.OWNER}:" not in url
+    def is_up(self) -> bool:
+        """Return whether a `pi0q up` of this home has said where its server is."""
+        return "redis_url" in _up(self.settings.home)
 
 
 def _up(home: Path) -> dict[str, Any]:

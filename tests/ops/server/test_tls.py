@@ -100,6 +100,15 @@ def test_a_command_finds_the_certificates_beside_its_settings_file(
     assert answer.returncode == 0, answer.stderr
 
 
+@needs_tls
+def test_a_second_init_keeps_tls_and_the_users(call: Command, ada: Settings) -> None:
+    assert call("server", "init", "--memory-mib", "64", PI0Q_REDIS_BIN=str(with_tls())).returncode == 0
+    listed = json.loads(call("server", "list", "--json").stdout)
+    assert listed["tls"] and listed["memory_mib"] == 64 and "ada" in [user["name"] for user in listed["users"]]
+    assert call("server", "init", "--no-tls").returncode == 0
+    assert not json.loads(call("server", "list", "--json").stdout)["tls"]
+
+
 def test_an_encrypted_address_of_a_plain_server_is_told_apart(server: servers.Server, tmp_path: Path) -> None:
     plain = re.sub(r"^redis:", "rediss:", server.url)
     assert "answers without encryption, so nothing was sent" in told(Settings(redis_url=plain))
