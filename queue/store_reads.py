@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SCAN_DEPTH = 200
 #: Jobs that are asked for in one go, so that neither end holds the answers of a hundred thousand at once.
 SLICE = 2000
+#: Milliseconds between two marks of a log (queue/lua/report.lua).
+MARK_MS = 10_000
 #: Fields of the record that `ls` needs.
 LISTED = keys_for(Use.LISTED)
 #: All the others.
@@ -275,6 +277,17 @@ class StoreReads(StoreBase):
             ranks = {int(rank): text for rank, text in told if str(rank).isascii() and str(rank).isdigit()}
             return {rank: text for rank, text in sorted(ranks.items()) if isinstance(text, str)}
         return {}
+
+    def log_since(self, job_id: str, since_ms: int) -> int:
+        """Return the bytes of a job's log before what was reported after a time, to within MARK_MS."""
+        text, total = self.client.hmget(self.prefix + f"job:{job_id}", ["log_marks", "log_bytes"])
+        try:
+            marks = [(int(at), int(before)) for at, before in json.loads(text or "[]")]
+        except (ValueError, TypeError):
+            marks = []
+        later = [before for at, before in marks if at > since_ms - MARK_MS]
+        # One of an older version has no marks: all that is known is told.
+        return 0 if not marks or len(later) == len(marks) else later[0] if later else number(total)
 
     def resolve(self, reference: str) -> str:
         """The id of the job that a full id, a name, or a unique beginning of an id means. Raises NotFound, UsageError.

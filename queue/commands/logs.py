@@ -11,6 +11,7 @@ from pi0q.jobs.errors import NotFound, UsageError
 from pi0q.jobs.printable import printable
 from pi0q.jobs.state import ENDED
 from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_reader, open_store
+from pi0q.queue.job_list import parse_since
 
 if TYPE_CHECKING:
     from pi0q.jobs.record import Record
@@ -47,8 +48,9 @@ RANK = Rank()
     type=RANK,
     help="Of a job on several GPUs the last lines of another trainer than the first, or of all.",
 )
+@click.option("--since", metavar="TIME", help="Only what came in this time, like 10min, to within 10 s.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def logs(job: str, follow: bool, lines: int | None, rank: str | None, as_json: bool) -> None:
+def logs(job: str, follow: bool, lines: int | None, rank: str | None, since: str | None, as_json: bool) -> None:
     """The last lines of a job's training log (the queue keeps 32 KiB; the box keeps it all).
 
     With -f a lost link to the queue is told and tried again; the log goes on where it stopped.
@@ -58,17 +60,24 @@ def logs(job: str, follow: bool, lines: int | None, rank: str | None, as_json: b
             raise UsageError("-f follows the job's own log, that of rank 0. Fix: leave -f or --rank out")
         _of_ranks(job, str(rank), lines, as_json=as_json)
         return
+    if follow and since:
+        raise click.UsageError("--since and -f exclude each other: -n says how much comes before the new lines.")
     if follow and not as_json:
         _follow(open_store(), job, lines)
         return
     store = open_reader()
     job_id = store.resolve(job)
     text, total = store.tail(job_id)
+    whole = total
+    if since:
+        before = store.log_since(job_id, parse_since(since, store.now_ms())) - (total - len(text.encode()))
+        total = total if before <= 0 else len(text.encode()) - before
+        text = text.encode()[max(0, before) :].decode(errors="replace")
     text = last_lines(text, total, lines)
     if as_json:
         from pi0q.queue.job_text import print_json
 
-        print_json({"id": job_id, "text": printable(text), "log_bytes": total})
+        print_json({"id": job_id, "text": printable(text), "log_bytes": whole})
         return
     click.echo(printable(text), nl=False)
     click.echo(_where(store, job_id), err=True)

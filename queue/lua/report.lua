@@ -1,6 +1,7 @@
 -- report(id, epoch, lease in ms, fields as JSON, log text, box or '', bytes of log before that text or '')
 -- -> {1, wish, checkpoint request or 0, 1 if it is to be pinned, steps that are kept as JSON} | {0} | {2} this server knows less than the owner
 -- The owner reports progress and renews its lease; a stale owner gets {0}.
+local MARK_MS, MOST_MARKS = 10000, 100
 local id, epoch, lease, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local owner = check_owner(id, ARGV[6], epoch)
 if owner ~= 'ours' then return { owner == 'older' and 2 or 0 } end
@@ -19,6 +20,14 @@ local from = tonumber(ARGV[7]) or known
 -- What is here already was said before, and the answer got lost.
 if known > from then text = text:sub(known - from + 1) end
 if text ~= '' then
+  -- log_marks: [[ms, bytes of the log before what was reported then], …], for `pi0q logs --since`.
+  local marks = decoded(get(id, 'log_marks'))
+  local last = marks[#marks]
+  if at - whole(type(last) == 'table' and last[1], 0) >= MARK_MS then
+    marks[#marks + 1] = { at, math.max(known, from) }
+    if #marks > MOST_MARKS then table.remove(marks, 1) end
+    set(id, { log_marks = cjson.encode(marks) })
+  end
   local length = redis.call('APPEND', P .. 'tail:' .. id, text)
   set(id, { log_bytes = math.max(known, from) + #text })
   if length > TAIL_BYTES then

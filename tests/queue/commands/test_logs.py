@@ -41,6 +41,30 @@ def test_logs_prints_the_last_lines_that_were_asked_for(call: Command, driver: J
     assert call("logs", job, "-n", "-1").returncode == 2
 
 
+def test_logs_since_a_time(call: Command, driver: JobDriver, store: Store) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    driver.report(job, epoch, log="old 1\n抓 old 2\n")
+    age(store, job, 3600)
+    driver.report(job, epoch, log="mid\n")
+    age(store, job, 600)
+    driver.report(job, epoch, log="new\n")
+    assert [call("logs", job, "--since", span).stdout for span in ("1min", "30min", "2h")] == [
+        "new\n", "mid\nnew\n", "old 1\n抓 old 2\nmid\nnew\n",
+    ]  # fmt: skip
+    assert call("logs", job, "--since", "2h", "-n", "1").stdout == "new\n"
+    age(store, job, 600)
+    assert call("logs", job, "--since", "1min").stdout == ""
+    assert call("logs", job, "--since", "soon").returncode == call("logs", job, "--since", "1h", "-f").returncode == 2
+
+
+def age(store: Store, job: str, seconds: int) -> None:
+    """Let all that was reported so far be so much older."""
+    key = f"{store.prefix}job:{job}"
+    marks = json.loads(str(store.client.hget(key, "log_marks")))
+    store.client.hset(key, "log_marks", json.dumps([[at - 1000 * seconds, before] for at, before in marks]))
+
+
 def test_before_the_start_there_is_none(call: Command, driver: JobDriver) -> None:
     driver.submit("grab_box")
     answer = call("logs", "grab_box")
