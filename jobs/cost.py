@@ -58,6 +58,27 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Money:
+    """An amount of one currency: what a job may cost."""
+
+    amount: float
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}{self.currency}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the record keeps, as common.lua reads it (`over_budget`)."""
+        return {"amount": self.amount, "currency": self.currency}
+
+    @classmethod
+    def parse(cls, text: str) -> Money | None:
+        """Read `50CNY`; None for anything else, and for nothing."""
+        found = Price.parse(text)
+        return cls(amount=found.per_hour, currency=found.currency) if found and found.per_hour > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hold:
     """One claim of one job, from its begin to its end; times are milliseconds since 1970 on the server's clock."""
 

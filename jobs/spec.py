@@ -10,13 +10,14 @@ from typing import cast
 
 from pi0q.jobs import best_checkpoint, box_choice
 from pi0q.jobs.box_choice import BoxChoice
+from pi0q.jobs.cost import Money
 from pi0q.jobs.dependencies import NONE as NO_CONDITIONS
 from pi0q.jobs.dependencies import Conditions
 from pi0q.jobs.errors import Fault, SpecError
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.notice_kinds import OF_JOBS
 from pi0q.jobs.schema import backbone_weights, flags, image_transforms, trained_model
-from pi0q.jobs.schema.box_types import BoxPatterns, GpuNames
+from pi0q.jobs.schema.box_types import Amount, BoxPatterns, GpuNames
 from pi0q.jobs.schema.image_transforms import TFS
 from pi0q.jobs.schema.nodes import MappingNode, node_of
 from pi0q.jobs.schema.overrides import NO_LINE, Override, applied
@@ -93,6 +94,8 @@ class Spec:
     input_seconds: float | None = None
     #: Seconds that it may train in all, over all its runs; None: to its last step.
     time_limit: float | None = None
+    #: What it may cost over all its runs, by the prices of its boxes: then it saves and is held; None: any amount.
+    budget: Money | None = None
     #: Mixed precision of accelerate, as `accelerate launch --mixed_precision` has it: bf16 or fp16; "" for none.
     mixed_precision: str = ""
     #: What its user is told by message, see notice_kinds.py; None: what the queue's settings say.
@@ -116,6 +119,7 @@ class Spec:
         share = {"share": True} if resources.share else {}
         kept = {name: value for name in ("best", "patience") if (value := getattr(checkpoints, name))}
         limit = {"time_limit": f"{self.time_limit!r}s"} if self.time_limit else {}
+        limit |= {"budget": str(self.budget)} if self.budget else {}
         launch = {"launch": {"mixed_precision": self.mixed_precision}} if self.mixed_precision else {}
         notify = {} if self.notify_on is None else {"notify": {"on": list(self.notify_on)}}
         return {
@@ -170,6 +174,11 @@ RULES: tuple[Rule, ...] = (
         "time_limit",
         Span(nullable=True),
         "How long it may train, over all its runs: then it saves and stops; to its last step if left out.",
+    ),
+    Rule(
+        "budget",
+        Amount(nullable=True),
+        "What it may cost, over all its runs: then it saves and is held; any amount if left out.",
     ),
     Rule(
         "preflight.rehearse",
@@ -362,6 +371,7 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
         ),
         rehearsal=bool(values.get("rehearsal", False)),
         time_limit=cast("float | None", values.get("time_limit")),
+        budget=Money.parse(str(values.get("budget") or "")),
         rehearse=str(values.get("preflight.rehearse") or "auto"),
         input_seconds=cast("float | None", values.get("preflight.wait_for_input")),
         conditions=Conditions.of(values.get("after"), values.get("start_after")),

@@ -132,6 +132,7 @@ def fields_of(spec: Spec, job_id: str, *, submitter: str, known: Known | None = 
         "needs": wanted,
         "steps": steps(spec),
         **({"choice": where.to_json()} if where else {}),
+        **({"budget": spec.budget.to_json()} if spec.budget else {}),
         **known.to_fields(),
         "wandb_run_id": f"pi0q-{job_id}",
         "wandb_url": wandb_url(spec, f"pi0q-{job_id}"),

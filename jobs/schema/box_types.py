@@ -1,8 +1,9 @@
-"""Values of `resources` that name boxes and GPUs."""
+"""Values that name boxes, GPUs and money."""
 
 from __future__ import annotations
 
 from pi0q.jobs.box_choice import GPU, PATTERN
+from pi0q.jobs.cost import Money
 from pi0q.jobs.schema.nodes import Node, ScalarNode
 from pi0q.jobs.schema.value_types import ListOf, Tell, Text, Value
 
@@ -44,3 +45,14 @@ class GpuNames(Text):
     def fault(self, text: str) -> str | None:
         good = all(GPU.fullmatch(part.strip()) for part in text.split("|"))
         return None if good else f"must be {self.wants}, not `{text[:40]}`"
+
+
+class Amount(Text):
+    """An amount of money."""
+
+    @property
+    def wants(self) -> str:
+        return "an amount with its currency, like 50CNY"
+
+    def fault(self, text: str) -> str | None:
+        return None if Money.parse(text) else f"must be {self.wants}, not `{text[:40]}`"

@@ -784,10 +784,47 @@ local function hold_of(id, after, at)
   })
 end
 
+-- What a claim cost so far, as jobs/cost.py has it: the amount and its currency; nil where its box has no price.
+local function money_of(hold)
+  local price = type(hold.price) == 'table' and hold.price or {}
+  if type(price.per_hour) ~= 'number' or type(price.currency) ~= 'string' then return end
+  local share = hold.cards > 0 and hold.box_cards > 0 and math.min(1, hold.cards / hold.box_cards) or 1
+  return price.per_hour * share * math.max(0, hold.to_ms - hold.from_ms) / 3600000, price.currency
+end
+
+-- What a job cost so far in a currency.
+local function spent_of(id, currency, at)
+  local before = decoded(get(id, 'spent'))[currency]
+  local spent = type(before) == 'number' and before or 0
+  if OWNED[get(id, 'state')] and get(id, 'claimed_ms') ~= '' then
+    local now_spent, of = money_of(cjson.decode(hold_of(id, '', at)))
+    if of == currency then spent = spent + now_spent end
+  end
+  return spent
+end
+
+-- Holds a job that cost as much as its file allows: its owner saves it first. After a release it may cost as much again.
+local function keep_to_budget(id, at)
+  local budget = decoded(get(id, 'budget'))
+  if type(budget.amount) ~= 'number' or get(id, 'held') ~= '' or get(id, 'wish') ~= '' then return end
+  local spent = spent_of(id, tostring(budget.currency), at)
+  if spent - (tonumber(get(id, 'budget_from')) or 0) < budget.amount then return end
+  local text = string.format('because it cost %.2f %s: its budget is reached, and a release allows as much again', spent, budget.currency)
+  set(id, { held = text, wish = 'stop', over_budget = 1 })
+  note(id, at, '', 'held ' .. text)
+  announce(id)
+end
+
 -- Keeps what a claim took that ends now. A job of an older version has no time of its claim, and nothing is kept of it.
 local function account(id, after, at)
   if get(id, 'claimed_ms') == '' then return end
   local entry = hold_of(id, after, at)
+  local money, currency = money_of(cjson.decode(entry))
+  if money then
+    local spent = decoded(get(id, 'spent'))
+    spent[currency] = (type(spent[currency]) == 'number' and spent[currency] or 0) + money
+    set(id, { spent = cjson.encode(spent) })
+  end
   redis.call('ZADD', P .. 'held', at, entry)
   redis.call('ZREMRANGEBYRANK', P .. 'held', 0, -MOST_HELD - 1)
   if redis.call('RPUSH', P .. 'holds:' .. id, entry) > MOST_HOLDS then redis.call('LPOP', P .. 'holds:' .. id) end

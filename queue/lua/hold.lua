@@ -14,6 +14,10 @@ if state == '' or ENDED[state] or get(id, 'wish') == 'cancel' or (get(id, 'held'
   return state
 end
 set(id, { held = text, lacks = '' })
+if text == '' and get(id, 'over_budget') ~= '' then
+  local currency = tostring(decoded(get(id, 'budget')).currency)
+  set(id, { over_budget = '', budget_from = spent_of(id, currency, at) })
+end
 if state == 'waiting' and text == '' then return finish_or_requeue(id, 'queued', '', 'released', at) end
 if state == 'waiting' then return finish_or_requeue(id, 'waiting', 'held', 'held ' .. text, at) end
 if state == 'queued' then return finish_or_requeue(id, 'waiting', 'held', 'held ' .. text, at) end

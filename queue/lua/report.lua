@@ -37,6 +37,7 @@ if text ~= '' then
     redis.call('SET', P .. 'tail:' .. id, tail)
   end
 end
+if get(id, 'budget') ~= '' then keep_to_budget(id, at) end
 if text ~= '' or ARGV[4] ~= '{}' then announce(id) end
 local wished, pinned = whole(get(id, 'save_wish'), 0), whole(get(id, 'save_pin'), 0)
 if pinned > 0 and pinned <= whole(get(id, 'save_served'), 0) then

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from pi0q.jobs import cost
-from pi0q.jobs.cost import Price
+from pi0q.jobs.cost import Money, Price
+from pi0q.jobs.errors import SpecError
 from pi0q.jobs.outcome import Reason
+from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.transition import ended
 from pi0q.queue.retention import Retention
 from pi0q.queue.store import Store
+from pi0q.queue.submission import fields_of
 from tests.conftest import Command, JobDriver
 from tests.queue.test_placement import announce, box
 
@@ -72,3 +77,54 @@ def test_the_commands(call: Command, driver: JobDriver, store: Store) -> None:
     assert call("box", "price", "none", "--box", "box-a").stdout == "box-a has no price any more.\n"
     assert call("cost", "--since", "soon").returncode == 2
     assert cost.words(cost.total(store.job_holds(job)))
+
+
+def test_a_job_that_cost_its_budget_saves_and_is_held_and_a_release_allows_as_much_again(
+    driver: JobDriver, store: Store
+) -> None:
+    announce(store, "box-a", box((80, 80)))
+    store.set_price("box-a", Price(per_hour=10.0, currency="CNY"))
+    job = driver.submit(budget=json.dumps({"amount": 5.0, "currency": "CNY"}))
+    epoch = driver.run(job)
+    driver.report(job, epoch, step=1)
+    assert store.get(job).held == "" and store.get(job).wish == ""
+    began(store, job, hours=0.6)
+    assert driver.report(job, epoch, step=2) == "stop"
+    held = store.get(job).held
+    assert held == "because it cost 6.00 CNY: its budget is reached, and a release allows as much again"
+    store.move(job, ended(store.get(job), epoch, Reason.STOPPED_BY_BOX, "saved and stopped"))
+    assert str(store.get(job).state) == "waiting"
+    store.release(job)
+    epoch = driver.run(job)
+    began(store, job, hours=0.4)
+    driver.report(job, epoch, step=3)
+    assert store.get(job).held == "", "4 of 5 more"
+    began(store, job, hours=0.6)
+    assert driver.report(job, epoch, step=4) == "stop"
+    assert store.get(job).held.startswith("because it cost 12.00 CNY")
+
+
+def test_a_budget_of_another_currency_or_without_a_price_holds_nothing(driver: JobDriver, store: Store) -> None:
+    announce(store, "box-a", box((80, 80)))
+    job = driver.submit(budget=json.dumps({"amount": 1.0, "currency": "USD"}))
+    epoch = driver.run(job)
+    began(store, job, hours=9)
+    driver.report(job, epoch, step=1)
+    store.set_price("box-a", Price(per_hour=10.0, currency="CNY"))
+    driver.report(job, epoch, step=2)
+    assert store.get(job).held == ""
+
+
+def began(store: Store, job: str, *, hours: float) -> None:
+    """Let the present claim be so old."""
+    store.client.hset(f"{store.prefix}job:{job}", "claimed_ms", store.now_ms() - round(hours * 3_600_000))
+
+
+def test_a_budget_in_a_job_file() -> None:
+    text = "budget: {}\ntrain: {{dataset: {{repo_id: a/b}}, policy: {{type: act}}}}\n"
+    spec = parse(text.format("200CNY"), filename="j.yaml")
+    assert spec.budget == Money(amount=200.0, currency="CNY") and Spec.from_json(spec.to_json()) == spec
+    assert fields_of(spec, "0" * 12, submitter="a@b")["budget"] == {"amount": 200.0, "currency": "CNY"}
+    for wrong in ("200", "CNY", "0CNY", "-5CNY", "a lot"):
+        with pytest.raises(SpecError, match="like 50CNY"):
+            parse(text.format(wrong), filename="j.yaml")
