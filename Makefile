@@ -49,6 +49,7 @@ fuzz: env
 
 pictures: env
 	$(IN) tests/ops/pictures.py
+	$(IN) tests/ops/web_pictures.py
 
 env:
 	@$(PYTHON) ops/dev/make_venv_main.py $(VENV) worker,train,server,flower,dev

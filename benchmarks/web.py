@@ -65,7 +65,7 @@ def measure(store: Store, url: str, home: Path, rounds: int) -> dict[str, list[f
     web = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     assert web.stdout is not None
     address = web.stdout.readline().split()[2]
-    path = next(found for name in BROWSERS if (found := shutil.which(name)))
+    path = next(place for name in BROWSERS if (place := shutil.which(name)))
     password = (home / "home" / "web.password").read_text(encoding="utf-8").strip()
     found: dict[str, list[float]] = {}
     try:

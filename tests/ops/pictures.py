@@ -87,7 +87,8 @@ def main(out: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PI0Q_")}
         env = clean | {"PI0Q_HOME": place, "PI0Q_BOX": "box-a", "HF_HUB_OFFLINE": "1", "PI0Q_FAKE_GPUS": "[]"}
         env |= {"PI0Q_TRAINER_PYTHON": sys.executable, "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": place}
-        command = [sys.executable, "-m", "pi0q.queue.cli", "up", "--port", "0", "--flower-port", "0", "--slots", "1"]
+        command = [sys.executable, "-m", "pi0q.queue.cli", "up", "--port", "0", "--flower-port", "0", "--no-web"]
+        command += ["--slots", "1"]
         up = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
         assert up.stdout is not None
         while "Ctrl-C stops it" not in up.stdout.readline():
