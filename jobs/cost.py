@@ -42,8 +42,8 @@ class Price:
 
     @classmethod
     def parse(cls, text: str) -> Price | None:
-        """Read `5.98CNY` or `2 USD`; None for anything else."""
-        found = _PRICE.fullmatch(text.strip().upper())
+        """Read `5.98CNY` or `2 USD`; None for anything else: `30min` is no money."""
+        found = _PRICE.fullmatch(text.strip())
         return cls(per_hour=float(found[1]), currency=found[2]) if found else None
 
     @classmethod

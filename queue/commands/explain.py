@@ -31,7 +31,7 @@ _ALL = "-"
 _EXAMPLES: tuple[Any, ...] = (
     *(True, ["a"], [1], [0.5, 0.9], [224, 224], {"ACTION": "MEAN_STD"}, {"a": "b"}),
     {"action": {"type": "ACTION", "shape": [7]}},
-    *("text", "me/data", "30min", "90GiB", "/data/x", "hf://datasets/me/data/x.parquet", 1, 0.5, {}),
+    *("text", "me/data", "30min", "90GiB", "50CNY", "/data/x", "hf://datasets/me/data/x.parquet", 1, 0.5, {}),
 )
 
 

@@ -69,13 +69,15 @@ def test_words() -> None:
     assert cost.words(cost.total([])) == ""
 
 
-@pytest.mark.parametrize("text", ["5.98CNY", "5.98 cny", " 2USD "])
+@pytest.mark.parametrize("text", ["5.98CNY", "5.98 CNY", " 2USD "])
 def test_a_price_is_read(text: str) -> None:
     found = Price.parse(text)
     assert found and Price.of_json(found.to_json()) == found
 
 
-@pytest.mark.parametrize("text", ["", "5.98", "CNY", "-1CNY", "1e5CNY", "5,98CNY", "5 YUAN", "nanCNY", "99999999CNY"])
+@pytest.mark.parametrize(
+    "text", ["", "5.98", "CNY", "-1CNY", "1e5CNY", "5,98CNY", "5 YUAN", "30min", "5.98cny", "nanCNY", "99999999CNY"]
+)
 def test_what_is_no_price(text: str) -> None:
     assert Price.parse(text) is None
 

@@ -32,6 +32,8 @@ def test_a_key_of_pi0q_and_a_section_are_explained(call: Command) -> None:
         "checkpoints.every",
         "checkpoints.keep",
         "checkpoints.copy_to",
+        "checkpoints.best",
+        "checkpoints.patience",
     ]
 
 
