@@ -15,14 +15,15 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pi0q.jobs.estimates import job_needs
 from pi0q.jobs.spec import parse
-from pi0q.queue import schedule
+from pi0q.queue import affinity, schedule
+from pi0q.queue.affinity import WarmBox
 from pi0q.queue.schedule import BoxCards, Card, Reserved, Waiting
 
 HOUR = 3600.0
@@ -87,6 +88,10 @@ class Job:
     #: Hours until it starts, as it was told when it was submitted.
     told: float = math.inf
     user: str = ""
+    #: MiB of what it reads, by name.
+    reads: Mapping[str, int] = field(default_factory=dict)
+    #: MiB of its download, whose hours come to its own.
+    fetched_mib: int = 0
 
     @property
     def is_big(self) -> bool:
@@ -124,6 +129,8 @@ class Box:
     name: str
     total_mib: int
     on: list[Job | None]
+    #: What was downloaded to it.
+    warm: set[str] = field(default_factory=set)
 
     def view(self, now: float) -> BoxCards:
         """Return the box as the policy sees it."""
@@ -146,6 +153,9 @@ class Policy:
     tight: bool = True
     #: Whether users share fairly.
     fair: bool = False
+    #: Whether a box that has what a job reads is preferred: among cards of one size, or of any.
+    warm: bool = False
+    any_size: bool = False
 
 
 POLICIES = (
@@ -193,10 +203,27 @@ class Fleet:
             for job in fresh:
                 job.told = told[job.id] / HOUR
         if self.policy.own:
-            for start in schedule.starts_now(asked, views, fair=self.policy.fair):
-                self._put(by_id[start.job.id], next(box for box in self.boxes if box.name == start.box), start.cards)
+            starts = schedule.starts_now(asked, views, fair=self.policy.fair)
+            for at, start in enumerate(starts):
+                later = {one.box for one in starts[at:]}
+                box, cards = next(box for box in self.boxes if box.name == start.box), start.cards
+                if self.policy.warm and start.job.gpus == 1:
+                    box, cards = self._warmest(by_id[start.job.id], box, cards, later)
+                self._put(by_id[start.job.id], box, cards)
         else:
             self._as_submitted(by_id, sorted(asked, key=lambda job: job.place))
+
+    def _warmest(self, job: Job, box: Box, cards: Sequence[int], later: Collection[str]) -> tuple[Box, Sequence[int]]:
+        """Return another box with a free card that has what the job reads, or the same."""
+        free = [one for one in self.boxes if None in one.on and one.total_mib >= job.vram_mib and one.name not in later]
+        size = 10**9 if self.policy.any_size else box.total_mib
+        mine = WarmBox(name=box.name, card_mib=size, warm=box.warm)
+        others = [WarmBox(name=one.name, card_mib=one.total_mib, warm=one.warm) for one in free]
+        found = affinity.better(job.reads, mine, others)
+        if found is None:
+            return box, cards
+        other = next(one for one in self.boxes if one.name == found.box)
+        return other, (other.on.index(None),)
 
     def _as_submitted(self, by_id: dict[str, Job], asked: list[Waiting]) -> None:
         boxes = sorted(self.boxes, key=lambda box: (box.total_mib, len(box.on))) if self.policy.tight else self.boxes
@@ -236,6 +263,9 @@ class Fleet:
         for number in cards:
             box.on[number] = job
         job.started = self.now
+        job.fetched_mib = sum(mib for name, mib in job.reads.items() if name not in box.warm)
+        job.hours += job.fetched_mib / MIB_PER_HOUR
+        box.warm.update(job.reads)
         self.waiting.remove(job)
 
 
@@ -332,6 +362,41 @@ def sharing_table(seeds: int) -> list[str]:
     return [f"| policy | {' | '.join(SHARING_COLUMNS)} |", f"|---{'|---' * len(SHARING_COLUMNS)}|", *rows]
 
 
+#: Of the comparison of what is downloaded; MiB an hour, 20 MiB a second: what rented boxes get of a mirror.
+FETCHING = (
+    Policy("pi0q, tightest box alone", own=True),
+    Policy("pi0q, warm box of the same cards", own=True, warm=True),
+    Policy("pi0q, warm box of any cards", own=True, warm=True, any_size=True),
+)
+MIB_PER_HOUR = 20 * 3600
+FETCHING_COLUMNS = ("makespan, h", "mean turnaround, h", "big jobs' wait p95, h", "downloaded, GiB")
+
+
+def reading(seed: int, known: Sequence[Kind]) -> list[Job]:
+    """Return jobs, one each 0.5 h, that read one of 12 datasets of 2 to 60 GiB; large ones read pi0's weights, too."""
+    jobs, rng = trace(seed, known, each=0.5, error=0.0), random.Random(seed + 20_000)
+    datasets = [int(GIB * min(60.0, max(2.0, rng.lognormvariate(math.log(12), 0.8)))) for _ in range(12)]
+    for job in jobs:
+        number = rng.randrange(12)
+        job.reads = {f"dataset {number}": datasets[number]} | ({"pi0": 14 * GIB} if job.vram_mib > 20 * GIB else {})
+    return jobs
+
+
+def fetching_table(seeds: int) -> list[str]:
+    """Return what boxes download: medians over the seeds of every policy."""
+    known, rows = kinds(), []
+    for policy in FETCHING:
+        found = []
+        for seed in range(seeds):
+            jobs = reading(seed, known)
+            fleet_of(FLEET, policy).run(jobs)
+            whole = figures(jobs)
+            found.append((whole[0], whole[2], whole[3], sum(job.fetched_mib for job in jobs) / GIB))
+        medians = [statistics.median(column) for column in zip(*found, strict=True)]
+        rows.append(f"| {policy.name} | {' | '.join(f'{one:.1f}' for one in medians)} |")
+    return [f"| policy | {' | '.join(FETCHING_COLUMNS)} |", f"|---{'|---' * len(FETCHING_COLUMNS)}|", *rows]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -353,6 +418,10 @@ def main() -> None:
         lines += part
     title = f"### User a submits 200 jobs at once, user b 20, one each 2 h; {seeds} seeds, medians"
     part = ["", title, "", *sharing_table(seeds)]
+    print("\n".join(part), flush=True)
+    lines += part
+    title = f"### 200 jobs, one each 0.5 h, that download what they read; {seeds} seeds, medians"
+    part = ["", title, "", *fetching_table(seeds)]
     print("\n".join(part), flush=True)
     lines += part
     print(f"\n{time.monotonic() - began:.0f} s", file=sys.stderr)

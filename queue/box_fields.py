@@ -18,6 +18,7 @@ PER_JOB = ("refusals", "plans")
 FIELDS = (
     "box_id", "status", "boot", "version", "gpus", "free_mib", "holders", "busy", "gauges", "disk_free_mib", "disk_mib",
     "home", "hf_home", "slots", "running", "used_slots", "lerobot", "note", "blocked", "drain", "drain_text",
+    "warm",
 )  # fmt: skip
 #: What a gauge of a GPU may hold (`gauges`, one object a GPU), and the most of it: percent, degrees Celsius.
 GAUGES = {"use": 100, "celsius": 200}

@@ -143,14 +143,15 @@ class FailedHere(Refusal):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointElsewhere(Refusal):
-    """The job's checkpoint lies on another box, which gets time to take the job back."""
+    """The job's checkpoint, or much of what it reads, lies on another box, which gets time to take the job."""
 
     kind = "checkpoint_elsewhere"
     box: str
     seconds: int
+    what: str = "its checkpoint"
 
     def __str__(self) -> str:
-        return f"waiting up to {self.seconds} s for {self.box}, which has its checkpoint"
+        return f"waiting up to {self.seconds} s for {self.box}, which has {self.what}"
 
 
 @dataclass(frozen=True, kw_only=True)

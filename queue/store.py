@@ -13,7 +13,8 @@ from pi0q.jobs.outcome import MAX_RUNS_WITHOUT_CHECKPOINT
 from pi0q.jobs.record import to_hash
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import Transition
-from pi0q.queue import box_fields, celery_message, refusals
+from pi0q.queue import affinity, box_fields, celery_message, refusals
+from pi0q.queue.affinity import WarmBox
 from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.reservation import CardReservation, Plan
@@ -306,6 +307,16 @@ class Store(UserStore):
     def wake(self, box: str, word: str) -> int:
         """Wake a box: `""` where it is to send a heartbeat, else to look for jobs. Return how many workers heard it."""
         return int(self.client.publish(f"{self.prefix}wake:{box}", word))
+
+    def free_boxes(self, gpus: int, vram_mib: int) -> list[WarmBox]:
+        """Return boxes with so many cards free for a job, as their last heartbeats say, the tightest first."""
+        key, least = f"{self.prefix}room:{gpus}", max(1, vram_mib) if gpus else 0
+        names = self.client.zrangebyscore(key, least, "+inf", start=0, num=affinity.MOST_BOXES)
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(f"{self.prefix}box:{name}", ["gpus", "warm"])
+        found = zip(names, pipe.execute(), strict=True)
+        return [box for name, (gpus, warm) in found if (box := affinity.announced(str(name), gpus, warm))]
 
     def boot_of(self, box: str) -> str:
         """Return the boot that a box has announced; "" if none."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pi0q.jobs.outcome import OUTCOMES, Next
 from pi0q.jobs.record import Record
 from pi0q.queue import capacity, refusals
+from pi0q.queue.affinity import WarmBox
 from pi0q.queue.capacity import CardRoom
 from pi0q.queue.refusals import Drained, Problem, Refusal, ServerRestarted, StartsFail
 from pi0q.queue.schedule import UNKNOWN
@@ -329,7 +330,19 @@ class ClaimLoop:
             return verdict
         if (refusal := self.admission.preflight_refusal(job)) is not None:
             return [refusal]
+        if (refusal := self._left_to_another(job, state)) is not None:
+            return [refusal]
         return Candidate(job=job, fit=verdict, evictable=evictable)
+
+    def _left_to_another(self, job: Record, state: BoxState) -> Refusal | None:
+        """Return why a job that fits is left for a moment to a box that need not download what it reads."""
+        spec = self.admission.spec(job)
+        own = job.box == state.name or any(one.job_id == job.id for one in state.reserved)
+        if own or isinstance(spec, str) or not state.host.gpus:
+            return None
+        reads, here = self.disk_needs.reads(job, spec)
+        largest = max(gpu.total_mib for gpu in state.host.gpus)
+        return self.admission.warm_boxes.refusal(job, reads, WarmBox(name=state.name, card_mib=largest, warm=here))
 
     def _waiting(self) -> list[Record]:
         """Return the waiting jobs whose caches the box should keep: those that it found, and those that it ran."""

@@ -20,6 +20,7 @@ from pi0q.queue.store_types import CopyRuns, HeartbeatReply, ServerMemory
 from pi0q.workers.agent.claim_loop import ClaimLoop
 from pi0q.workers.agent.context import BoxContext
 from pi0q.workers.agent.run_watcher import RunWatcher
+from pi0q.workers.claims import warm_boxes
 from pi0q.workers.claims.fit import used_slots
 from pi0q.workers.host import card_gauges, files
 from pi0q.workers.host.identity import Identity
@@ -167,6 +168,7 @@ class Heartbeat:
             "note": self._note(host),
             "free_mib": json.dumps([max(0, card.free_mib) for card in cards]),
             "busy": self.claims.busy(host, owned),
+            "warm": warm_boxes.complete(context.settings.hf_home),
             "holders": json.dumps([{"jobs": card.jobs, "shared": card.shared, "user": card.user} for card in cards]),
             "blocked": json.dumps(self.claims.blocked.to_json()) if self.claims.blocked else "",
             "refusals": refusals.dumps(self.claims.refusals),

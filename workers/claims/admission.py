@@ -29,6 +29,7 @@ from pi0q.workers.claims.inputs import JobInputs
 from pi0q.workers.claims.peaks import RememberedPeaks
 from pi0q.workers.claims.preflight import Preflight
 from pi0q.workers.claims.start_check import StartCheck
+from pi0q.workers.claims.warm_boxes import WarmBoxes
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.host.probe import Host, nvml_gpus
 from pi0q.workers.runs.job_trust import JobTrust
@@ -53,6 +54,7 @@ class Admission:
         self.inputs = JobInputs(settings, store, identity.name, on_done=self._wake)
         self.preflight.local = self._local_contents
         self.copy_targets = CopyTargets(settings.runs, settings.copy_roots)
+        self.warm_boxes = WarmBoxes(store)
         self.trust = JobTrust(settings.home, store.prefix)
         self.starts = StartCheck(
             settings=settings,

@@ -92,6 +92,11 @@ class DiskNeeds:
             at_least_mib=int(free.get(self.box) or 0) if isinstance(free, Mapping) else 0,
         )
 
+    def reads(self, job: Record, spec: Spec) -> tuple[dict[str, int], frozenset[str]]:
+        """Return the MiB of each repository that the job reads, by name, and the names of those that are here."""
+        items = [item for item in self.plan(job, spec).items if item.place == disk.HUB and item.pin]
+        return {item.pin: item.mib for item in items}, frozenset(item.pin for item in items if not item.lacks_mib)
+
     def _laid(self, fetch: Fetch, sha: str | None) -> int:
         """Return the bytes of a repository that is complete here; 0 if it is not."""
         return self._size((fetch, sha), lambda: cached.size_bytes(fetch, self.settings.hf_home, sha))
