@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from pi0q.workers.host.own_files import Untrusted, own_directory
 
 #: Archives of one key that are kept, the newest ones.
 KEPT = 4
+#: Keys that are kept: those with the newest archives. A new driver, torch or LeRobot makes a new key; a fleet uses few.
+KEPT_KEYS = 16
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,15 @@ class SharedKernels:
                 shutil.rmtree(part, ignore_errors=True)
             for old in self._jobs(folder)[KEPT:]:
                 shutil.rmtree(folder / old, ignore_errors=True)
-            return text
+        self._prune_keys()
+        return text
+
+    def _prune_keys(self) -> None:
+        """Remove the keys with the oldest archives; who unpacks one meanwhile compiles by itself."""
+        with contextlib.suppress(OSError, Untrusted), own_directory(self.place.resolve(), FOLDER) as outer:
+            keys = [entry for entry in outer.iterdir() if _KEY.fullmatch(entry.name) and entry.name != self.key]
+            for old in sorted(keys, key=_newest, reverse=True)[KEPT_KEYS - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def holds(self, trust: Trust) -> bool:
         """Return whether an archive lies here that this box would use; its bytes are not read."""
@@ -135,3 +147,14 @@ class SharedKernels:
                 if is_job_id(entry.name):
                     found.append(((entry / MANIFEST).lstat().st_mtime, entry.name))
         return [job for _, job in sorted(found, reverse=True)]
+
+
+def _newest(key: Path) -> float:
+    """Return when the newest archive of a key was completed; for one that is being written, when that began."""
+    times = [0.0]
+    with contextlib.suppress(OSError):
+        times.append(key.lstat().st_mtime)
+    for manifest in key.glob(f"*/{MANIFEST}"):
+        with contextlib.suppress(OSError):
+            times.append(manifest.lstat().st_mtime)
+    return max(times)

@@ -237,3 +237,22 @@ def test_only_the_newest_archives_of_a_key_are_kept(setting: Setting) -> None:
         os.utime(setting.folder.parent / job / MANIFEST, (1000 + age, 1000 + age))
     setting.put(jobs[-1])
     assert sorted(path.name for path in setting.folder.parent.iterdir()) == jobs[-shared_directory.KEPT :]
+
+
+def test_the_keys_with_the_oldest_archives_go_and_what_is_no_key_stays(setting: Setting, tmp_path: Path) -> None:
+    outer = setting.place / "compile"
+    setting.put(JOB)
+    keys = [f"{number:064x}" for number in range(shared_directory.KEPT_KEYS + 2)]
+    for age, key in enumerate(keys):
+        (outer / key / JOB).mkdir(parents=True)
+        (outer / key / JOB / MANIFEST).write_text("{}")
+        os.utime(outer / key / JOB / MANIFEST, (1000 + age, 1000 + age))
+        os.utime(outer / key, (900, 900))
+    (outer / "notes").mkdir()
+    (tmp_path / "others").mkdir()
+    (outer / ("f" * 64)).symlink_to(tmp_path / "others")
+    os.utime(outer / ("f" * 64), (1, 1), follow_symlinks=False)
+    setting.put(JOB)
+    left = {path.name for path in outer.iterdir()}
+    assert left == {FOR.key, "notes", "f" * 64, *keys[-(shared_directory.KEPT_KEYS - 1) :]}
+    assert (tmp_path / "others").is_dir()
