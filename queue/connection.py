@@ -11,8 +11,8 @@ from pi0q.queue.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis, RedisError
 
-    from pi0q.queue.client import Client
     from pi0q.queue.resp_protocol import RespError
+    from pi0q.queue.server_client import Client
     from pi0q.queue.server_disk import ServerDisk
 
 #: Names of both clients' errors and codes of the server's -> what is told, and the cure. Checked in this order.

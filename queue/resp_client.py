@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pi0q.queue.client import Word
 from pi0q.queue.digests import sha1
 from pi0q.queue.resp_protocol import (
     CommandRefused,
@@ -29,6 +28,7 @@ from pi0q.queue.resp_protocol import (
     scored,
     words_of,
 )
+from pi0q.queue.server_client import Word
 
 #: Seconds before a lost connection is tried again, once each: a server that restarts, a tunnel that came back.
 PAUSES = (0.1, 0.4)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-from pi0q.queue.client import Word
+from pi0q.queue.server_client import Word
 
 #: Limits of one batch of replies: bytes of a single text, bytes and values in all, and arrays within arrays. The
 #: largest honest batch is `Store.boxes` over 1,000 boxes, some 30 MB.

@@ -12,7 +12,7 @@ from pi0q.jobs.errors import BadRecord, NotFound
 from pi0q.jobs.state import State
 
 if TYPE_CHECKING:
-    from pi0q.queue.client import Client
+    from pi0q.queue.server_client import Client
 
 #: Texts that every script begins with.
 PRELUDE = ("common", "dependencies", "sweeps")

@@ -33,7 +33,11 @@ class WaitKind(str, Enum):
     TOO_BIG = "too_big"
     #: A user holds it.
     HELD = "held"
+<<<<<<< HEAD
     #: It waits for another job, a time, its turn in a sweep, or is a sweep itself.
+=======
+    #: It enters the queue after other jobs, or at a time.
+>>>>>>> 3498a26 (client: submit, wait and look from Python)
     AFTER = "after"
 
 
@@ -53,8 +57,15 @@ class Wait:
     #: TOO_BIG: what it needs on a card and what the largest card has, MiB.
     needed_mib: int = 0
     largest_mib: int = 0
+<<<<<<< HEAD
     #: HELD: by whom or for what; AFTER: for what; in words.
+=======
+    #: HELD: by whom. AFTER: for what it waits, in words.
+>>>>>>> 3498a26 (client: submit, wait and look from Python)
     held: str = ""
+    #: AFTER: the ids of the jobs that it waits for, and when it may enter the queue, milliseconds since 1970.
+    jobs: tuple[str, ...] = ()
+    start_ms: int | None = None
 
     def __str__(self) -> str:
         """Return the wait in a few words, for a line of a list."""
@@ -98,10 +109,15 @@ def waits(
     found = {}
     for job in jobs:
         place = places.get(job.id)
+<<<<<<< HEAD
         if job.state is State.WAITING and not job.held:
             found[job.id] = Wait(kind=WaitKind.AFTER, held=job_text.waits_for(job))
         elif job.state is State.WAITING:
             found[job.id] = Wait(kind=WaitKind.HELD, held=job.held)
+=======
+        if job.state is State.WAITING:
+            found[job.id] = _outside(job)
+>>>>>>> 3498a26 (client: submit, wait and look from Python)
         elif job.state is State.QUEUED:
             found[job.id] = _wait(job, up, place) if known else Wait(kind=WaitKind.TURN, place=place)
     return found
@@ -112,6 +128,15 @@ def _place(place: int | None, start: float | None = None) -> str:
         return ""
     line = "next" if place == 0 else f"{place} before it"
     return f"{line}, may start in {job_text.span(start)}" if start else line
+
+
+def _outside(job: Record) -> Wait:
+    """Return why a job is not in the queue."""
+    if job.held:
+        return Wait(kind=WaitKind.HELD, held=job.held)
+    return Wait(
+        kind=WaitKind.AFTER, held=job_text.waits_for(job), jobs=tuple(sorted(job.awaits)), start_ms=job.start_ms
+    )
 
 
 def _wait(job: Record, up: Sequence[Announced], place: int | None) -> Wait:

@@ -100,10 +100,23 @@ def _queue(
 ) -> list[dict[str, Any]]:
     """Queue the jobs and say what became of each."""
     store = _open(chosen)
+    submitted, places, told = queue_all(store, specs, lookup, chosen.timing.silent, again=again)
+    _report(store, submitted, places, as_json=as_json)
+    _warn(told)
+    _warn(_missing_inputs(store, specs, submitted, places))
+    return submitted
+
+
+def queue_all(
+    store: UserStore, specs: Sequence[Spec], lookup: Lookups, silent_seconds: float, *, again: bool
+) -> tuple[list[dict[str, Any]], list[Placement], list[str]]:
+    """Queue the jobs; return each as `--json` prints it, where it fits, and what their user should know.
+
+    Raises UsageError with the faults of all of them; then none is queued.
+    """
     awaited = find_awaited(store, specs)
     specs, starts = _starts(store, specs, awaited)
-    _warn(lookup.notes())
-    prepared, told = [], [start.told for start in starts if start]
+    prepared, told = [], [*lookup.notes(), *(start.told for start in starts if start)]
     for spec, start in zip(specs, starts, strict=True):
         known = lookup.known(spec, start, store)
         pending = start is not None and start.point is None
@@ -111,11 +124,13 @@ def _queue(
         told += _measured_line(spec, known, prepared[-1].fields)
     # Asked first: once a job is queued, nothing may say otherwise.
     needs, choices = [job.fields["needs"] for job in prepared], [job.fields.get("choice", {}) for job in prepared]
-    places = store.placements(needs, chosen.timing.silent, choices)
-    submitted = put_all(store, prepared, awaited, again=again)
-    _report(store, submitted, places, as_json=as_json)
-    _warn(told)
-    _warn(_missing_inputs(store, specs, submitted, places))
+    places = store.placements(needs, silent_seconds, choices)
+    return put_all(store, prepared, awaited, again=again), places, told
+
+
+def queue_quietly(specs: Sequence[Spec], chosen: Settings, *, again: bool) -> list[dict[str, Any]]:
+    """Queue jobs for a program: as `pi0q submit` does, without a word."""
+    submitted, _, _ = queue_all(_open(chosen), specs, _start_lookup(specs, chosen), chosen.timing.silent, again=again)
     return submitted
 
 

@@ -189,6 +189,7 @@ class FleetView:
     running: tuple[JobView, ...]
     #: In the order in which boxes take them.
     queue: tuple[JobView, ...]
+    #: Not in the queue: held by a user, or waiting for another job or a time (`JobView.wait` says which).
     held: tuple[JobView, ...]
     #: The newest end first.
     ended: tuple[JobView, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pi0q.jobs.record import Record
@@ -43,13 +44,22 @@ def read(store: StoreReads, silent_seconds: float, *, live: int = MOST_LIVE, end
     """
     page = store.page(live=live, ended=ended, whole=False)
     queued = [job.id for job in page.jobs if job.state is State.QUEUED]
-    return fleet(page, store.boxes_about(queued, wait_notes.MOST_BOXES), silent_seconds)
+    boxes = store.boxes_about(queued, wait_notes.MOST_BOXES)
+    if queued and len(boxes) <= wait_notes.MOST_BOXES:
+        # The schedule is large, and a fleet without a queue needs none of it.
+        from pi0q.queue.place_in_line import turned
+
+        page = turned(page, boxes, silent_seconds)
+    return fleet(page, boxes, silent_seconds)
 
 
 def fleet(page: Page, announced: Sequence[Announced], silent_seconds: float) -> FleetView:
     """Return the view of some jobs and of all boxes."""
     boxes = sorted(announced, key=lambda box: by_name(box["name"]))
-    waits = wait_notes.waits(page.jobs, page.places, boxes, silent_seconds)
+    waits = {
+        job_id: replace(wait, start_seconds=page.starts.get(job_id))
+        for job_id, wait in wait_notes.waits(page.jobs, page.places, boxes, silent_seconds).items()
+    }
     uuids = {box["name"]: card_uuids(box) for box in boxes}
 
     def view(job: Record) -> JobView:
