@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("pi0q.queue.commands.report:report", "", "Write an archive about a failed job, for an issue."),
     "logs": ("pi0q.queue.commands.logs:logs", "", "The last lines of a job's training log."),
     "watch": ("pi0q.queue.commands.watch:watch", "", "Follow one job, or all, live."),
+    "top": ("pi0q.ops.top.cli:top", "top", "The fleet on one live page: cards, jobs, queue."),
     "checkpoint": ("pi0q.queue.commands.checkpoint:checkpoint", "", "Save a checkpoint of a running job now."),
     "cancel": ("pi0q.queue.commands.cancel:cancel", "", "End a job for good, waiting or running."),
     "retry": ("pi0q.queue.commands.retry:retry", "", "Resume a job that failed or was cancelled."),
@@ -55,7 +56,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
 #: Verbs of other tools -> what they are here.
 ELSEWHERE = {
     **dict.fromkeys(("ps", "list", "jobs", "queue", "squeue", "qstat", "history"), "ls"),
-    **dict.fromkeys(("top", "htop", "follow"), "watch"),
+    **dict.fromkeys(("htop", "nvtop", "dashboard"), "top"),
     **dict.fromkeys(("status", "describe", "info", "inspect"), "show"),
     **dict.fromkeys(("stop", "kill", "rm", "remove", "delete", "abort", "scancel", "qdel"), "cancel"),
     **dict.fromkeys(("pause", "suspend"), "hold"),
@@ -66,6 +67,7 @@ ELSEWHERE = {
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("priority", "nice", "renice"), "bump"),
     **dict.fromkeys(("clean", "gc"), "prune"),
+    "follow": "watch",
     "save": "checkpoint",
     "export": "get",
     **dict.fromkeys(("ui", "page", "dashboard"), "web"),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import State
-from pi0q.queue import box_status
+from pi0q.queue import box_status, wait_notes
 from pi0q.queue.box_status import Announced
+from pi0q.queue.job_list import Page
 
 if TYPE_CHECKING:
     from pi0q.queue.place_in_line import PlaceInLine
@@ -41,3 +42,16 @@ def _sentences(place: PlaceInLine | None, boxes: Iterable[Announced], silent_sec
     from pi0q.queue.place_in_line import sentences
 
     return sentences(place)
+
+
+def in_turn(store: StoreReads, page: Page, silent_seconds: float) -> tuple[Page, list[dict[str, str]]]:
+    """Return a page with its queued jobs in turn, and the boxes. Asks the server only where jobs are queued."""
+    queued = [job.id for job in page.jobs if job.state is State.QUEUED]
+    if not queued:
+        return page, []
+    boxes = store.boxes_about(queued, wait_notes.MOST_BOXES)
+    if len(boxes) > wait_notes.MOST_BOXES:
+        return page, boxes
+    from pi0q.queue.place_in_line import turned
+
+    return turned(page, boxes, silent_seconds, fair=store.plan().fair), boxes

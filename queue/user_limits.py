@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pi0q.jobs.errors import Pi0qError
 
 if TYPE_CHECKING:
-    from pi0q.queue.client import Client
+    from pi0q.queue.server_client import Client
 
 #: How a script's answer begins that is no job's id.
 OVER = "over:"

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from pi0q.jobs.state import ENDED, State
+from pi0q.jobs.state import ENDED
 from pi0q.queue import job_list, job_text, settings, wait_notes
 from pi0q.queue.commands.common import open_reader
 from pi0q.queue.job_list import SORTS, Page, Selection
+from pi0q.queue.place_lookup import in_turn
 from pi0q.queue.store_reads import StoreReads
 
 #: Jobs up to which a terminal gets colours; more of them are printed plain, as into a pipe, in a quarter of the time.
@@ -107,16 +108,3 @@ def sweep_notes(page: Page) -> dict[str, str]:
         for job in page.jobs
         if job.trials and job.state not in ENDED and not job.held
     }
-
-
-def in_turn(store: StoreReads, page: Page, silent_seconds: float) -> tuple[Page, list[dict[str, str]]]:
-    """Return a page with its queued jobs in turn, and the boxes. Asks the server only where jobs are queued."""
-    queued = [job.id for job in page.jobs if job.state is State.QUEUED]
-    if not queued:
-        return page, []
-    boxes = store.boxes_about(queued, wait_notes.MOST_BOXES)
-    if len(boxes) > wait_notes.MOST_BOXES:
-        return page, boxes
-    from pi0q.queue.place_in_line import turned
-
-    return turned(page, boxes, silent_seconds, fair=store.plan().fair), boxes

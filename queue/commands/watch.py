@@ -14,8 +14,9 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, State
 from pi0q.queue import job_text, place_lookup, render, settings, wait_notes
 from pi0q.queue.commands.common import JOB, leave_after_interrupt, open_store
-from pi0q.queue.commands.ls import arranged, in_turn, sweep_notes
+from pi0q.queue.commands.ls import arranged, sweep_notes
 from pi0q.queue.following import SLOWEST, Follower, link_words
+from pi0q.queue.place_lookup import in_turn
 from pi0q.queue.store import Store
 from pi0q.queue.terminal_keys import TerminalKeys
 

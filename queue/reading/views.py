@@ -11,7 +11,7 @@ from typing import Any
 from pi0q.jobs.record import Record
 from pi0q.jobs.record_codecs import URL
 from pi0q.jobs.state import ENDED, OWNED, State
-from pi0q.queue import box_status, refusals, wait_notes
+from pi0q.queue import box_status, place_lookup, refusals, wait_notes
 from pi0q.queue.box_status import Announced
 from pi0q.queue.box_text import by_name
 from pi0q.queue.job_list import Page
@@ -43,14 +43,9 @@ def read(store: StoreReads, silent_seconds: float, *, live: int = MOST_LIVE, end
         ended: How many of the newest ends; -1 for all.
     """
     page = store.page(live=live, ended=ended, whole=False)
-    queued = [job.id for job in page.jobs if job.state is State.QUEUED]
-    boxes = store.boxes_about(queued, wait_notes.MOST_BOXES)
-    if queued and len(boxes) <= wait_notes.MOST_BOXES:
-        # The schedule is large, and a fleet without a queue needs none of it.
-        from pi0q.queue.place_in_line import turned
-
-        page = turned(page, boxes, silent_seconds)
-    return fleet(page, boxes, silent_seconds)
+    page, boxes = place_lookup.in_turn(store, page, silent_seconds)
+    # Without a queue nobody has asked for the boxes.
+    return fleet(page, boxes or store.boxes(), silent_seconds)
 
 
 def fleet(page: Page, announced: Sequence[Announced], silent_seconds: float) -> FleetView:

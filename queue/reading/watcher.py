@@ -135,13 +135,14 @@ class Watcher(threading.Thread):
         return not self._ending.is_set()
 
     def _away(self, error: Exception) -> None:
+        if self._state.away_since is not None:
+            return
         if not isinstance(error, self._source.errors):
             # A fault of ours: a view that can't be made must be as visible as a server that is away.
             import logging
 
             logging.getLogger(__name__).exception("the fleet can't be shown")
-        if self._state.away_since is None:
-            self._publish(replace(self._state, away_since=self._clock(), error=error))
+        self._publish(replace(self._state, away_since=self._clock(), error=error))
 
     def _publish(self, state: FleetState) -> None:
         with self._changed:

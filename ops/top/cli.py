@@ -1,0 +1,43 @@
+"""`pi0q top`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pi0q.jobs.errors import UsageError
+
+
+@click.command()
+def top() -> None:
+    """The whole fleet on one live page: cards and who has them, running jobs, the queue with reasons.
+
+    \b
+      up, down    choose a job          /         filter by name, user, box or state
+      Enter, l    its loss and log      c         cancel it (asks)
+      q           leave; the jobs keep running
+
+    `pi0q watch` follows jobs as plain text.
+    """
+    from pi0q.ops.top.app import Top
+    from pi0q.queue import settings
+    from pi0q.queue.connection import connect
+    from pi0q.queue.current_user import user
+    from pi0q.queue.reading import views
+    from pi0q.queue.reading.watcher import StoreSource, Watcher
+    from pi0q.queue.store import Store
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("`pi0q top` needs a terminal.\nFix: pi0q ls, or pi0q watch into a pipe")
+    chosen = settings.load()
+    store = Store(connect(chosen), chosen.prefix)
+    # Fails as any command does where there is no server; later losses of the link are shown on the page.
+    store.now_ms()
+    source = StoreSource(store, chosen.timing.silent, live=views.MOST_LIVE, ended=views.MOST_ENDED)
+    watcher = Watcher(source)
+    watcher.start()
+    try:
+        Top(watcher, store, user=user()).run()
+    finally:
+        watcher.stop()
