@@ -56,7 +56,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
 #: Verbs of other tools -> what they are here.
 ELSEWHERE = {
     **dict.fromkeys(("ps", "list", "jobs", "queue", "squeue", "qstat", "history"), "ls"),
-    **dict.fromkeys(("htop", "nvtop", "dashboard"), "top"),
+    **dict.fromkeys(("htop", "nvtop"), "top"),
     **dict.fromkeys(("status", "describe", "info", "inspect"), "show"),
     **dict.fromkeys(("stop", "kill", "rm", "remove", "delete", "abort", "scancel", "qdel"), "cancel"),
     **dict.fromkeys(("pause", "suspend"), "hold"),

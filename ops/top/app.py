@@ -167,6 +167,11 @@ class Top(App[None]):
     def on_resize(self) -> None:
         self.refresh_page()
 
+    @property
+    def _is_open(self) -> bool:
+        """Return whether the page has its parts: a last message may come while it closes."""
+        return bool(self.screen_stack) and bool(self.screen_stack[0].query("#selected"))
+
     # -- the picture ------------------------------------------------------------------------------
 
     @property
@@ -176,8 +181,7 @@ class Top(App[None]):
 
     def refresh_page(self) -> None:
         """Draw everything from the newest view."""
-        if not self.screen_stack:
-            # A last message while the page closes.
+        if not self._is_open:
             return
         base, state = self.screen_stack[0], self._watcher.state
         away = None if state.away_since is None else max(0.0, time.monotonic() - state.away_since)
@@ -210,7 +214,7 @@ class Top(App[None]):
         self._show_selected()
 
     def _show_selected(self) -> None:
-        if not self.screen_stack:
+        if not self._is_open:
             return
         job = self.view.job(self.selected or "") if self.view else None
         line = panels.selected_line(job, self.view.now_ms, self.size.width - 2) if job and self.view else Text("")
@@ -248,7 +252,7 @@ class Top(App[None]):
         self.call_from_thread(self._show_job, job, view.now_ms, losses, text)
 
     def _show_job(self, job: JobView, now_ms: int, losses: Losses, text: str) -> None:
-        if isinstance(self.screen, JobScreen) and self.screen.job_id == job.id:
+        if isinstance(self.screen, JobScreen) and self.screen.job_id == job.id and self.screen.query("#text"):
             self.screen.show(job, now_ms, losses, text)
 
     @work(thread=True, group="cancel", exit_on_error=False)

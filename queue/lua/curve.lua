@@ -6,8 +6,12 @@ local id, stay = ARGV[1], tonumber(ARGV[4])
 local owner = check_owner(id, ARGV[3], ARGV[2])
 if owner ~= 'ours' then return { owner == 'older' and 2 or 0 } end
 local key = P .. 'curve:' .. id
-if redis.call('TYPE', key).ok ~= 'list' then redis.call('DEL', key) end
-local known = redis.call('LLEN', key)
+local known = redis.pcall('LLEN', key)
+if type(known) ~= 'number' then
+  -- Anyone may have written something else there.
+  redis.call('DEL', key)
+  known = 0
+end
 if known < stay then return { 1, known } end
 if stay == 0 then redis.call('DEL', key) else redis.call('LTRIM', key, 0, stay - 1) end
 local points = cjson.decode(ARGV[5])

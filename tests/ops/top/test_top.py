@@ -16,7 +16,7 @@ from pi0q.queue.reading import views
 from pi0q.queue.reading.watcher import StoreSource, Watcher
 from pi0q.queue.store import Store
 from tests.conftest import PATIENCE, Command, JobDriver
-from tests.rig import fleet
+from tests.ops.top import top_fleet as fleet
 
 Look = Callable[[Pilot[None]], Awaitable[None]]
 
