@@ -33,11 +33,7 @@ class WaitKind(str, Enum):
     TOO_BIG = "too_big"
     #: A user holds it.
     HELD = "held"
-<<<<<<< HEAD
     #: It waits for another job, a time, its turn in a sweep, or is a sweep itself.
-=======
-    #: It enters the queue after other jobs, or at a time.
->>>>>>> 3498a26 (client: submit, wait and look from Python)
     AFTER = "after"
 
 
@@ -57,11 +53,7 @@ class Wait:
     #: TOO_BIG: what it needs on a card and what the largest card has, MiB.
     needed_mib: int = 0
     largest_mib: int = 0
-<<<<<<< HEAD
     #: HELD: by whom or for what; AFTER: for what; in words.
-=======
-    #: HELD: by whom. AFTER: for what it waits, in words.
->>>>>>> 3498a26 (client: submit, wait and look from Python)
     held: str = ""
     #: AFTER: the ids of the jobs that it waits for, and when it may enter the queue, milliseconds since 1970.
     jobs: tuple[str, ...] = ()
@@ -109,15 +101,8 @@ def waits(
     found = {}
     for job in jobs:
         place = places.get(job.id)
-<<<<<<< HEAD
-        if job.state is State.WAITING and not job.held:
-            found[job.id] = Wait(kind=WaitKind.AFTER, held=job_text.waits_for(job))
-        elif job.state is State.WAITING:
-            found[job.id] = Wait(kind=WaitKind.HELD, held=job.held)
-=======
         if job.state is State.WAITING:
             found[job.id] = _outside(job)
->>>>>>> 3498a26 (client: submit, wait and look from Python)
         elif job.state is State.QUEUED:
             found[job.id] = _wait(job, up, place) if known else Wait(kind=WaitKind.TURN, place=place)
     return found
