@@ -164,7 +164,9 @@ def story(args: argparse.Namespace, home: Path) -> dict[str, Any]:
         while any(not process_tree.is_dead(pid) for pid in first.values()):
             time.sleep(0.01)
         all_dead = time.monotonic() - killed
-        full_pi0.until(store, job_id, lambda job: job.epoch == 2, "claimed again")
+        full_pi0.until(
+            store, job_id, lambda job: job.epoch == 2 and job.state.value == "running", "trainers started again"
+        )
         full_pi0.until(store, job_id, lambda job: (job.step or 0) > kill_at, "past the killed step")
         back = time.monotonic() - killed
         full_pi0.until(store, job_id, lambda job: job.ended_ms, "ended")

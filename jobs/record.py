@@ -32,6 +32,7 @@ from pi0q.jobs.record_codecs import (
     MANIFESTS,
     NEEDS,
     PATH,
+    PEAKS,
     PINS,
     PRIORITY,
     REASON,
@@ -181,6 +182,8 @@ class Record:
     trained_seconds: float = field(default=0.0, metadata=stored(SPAN, Use.LISTED, Use.CARRIED, Use.FINAL))
     eta_seconds: float | None = field(default=None, metadata=stored(SPAN, Use.LISTED))
     vram_peak_mib: int | None = field(default=None, metadata=stored(INT, Use.CARRIED, Use.FINAL))
+    #: The same of each of its cards, by rank, where it trains on several.
+    vram_peaks_mib: tuple[int, ...] = field(default=(), metadata=stored(PEAKS, Use.FINAL))
     #: VRAM that its trainer holds now: the part of the promise that is already in the measured use.
     vram_now_mib: int = field(default=0, metadata=stored(INT, Use.OWNED))
     #: Data-disk space that it already took.

@@ -261,6 +261,10 @@ def _steps(text: str) -> tuple[int, ...]:
     return tuple(whole(step) for step in _list(json_of(text)))
 
 
+def _peaks(text: str) -> tuple[int, ...]:
+    return tuple(whole(peak, most=MAX_INT) for peak in _list(json_of(text))[:MAX_GPUS])
+
+
 def _gpus(text: str) -> tuple[str, ...]:
     found = _list(json_of(text))
     if len(found) > MAX_GPUS:
@@ -286,6 +290,7 @@ MANIFESTS = Codec(_map(_step, matching(_HASH)), "SHA-256 sums by step as JSON")
 COMPILED = Codec(_map(matching(_HASH), matching(_HASH)), "SHA-256 sums by key as JSON")
 GPUS = Codec(_gpus, "a JSON list of GPU UUIDs", list)
 STEPS = Codec(_steps, "a JSON list of steps", list)
+PEAKS = Codec(_peaks, "a JSON list of MiB", list)
 
 
 class Use(Enum):

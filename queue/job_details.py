@@ -36,10 +36,25 @@ HISTORY = ("TIME", "AFTER", "STATE", "CLAIM", "BOX", "WHAT")
 BAR = 30
 
 
+def vram_peak(job: Record) -> str:
+    """Return the most that its trainers held of a card, and of each card where there are several."""
+    each = f" (by rank {', '.join(map(mib, job.vram_peaks_mib))})" if len(job.vram_peaks_mib) > 1 else ""
+    return mib(job.vram_peak_mib) + each if job.vram_peak_mib else ""
+
+
+def samples(job: Record) -> str:
+    """Return the samples a second of all its GPUs; "" of a job of one, or where the file does not say its batch."""
+    count = job.needs.get("gpus", 0)
+    batch = (job.spec.get("train") or {}).get("batch_size")
+    if count < 2 or not isinstance(batch, int) or not job.step_seconds:
+        return ""
+    return f", {batch * count / job.step_seconds:.1f} samples/s over {count} GPUs"
+
+
 def rows(job: Record, now_ms: int, waits: Sequence[str] = (), spent: str = "") -> list[tuple[str, str]]:
     """Label and value of everything that a person would want to know of a job; `spent`: what it cost, in words."""
     saved = job.checkpoint
-    speed = f"{job.step_seconds:.3f} s a step" if job.step_seconds else ""
+    speed = f"{job.step_seconds:.3f} s a step{samples(job)}" if job.step_seconds else ""
     return [
         ("job", f"{job.name}  {job.id}"),
         ("state", "  ".join(filter(None, [job.label, job.phase, wished(job)]))),
@@ -55,7 +70,7 @@ def rows(job: Record, now_ms: int, waits: Sequence[str] = (), spent: str = "") -
         ("runs on", str(job.choice)),
         ("preflight", before(job)),
         ("rehearsal", rehearsed(job)),
-        ("VRAM peak", mib(job.vram_peak_mib) if job.vram_peak_mib else ""),
+        ("VRAM peak", vram_peak(job)),
         ("checkpoint", f"step {saved.step}, {saved.bytes / 1e6:.0f} MB, verified\n{saved.path}" if saved else ""),
         ("copy", copied(job)),
         ("saves", "\n".join(save_cost.shown(job))),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pi0q.queue.store_reads import StoreReads
 
 
-class Rank(click.ParamType):
+class Rank(click.types.StringParamType):
     """The number of a trainer of a job on several GPUs, or all."""
 
     name = "rank"

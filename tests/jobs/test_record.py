@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
     "continues": "b2c3d4e5f6a1", "continued": "c3d4e5f6a1b2",
     "box": "autodl-1", "boot": "99", "gpus": ("GPU-1",), "phase": "saving", "step": 0, "steps": 50000, "loss": 0.0,
     "lr": 2.5e-05, "step_seconds": 1.25, "trained_seconds": 7.5, "eta_seconds": 3.5, "vram_peak_mib": 90000,
-    "vram_now_mib": 5,
+    "vram_now_mib": 5, "vram_peaks_mib": (90000, 80000),
     "disk_now_mib": 7, "save_seconds": 28.6, "save_wish": 1763815200111, "save_served": 1763815200100, "save_at": 19,
     "save_step": 20, "save_detail": "was not vouched for", "save_able": "yes", "pinned_steps": (10, 20),
     "starters": {"d4e5f6a1b2c3": 10}, "awaits": {"d4e5f6a1b2c4": "ok"}, "sweep": "d4e5f6a1b2c5", "sweep_number": 3,

@@ -9,7 +9,7 @@ from rich.text import Text
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Event, Record, Saved
 from pi0q.jobs.state import State
-from pi0q.queue import job_text, render
+from pi0q.queue import job_details, job_text, render
 from pi0q.queue.job_list import Counts, Page
 
 MINUTE = 60_000
@@ -193,3 +193,13 @@ def test_a_narrow_terminal_keeps_name_state_progress_and_note(capsys: pytest.Cap
     assert heads[80] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "NOTE"]
     assert heads[100] == ["ID", "NAME", "STATE", "PROGRESS", "TIME", "BOX", "SAVED", "NOTE"]
     assert heads[130] == list(job_text.COLUMNS)
+
+
+def test_a_job_on_several_gpus_shows_each_peak_and_the_samples_of_all() -> None:
+    spec = {"train": {"batch_size": 8}}
+    several = replace(RUNNING, needs={"gpus": 2}, spec=spec, step_seconds=0.5, vram_peaks_mib=(2048, 1024))
+    told = dict(job_details.rows(several, 0))
+    assert "0.500 s a step, 32.0 samples/s over 2 GPUs" in told["speed"]
+    assert told["VRAM peak"].endswith("(by rank 2.0 GiB, 1.0 GiB)")
+    one = dict(job_details.rows(replace(several, needs={"gpus": 1}, vram_peaks_mib=()), 0))
+    assert "samples" not in one["speed"] and "rank" not in one["VRAM peak"]

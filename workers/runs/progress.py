@@ -213,6 +213,8 @@ class Progress(TrainerListener):
         if event.get("vram_peak_mib"):
             peak = max(int(event["vram_peak_mib"]), self.fields.get("vram_peak_mib") or 0)
             self.update(vram_peak_mib=peak, vram_now_mib=int(event.get("vram_mib") or 0))
+        if isinstance(peaks := event.get("vram_peaks_mib"), list):
+            self.update(vram_peaks_mib=[max(0, peak) for peak in peaks[:MAX_GPUS] if isinstance(peak, int)])
 
     def _estimate(self, step: int) -> None:
         pace, left = self._pace.seconds(), self._pace.left(step, self._schedule)
