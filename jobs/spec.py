@@ -301,22 +301,11 @@ def parse(text: str | bytes, *, filename: str, overrides: Sequence[Override] = (
     if root is None:
         raise SpecError(filename, faults)
     try:
-        return _checked_trials(_read(applied(root, overrides), filename=filename), filename)
+        return _read(applied(root, overrides), filename=filename)
     except SpecError as error:
         keys = {key for key, _ in overrides}
         told = [replace(fault, line=NO_LINE) if fault.key in keys else fault for fault in error.faults]
         raise SpecError(filename, told) from None
-
-
-def _checked_trials(spec: Spec, filename: str) -> Spec:
-    """Return the job. Raises SpecError where it is a sweep, and values of a trial do not go together."""
-    if spec.sweep is None:
-        return spec
-    from pi0q.jobs import sweep_trials  # it makes specs itself
-
-    if faults := sweep_trials.faults(spec, 1):
-        raise SpecError(filename, faults)
-    return spec
 
 
 def _with_first_trial(root: MappingNode) -> MappingNode:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from pi0q.jobs.schema.value_types import Value
 
-GRID, LIST, RANDOM = "grid", "list", "random"
-KINDS = (GRID, LIST, RANDOM)
+#: `tpe`: Optuna's Tree-structured Parzen Estimator proposes each trial by how the ones before it ended.
+GRID, LIST, RANDOM, TPE = "grid", "list", "random", "tpe"
+KINDS = (GRID, LIST, RANDOM, TPE)
+#: Trials of a search at a time where its file says nothing: of more than a few, the last ones are proposed blindly.
+SEARCHED_AT_ONCE = 4
 #: Fields of a record by which trials can be compared; less is better.
 METRICS = ("loss", "eval_loss")
 #: Trials of one sweep, at the most.
@@ -67,7 +70,7 @@ class Sweep:
     #: Values by dotted key, `train.seed`.
     space: Mapping[str, tuple[Value, ...] | Range]
     kind: str = GRID
-    #: How many trials a random sweep has; of the other kinds the space says that.
+    #: How many trials a random sweep or a search has; of the other kinds the space says that.
     trials: int | None = None
     #: Of the random numbers: the same seed gives the same trials.
     seed: int = 0
@@ -79,10 +82,17 @@ class Sweep:
     @property
     def total(self) -> int:
         """Return the number of trials."""
+        if self.kind == TPE:
+            return self.trials or 0
         if self.kind == RANDOM:
             return min(self.trials or 0, self._combinations or MOST + 1)
         sizes = [len(values) for values in self.space.values() if isinstance(values, tuple)]
         return min(sizes, default=0) if self.kind == LIST else math.prod(sizes)
+
+    @property
+    def parallel(self) -> int | None:
+        """Return how many trials are queued or run at a time; None for all."""
+        return self.max_parallel or (SEARCHED_AT_ONCE if self.kind == TPE else None)
 
     @property
     def _combinations(self) -> int:
@@ -91,8 +101,10 @@ class Sweep:
         return math.prod(len(values) for values in self.space.values() if isinstance(values, tuple)) if listed else 0
 
     def values(self, number: int) -> dict[str, Value]:
-        """Return the values of a trial, by dotted key; the first trial is number 1."""
+        """Return the values of a trial, by dotted key, from number 1 on; of a search those of an example."""
         index = number - 1
+        if self.kind == TPE:
+            return self._drawn(number)
         if self.kind == RANDOM:
             if not self._combinations:
                 return self._drawn(number)
@@ -132,7 +144,7 @@ class Sweep:
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as the job file has it; `of` reads it back."""
         told: dict[str, Any] = {"kind": self.kind}
-        if self.kind == RANDOM:
+        if self.kind in (RANDOM, TPE):
             told |= {"trials": self.trials, "seed": self.seed}
         if self.max_parallel is not None:
             told["max_parallel"] = self.max_parallel
@@ -183,7 +195,7 @@ def words(values: Mapping[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def trial_name(sweep: str, number: int) -> str:
@@ -202,6 +214,7 @@ class Tally:
     failed: int = 0
     cancelled: int = 0
     metric: str = METRICS[0]
+    kind: str = GRID
     #: Of the trial with the least metric among those that succeeded: its id, number, metric and values.
     best_id: str = ""
     best_number: int = 0
@@ -227,6 +240,8 @@ class Tally:
     def _counted(self, running: int) -> list[str]:
         told = [f"{running} run{'s' * (running == 1)}"] if running else []
         told += [f"{count} {word}" for word, count in (("failed", self.failed), ("cancelled", self.cancelled)) if count]
+        if self.kind == TPE:
+            return told if self.made else [*told, "`pi0q search` proposes its trials"]
         return [*told, *([f"only {self.made} were queued"] if self.made < self.total else [])]
 
     def to_json(self) -> dict[str, Any]:
@@ -246,11 +261,12 @@ def _tally(text: str) -> Tally:
     if best is not None and type(best) not in (int, float):
         raise ValueError
     metric, best_id = found.get("metric", METRICS[0]), found.get("best_id", "")
-    if metric not in METRICS or not isinstance(best_id, str):
+    kind = found.get("kind", GRID)
+    if metric not in METRICS or kind not in KINDS or not isinstance(best_id, str):
         raise ValueError
     # Lua writes an empty object as a list.
     told = mapping(values) if values else {}
-    return Tally(**counts, metric=metric, best_id=best_id, best=best, best_values=told)
+    return Tally(**counts, metric=metric, kind=kind, best_id=best_id, best=best, best_values=told)
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -41,12 +41,19 @@ def _section(data: Mapping[str, object], name: str) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def faults(parent: Spec, line: int) -> list[Fault]:
-    """Return what is wrong with trials whose values are good one by one, each told once."""
+def checked(parent: Spec, filename: str) -> Spec:
+    """Return the job. Raises SpecError where values of a trial, each good by itself, do not go together."""
+    if found := _faults(parent):
+        raise SpecError(filename, found)
+    return parent
+
+
+def _faults(parent: Spec) -> list[Fault]:
+    """Return what is wrong with trials, each fault once."""
     found = dict[str, Fault]()
     for number in range(1, (parent.sweep.total if parent.sweep else 0) + 1):
         for text in _faults_of(parent, number):
-            found.setdefault(text, Fault(line, f"trial {number}: {text}", "sweep"))
+            found.setdefault(text, Fault(1, f"trial {number}: {text}", "sweep"))
         if len(found) >= MOST_FAULTS:
             break
     return list(found.values())

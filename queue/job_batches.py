@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.spec import Spec
+from pi0q.jobs.sweep import TPE
 from pi0q.queue.submission import Known, fingerprint, put
 
 if TYPE_CHECKING:
@@ -74,4 +75,5 @@ def _put(store: UserStore, job: Prepared, waits: Mapping[str, Any], *, again: bo
     if told["new"]:
         records = sweeps.trials(job.spec, told["id"], submitter=user(), known=job.known, peaks=store)
         sweeps.put(store, told["id"], [{**one, **waits} for one in records], text=f"submitted by {user()}")
-    return {**told, "trials": sweep.total, "waits": [sweeps.sentence(job.spec)]}
+    missing = sweeps.no_searcher(store) if sweep.kind == TPE else []
+    return {**told, "trials": sweep.total, "waits": [sweeps.sentence(job.spec), *missing]}

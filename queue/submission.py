@@ -54,7 +54,12 @@ def load(file: str, *, rehearsal: bool = False, overrides: Sequence[Override] = 
             raw = source.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"Can't read {file}: {error.strerror}. Nothing was queued.") from None
-    spec = parse(raw, filename="standard input" if file == "-" else file, overrides=overrides)
+    filename = "standard input" if file == "-" else file
+    spec = parse(raw, filename=filename, overrides=overrides)
+    if spec.sweep is not None:
+        from pi0q.jobs import sweep_trials  # few jobs are sweeps
+
+        sweep_trials.checked(spec, filename)
     return replace(spec, rehearsal=True) if rehearsal else spec
 
 

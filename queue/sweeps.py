@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs import sweep_trials
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import ENDED, OWNED, State
-from pi0q.jobs.sweep import Tally, trial_name
-from pi0q.queue import measured_peaks
+from pi0q.jobs.sweep import TPE, Tally, trial_name
+from pi0q.queue import measured_peaks, signing
 from pi0q.queue.job_list import Page
 from pi0q.queue.submission import Known, fields_of
 
@@ -30,41 +30,71 @@ def fields(spec: Spec) -> dict[str, Any]:
     """Return what the record of a sweep keeps besides that of a job; nothing for a single job."""
     if spec.sweep is None:
         return {}
-    tally = Tally(total=spec.sweep.total, metric=spec.sweep.metric)
-    return {"trials": tally, "max_parallel": spec.sweep.max_parallel or ""}
+    tally = Tally(total=spec.sweep.total, metric=spec.sweep.metric, kind=spec.sweep.kind)
+    return {"trials": tally, "max_parallel": spec.sweep.parallel or ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which trial of which sweep a job is."""
+
+    sweep_id: str
+    #: From 1 on.
+    number: int
+    values: Mapping[str, Any]
 
 
 def trials(spec: Spec, sweep_id: str, *, submitter: str, known: Known, peaks: Peaks) -> list[dict[str, Any]]:
-    """Return the records of all trials of a sweep."""
+    """Return the records of all trials of a sweep; none of a search, whose trials are proposed one by one."""
     assert spec.sweep is not None
-    found = []
-    for number in range(1, spec.sweep.total + 1):
-        one, job_id = sweep_trials.trial(spec, number), os.urandom(6).hex()
-        own = replace(known, peak=measured_peaks.find(peaks, one, known.images))
-        values = dict(spec.sweep.values(number))
-        found.append(
-            {
-                **fields_of(one, job_id, submitter=submitter, known=own),
-                "sweep": sweep_id,
-                "sweep_number": number,
-                "sweep_values": values,
-            }
+    numbers = range(1, spec.sweep.total + 1) if spec.sweep.kind != TPE else ()
+    return [
+        trial_fields(
+            sweep_trials.trial(spec, number),
+            os.urandom(6).hex(),
+            Place(sweep_id=sweep_id, number=number, values=spec.sweep.values(number)),
+            submitter=submitter,
+            known=known,
+            peaks=peaks,
         )
-    return found
+        for number in numbers
+    ]
+
+
+def trial_fields(
+    spec: Spec, job_id: str, place: Place, *, submitter: str, known: Known, peaks: Peaks
+) -> dict[str, Any]:
+    """Return the record of one trial."""
+    own = replace(known, peak=measured_peaks.find(peaks, spec, known.images))
+    fresh = fields_of(spec, job_id, submitter=submitter, known=own)
+    return {**fresh, "sweep": place.sweep_id, "sweep_number": place.number, "sweep_values": dict(place.values)}
 
 
 def put(store: UserStore, sweep_id: str, records: list[dict[str, Any]], *, text: str) -> None:
-    """Queue the trials of a sweep; a trial that is there already is left as it is."""
-    for at in range(0, len(records), AT_ONCE):
-        store.submit_trials(sweep_id, records[at : at + AT_ONCE], text=text)
+    """Queue the trials of a sweep, signed where the user has a key; a trial that is there already is left as it is."""
+    signed = [signing.signed(one, store.prefix) for one in records]
+    for at in range(0, len(signed), AT_ONCE):
+        store.submit_trials(sweep_id, signed[at : at + AT_ONCE], text=text)
 
 
 def sentence(spec: Spec) -> str:
     """Return what a submit says of a sweep."""
     assert spec.sweep is not None
-    total = spec.sweep.total
-    most = f", at most {spec.sweep.max_parallel} at a time" if spec.sweep.max_parallel else ""
-    return f"It is a sweep of {total} trials, {trial_name(spec.name, 1)} to {total:04d}{most}."
+    total, most = spec.sweep.total, spec.sweep.parallel
+    at_once = f", at most {most} at a time" if most else ""
+    if spec.sweep.kind == TPE:
+        return f"It is a search of {total} trials for the least {spec.sweep.metric}{at_once}."
+    return f"It is a sweep of {total} trials, {trial_name(spec.name, 1)} to {total:04d}{at_once}."
+
+
+def no_searcher(store: UserStore) -> list[str]:
+    """Return what is said where no process proposes trials."""
+    if store.client.get(f"{store.prefix}searching"):
+        return []
+    return [
+        "Nothing proposes its trials now: it waits for that.\nFix: pip install 'pi0q[search]' on the queue's machine, "
+        "then pi0q search there, or start pi0q up anew."
+    ]
 
 
 # -- acts on all trials --------------------------------------------------------------------------------

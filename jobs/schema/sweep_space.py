@@ -8,7 +8,7 @@ from typing import Any
 from pi0q.jobs.schema.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from pi0q.jobs.schema.rules import Rules
 from pi0q.jobs.schema.value_types import Bool, Choice, Float, Int, Tell, Value, ValueType, shown
-from pi0q.jobs.sweep import KINDS, LIST, METRICS, MOST, RANDOM, Sweep
+from pi0q.jobs.sweep import KINDS, LIST, METRICS, MOST, RANDOM, TPE, Sweep
 
 _OPTIONS: Mapping[str, ValueType] = {
     "kind": Choice(*KINDS),
@@ -144,12 +144,12 @@ def _whole(node: MappingNode, found: dict[str, Any], tell: Tell) -> None:
     ranges = [key for key, one in space.items() if isinstance(one, dict)]
     if not space:
         tell(node, "names no key that varies: write {train.seed: [1, 2, 3]}")
-    elif kind == RANDOM and not found.get("trials"):
-        tell(node, "of kind random needs `trials: N`")
-    elif kind != RANDOM and ranges:
-        tell(node, f"has a range for {ranges[0]}, which takes `kind: random` and `trials: N`")
-    elif kind != RANDOM and found.get("trials"):
-        tell(node, f"has `trials`, which is for kind random; a {kind} has as many as its values give")
+    elif kind in (RANDOM, TPE) and not found.get("trials"):
+        tell(node, f"of kind {kind} needs `trials: N`")
+    elif kind not in (RANDOM, TPE) and ranges:
+        tell(node, f"has a range for {ranges[0]}, which takes `kind: random` (or tpe) and `trials: N`")
+    elif kind not in (RANDOM, TPE) and found.get("trials"):
+        tell(node, f"has `trials`, which is for kinds random and tpe; a {kind} has as many as its values give")
     elif kind == LIST and len({len(one) for one in space.values()}) > 1:
         sizes = ", ".join(f"{key} {len(one)}" for key, one in space.items())
         tell(node, f"of kind list needs as many values of each key: {sizes}")

@@ -179,13 +179,20 @@ def _start(
         flower.password(home)
         children.append(_verb("Flower", ["flower", "--port", str(flower_port)], as_user(users.PAGE), logs))
         facts |= {"flower_url": f"http://127.0.0.1:{flower_port}", "flower_user": flower.USER}
-    if settings.notify:
-        children.append(_verb("messenger", ["notify"], as_user(users.MESSENGER), logs))
-    if power_state.is_set_up(home):
-        children.append(_verb("power keeper", ["power", "run"], as_user(users.OWNER), logs))
+    children += _keepers(settings, as_user, logs)
     for child in children:
         child.tick(say)
     return facts
+
+
+def _keepers(settings: Settings, as_user: Callable[[str], Mapping[str, str]], logs: Path) -> Iterator[Child]:
+    """Yield the processes that send messages, start boxes and search, as far as they are set up."""
+    if settings.notify:
+        yield _verb("messenger", ["notify"], as_user(users.MESSENGER), logs)
+    if power_state.is_set_up(settings.home):
+        yield _verb("power keeper", ["power", "run"], as_user(users.OWNER), logs)
+    if find_spec("optuna") is not None:
+        yield _verb("searcher", ["search"], as_user(users.OWNER), logs)
 
 
 def settings_of_owner(settings: Settings, facts: Mapping[str, Any]) -> Settings:

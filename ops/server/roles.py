@@ -73,7 +73,8 @@ QUEUE_ACTS = (
     Grant(commands=("lpush", "rpush", "lpop", "rpop", "lset"), keys=QUEUES),
     Grant(commands=("rpush", "ltrim"), keys=("history:*",)),
     Grant(commands=SET, keys=("former:*", "lacking", "dependants:*", "active:*")),
-    Grant(commands=("set",), keys=("recent:*", "adopted")),
+    Grant(commands=("set",), keys=("recent:*", "adopted", "searching")),
+    Grant(commands=("expire",), keys=("searching",)),
     Grant(commands=("zadd", "zincrby", "zremrangebyscore", "del"), keys=("shares",)),
 )
 #: What a box writes besides; `{box}` is its own name.

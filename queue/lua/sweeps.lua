@@ -31,7 +31,8 @@ end
 local function count_trials(sweep, at)
   local told = decoded(get(sweep, 'trials'))
   local metric = type(told.metric) == 'string' and told.metric or 'loss'
-  local counts = { total = whole(told.total, 0), made = 0, succeeded = 0, failed = 0, cancelled = 0, metric = metric }
+  local kind = type(told.kind) == 'string' and told.kind or 'grid'
+  local counts = { kind = kind, total = whole(told.total, 0), made = 0, succeeded = 0, failed = 0, cancelled = 0, metric = metric }
   local trials = redis.call('HGETALL', P .. 'sweep:' .. sweep)
   for i = 1, #trials, 2 do
     local number, id = whole(trials[i], 0), trials[i + 1]

@@ -17,7 +17,8 @@ TRAIN = {"dataset.repo_id": "me/data", "policy": {"type": "act", "push_to_hub": 
 
 
 def read(sweep: Any, **train: Any) -> Spec:
-    return parse(json.dumps({"name": "a", "sweep": sweep, "train": {**TRAIN, **train}}), filename="a.yaml")
+    text = json.dumps({"name": "a", "sweep": sweep, "train": {**TRAIN, **train}})
+    return sweep_trials.checked(parse(text, filename="a.yaml"), "a.yaml")
 
 
 def space(sweep: Any) -> Sweep:
@@ -88,7 +89,7 @@ def test_section_may_have_its_only_value_from_the_sweep() -> None:
         ({"train.policy.optimizer_lr": {"from": 0, "to": 1, "log": True}, "kind": "random", "trials": 2}, "above 0"),
         ({"train.policy.dtype": {"from": 1, "to": 5}, "kind": "random", "trials": 2}, "is no number"),
         ({"train.seed": [1], "kind": "random"}, "needs `trials: N`"),
-        ({"train.seed": [1], "trials": 5}, "is for kind random"),
+        ({"train.seed": [1], "trials": 5}, "is for kinds random and tpe"),
         ({"train.seed": [1, 2], "train.batch_size": [1], "kind": "list"}, "as many values of each key"),
         ({"train.seed": [*range(40)], "train.batch_size": [*range(1, 41)]}, "has 1600 trials; 1000 are the most"),
         ({"train.output_dir": ["a"]}, "which is not a key of a job file"),

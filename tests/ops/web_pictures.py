@@ -22,7 +22,7 @@ from pi0q.ops.local import server as servers
 from pi0q.queue.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.rig import fleet  # noqa: E402
+from tests.rig import fleet
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OUT = Path(__file__).parents[2] / "ops" / "pictures"

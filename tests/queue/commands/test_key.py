@@ -53,6 +53,13 @@ def test_a_submit_signs_as_soon_as_there_is_a_key(call: Command, store: Store, f
     assert genuine(submitted(call, store, file), line, store)
 
 
+def test_each_trial_of_a_sweep_is_signed(call: Command, store: Store, line: str, file: str) -> None:
+    text = Path(file).read_text()
+    Path(file).write_text(f"sweep: {{train.policy.optimizer_lr: [1e-4, 3e-5]}}\n{text}")
+    submitted(call, store, file)
+    assert all(genuine(store.get(store.resolve(f"grab_box/000{number}")), line, store) for number in (1, 2))
+
+
 def test_a_submit_with_an_unusable_key_queues_nothing(
     call: Command, store: Store, line: str, file: str, env: dict[str, str]
 ) -> None:
