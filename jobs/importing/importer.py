@@ -127,8 +127,7 @@ def _settings(started: Launch, used: set[str], report: Report) -> conversion.Set
     if settings.gpus > 1:
         report.note(
             settings.line,
-            f"took {settings.gpus} processes over as resources.gpus: {settings.gpus}; batch_size stays that of one GPU "
-            "(one job can't train on several GPUs yet: `pi0q submit` refuses it until it says gpus: 1)",
+            f"took {settings.gpus} processes over as resources.gpus: {settings.gpus}; batch_size stays that of one GPU",
         )
     return settings
 
