@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from pi0q.ops.box import check as box
-from pi0q.ops.checks import disks, hub, install, server, trainer
+from pi0q.ops.checks import disks, hub, install, keys, server, trainer
 from pi0q.ops.checks.finding import Check, CheckTarget, Finding, Status, broken, check_target, ok, skipped, warning
 from pi0q.ops.machine import Machine
 from pi0q.queue import job_text, render
@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     disks.check,
     hub.check,
     box.check,
+    keys.check,
     # Last: LeRobot's imports take half a minute, and what is found is printed as it comes.
     trainer.check,
 )

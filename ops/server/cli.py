@@ -12,6 +12,7 @@ import click
 from pi0q.jobs.errors import UsageError
 from pi0q.queue import job_text
 from pi0q.queue import settings as all_settings
+from pi0q.queue.commands.key import sign as sign_jobs
 
 if TYPE_CHECKING:
     from pi0q.ops.server.registry import Handed
@@ -199,3 +200,7 @@ def _was(count: int) -> str:
 
 def _quarter_of_memory() -> int:
     return max(256, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 2**20)
+
+
+# What an admin does with the jobs that waited when the first key appeared.
+server.add_command(sign_jobs)
