@@ -79,6 +79,7 @@ def measure(store: Store, url: str, home: Path, rounds: int) -> dict[str, list[f
                     page.goto(address + name)
                     found.setdefault(f"first paint of {name}", []).append(paint(page))
                     page.close()
+                print(*(f"{what} {values[-1]:.0f} ms;" for what, values in found.items()), flush=True)
             page = context.new_page()
             page.goto(address)
             page.wait_for_selector('.live[data-link="on"]')
@@ -100,7 +101,8 @@ def paint(page: Page) -> float:
 
 def updates(store: Store, page: Page, rounds: int) -> dict[str, list[float]]:
     """Change one job again and again; return the milliseconds from the change, and from the news in the browser."""
-    record = next(job for job in store.page(live=5, ended=0).jobs if job.box)
+    # The fleet page shows the oldest.
+    record = min((job for job in store.page(live=-1, ended=0).jobs if job.box), key=lambda job: job.created_ms)
     page.evaluate("""() => { window.news = 0; const plain = window.fetch;
         window.fetch = (...args) => { window.news = Date.now(); return plain(...args); }; }""")
     whole, browser = [], []

@@ -79,7 +79,7 @@ def build(settings: Settings, store: Store, web_options: WebOptions) -> Flower:
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     capp = celery_app.make(settings)
     # On the record itself, so that it works for waiting jobs and while no box can be reached.
-    capp.control.revoke = partial(cancel, store)
+    capp.control.revoke = partial(cancel, store, web_options.user)
     web = Flower(capp=capp, options=options, **handlers_settings)
     web.events.on_event = without_tasks(web.events.on_event)
     hardening.harden(BaseHandler, (Metrics, Healthcheck), address=web_options.address)
@@ -87,9 +87,9 @@ def build(settings: Settings, store: Store, web_options: WebOptions) -> Flower:
     return web
 
 
-def cancel(store: Store, task_id: str, **_: Any) -> None:
-    """Cancel a job; Flower's Terminate and Revoke call this."""
-    store.cancel(task_id, text="cancelled in Flower")
+def cancel(store: Store, user: str, task_id: str, **_: Any) -> None:
+    """Cancel a job for the user who is logged in; Flower's Terminate and Revoke call this."""
+    store.cancel(task_id, text=f"cancelled in Flower by {user}")
 
 
 def without_tasks(on_event: Callable[[Event], None]) -> Callable[[Event], None]:

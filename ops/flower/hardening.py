@@ -25,10 +25,19 @@ HEADERS = {
 }
 
 
+#: Asks before the two buttons that end a job for good; Flower itself acts at the first click.
+CONFIRM = b"""<script>
+document.addEventListener("click", (event) => {
+  if (!event.target.matches("#task-terminate, #task-revoke")) return;
+  if (!confirm("End this job for good? What it saved stays.")) { event.stopImmediatePropagation(); event.preventDefault(); }
+}, true);
+</script>"""
+
+
 def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler], ...], *, address: str) -> None:
     """Change Flower's handlers, once a process: `base` is their common class.
 
-    Every answer carries HEADERS. While Flower listens on the loopback address a request for another host is refused
+    Every answer carries HEADERS, and the page of a task asks before it ends a job. While Flower listens on the loopback address a request for another host is refused
     (403), and `always_closed` (metrics, health check) ask for the password as every page does.
     """
     # Installed with the extra `flower` only; `pi0q flower` names the missing extra.
@@ -50,6 +59,13 @@ def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler]
             # Raises 401 without the right password.
             handler.get_current_user()
 
+    render_string: Callable[..., bytes] = base.render_string
+
+    def with_question(handler: Any, template_name: str, **values: Any) -> bytes:
+        page = render_string(handler, template_name, **values)
+        return page.replace(b"</body>", CONFIRM + b"</body>") if template_name == "task.html" else page
+
+    base.render_string = with_question  # type: ignore[method-assign, assignment]
     base.set_default_headers = with_headers  # type: ignore[method-assign, assignment]
     base.prepare = prepare  # type: ignore[method-assign, assignment]
     StaticFileHandler.set_extra_headers = lambda handler, _: handler.set_header(  # type: ignore[method-assign, assignment]

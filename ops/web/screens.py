@@ -16,7 +16,7 @@ from pi0q.ops.web.words import Words
 from pi0q.queue.reading.values import BoxStatus, BoxView, FleetView
 
 #: Running jobs that the fleet page shows; jobs that a list shows.
-RUNNING_SHOWN, LISTED = 60, 500
+RUNNING_SHOWN, LISTED = 40, 200
 #: Boxes that do not answer come last.
 _AWAY = (BoxStatus.UNREACHABLE, BoxStatus.STOPPED)
 _DAY_MS = 24 * 3600 * 1000
@@ -81,7 +81,7 @@ class Screens:
 
     def queue(self, frame: Frame, fleet: FleetView) -> str:
         """Return the page of waiting jobs, in the order in which boxes take them, and of held ones."""
-        return self._page("queue.html", frame, now_ms=fleet.now_ms, fleet=fleet)
+        return self._page("queue.html", frame, now_ms=fleet.now_ms, fleet=fleet, shown=LISTED)
 
     def jobs(self, frame: Frame, fleet: FleetView, *, state: str, text: str) -> str:
         """Return the list of jobs; `state` is a label of a state, `text` a part of name, id, user or box."""

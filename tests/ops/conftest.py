@@ -64,6 +64,7 @@ def shows(page: Page, where: str, text: str) -> None:
 def press(page: Page, button: str) -> None:
     """Presses a button of a job's page and waits for Flower's answer; before its script has run it does nothing."""
     page.wait_for_url("**/task/*", wait_until="load")
+    page.once("dialog", lambda question: question.accept())
     with page.expect_response("**/api/task/revoke/*"):
         page.get_by_role("button", name=button).click()
 

@@ -134,7 +134,7 @@ def test_terminate_asks_the_owner_to_end_it(driver: JobDriver, web: Web, look: L
     changes.close()
     driver.store.move(job, transition.cancelled(epoch, text="stopped"))
     row(look(web, "/tasks"), job, "REVOKED")
-    assert driver.store.get(job).history[-2].text == "cancelled in Flower"
+    assert driver.store.get(job).history[-2].text == "cancelled in Flower by pi0q"
 
 
 def test_revoke_ends_a_job_that_was_interrupted_though_no_box_is_there(driver: JobDriver, web: Web, look: Look) -> None:

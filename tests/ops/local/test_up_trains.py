@@ -112,7 +112,7 @@ def test_a_job_from_submit_to_terminate(
     comes(f"/task/{first}", "#task-page", "REVOKED")
     # The box is free, and the next one gets it.
     wait_for(lambda: job(second)["state"] == "running")
-    assert job(first)["history"][-2]["text"] == "cancelled in Flower"
+    assert job(first)["history"][-2]["text"] == "cancelled in Flower by pi0q"
     # A runner whose job has ended goes when its last word is told.
     wait_for(lambda: not living(first))
     pi0q("cancel", second, **NOWHERE)
