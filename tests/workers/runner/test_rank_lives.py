@@ -128,3 +128,26 @@ def test_wandb_that_fails_makes_rank_0_begin_anew_before_the_ranks_meet(life: Li
     assert end.code == 0 and "pi0q: WandB failed" in life.directory.log.read_text()
     (told,) = [json.loads(line) for line in life.directory.events.read_text().splitlines() if '"wandb"' in line]
     assert told["offline"] is True
+
+
+def test_a_rank_that_hangs_is_ended_with_the_others_and_its_stack_is_in_its_log(life: Life, tmp_path: Path) -> None:
+    life.hang_seconds, hangs = 0.5, tmp_path / "hangs"
+    training = life.start("--steps=1000", ranks=2, FAKE_FAULT="hang@4#1", FAKE_FAULT_ONCE=str(hangs))
+    life.when(hangs.exists, lambda: training.stop(StopCause.HUNG))
+    assert training.run().code != 0
+    assert process_tree.marked(life.job, 1) == []
+    assert any("before_step" in line for line in life.log.ranks.logs[1].recent())
+
+
+def test_a_cancel_ends_all_ranks_without_a_save(life: Life) -> None:
+    training = life.start("--steps=10000", "--save_freq=10000", ranks=3, FAKE_STEP_SECONDS=SLOW)
+    life.at_step(3, lambda: training.stop(StopCause.CANCEL))
+    assert training.run().code != 0
+    assert life.steps_kept() == [] and process_tree.marked(life.job, 1) == []
+
+
+def test_a_disk_that_is_full_at_a_save_is_the_cause_and_the_checkpoint_before_it_stays(life: Life) -> None:
+    end = life.start("--steps=9", "--save_freq=3", ranks=2, FAKE_FAULT="enospc@5").run()
+    assert (end.code, end.rank) == (1, 0) and life.progress.error and life.progress.error.kind == "OSError"
+    newest = local_store.newest(life.directory.checkpoints)
+    assert newest and newest.step == 3
