@@ -112,7 +112,7 @@ def _place(place: int | None, start: float | None = None) -> str:
     if place is None:
         return ""
     line = "next" if place == 0 else f"{place} before it"
-    return f"{line}, may start in {job_text.span(start)}" if start else line
+    return f"{line}, in ~{job_text.span(start)}" if start else line
 
 
 def _outside(job: Record) -> Wait:

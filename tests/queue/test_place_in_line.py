@@ -50,10 +50,10 @@ def test_ls_and_show_say_when_a_job_may_start(call: Command, store: Store) -> No
     box_of_two_busy_cards(store, 3600, 7170)
     first, second = submit(store), submit(store)
     shown = {line.split()[0]: line for line in call("ls").stdout.splitlines()}
-    assert "next, may start in 59m" in shown[first] and "waits for box-a" in shown[first]
-    assert "1 before it, may start in " in shown[second]
+    assert "next, in ~59m" in shown[first] and "waits for box-a" in shown[first]
+    assert "1 before it, in ~" in shown[second]
     # Of a selection, too.
-    assert "1 before it, may start in " in call("ls", "--sort", "submitted", "-n", "2").stdout
+    assert "1 before it, in ~" in call("ls", "--sort", "submitted", "-n", "2").stdout
 
     told = {job["id"]: job for job in json.loads(call("ls", "--json").stdout)}
     assert told[first]["starts_in_seconds"] == pytest.approx(3600, abs=60)
@@ -68,4 +68,4 @@ def test_ls_shows_the_queue_in_turn(call: Command, store: Store) -> None:
     small, big = submit(store), submit(store, gpus=2)
     lines = call("ls").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [big, small]
-    assert "next, may start in 1h 59m" in lines[1]
+    assert "next, in ~1h 59m" in lines[1]
