@@ -29,7 +29,9 @@ HEADERS = {
 CONFIRM = b"""<script>
 document.addEventListener("click", (event) => {
   if (!event.target.matches("#task-terminate, #task-revoke")) return;
-  if (!confirm("End this job for good? What it saved stays.")) { event.stopImmediatePropagation(); event.preventDefault(); }
+  if (confirm("End this job for good? What it saved stays.")) return;
+  event.stopImmediatePropagation();
+  event.preventDefault();
 }, true);
 </script>"""
 
@@ -37,7 +39,8 @@ document.addEventListener("click", (event) => {
 def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler], ...], *, address: str) -> None:
     """Change Flower's handlers, once a process: `base` is their common class.
 
-    Every answer carries HEADERS, and the page of a task asks before it ends a job. While Flower listens on the loopback address a request for another host is refused
+    Every answer carries HEADERS, and the page of a task asks before it ends a job. While Flower listens on the
+    loopback address a request for another host is refused
     (403), and `always_closed` (metrics, health check) ask for the password as every page does.
     """
     # Installed with the extra `flower` only; `pi0q flower` names the missing extra.
