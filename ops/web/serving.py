@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from pi0q.jobs.errors import UsageError
-from pi0q.ops.web import app
+from pi0q.ops.web import app, metrics
 from pi0q.ops.web.details import Details
 from pi0q.ops.web.security import Logins
 from pi0q.ops.web_login import LOOPBACK
@@ -86,7 +86,7 @@ def serve(settings: Settings, options: WebOptions, logins: Sequence[str], say: C
             watcher=watcher.watch(settings, live=-1, ended=ENDED), details=Details(store), logins=options.logins
         )
         config = uvicorn.Config(
-            app.build(site, address=options.address),
+            app.build(site, address=options.address, extra=[metrics.ROUTE]),
             lifespan="off",
             ws="none",
             proxy_headers=False,
