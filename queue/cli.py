@@ -51,6 +51,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "notify": ("pi0q.ops.notify.cli:notify", "notify", "Send messages about jobs and boxes to your phone."),
     "power": ("pi0q.ops.power.cli:power", "", "Start switched-off AutoDL boxes while jobs wait for them."),
     "search": ("pi0q.ops.search.cli:search", "search", "Propose the trials of sweeps that search (kind: tpe)."),
+    "mcp": ("pi0q.ops.mcp.cli:mcp", "mcp", "Let an assistant look at the queue and submit jobs."),
     "completion": ("pi0q.queue.commands.completion:completion", "", "Make a shell complete verbs, names and ids."),
     "help": ("pi0q.queue.commands.completion:show_help", "", "Show the help of a verb."),
 }
