@@ -36,7 +36,7 @@ def cost(since: str | None, by: str, as_json: bool) -> None:
     if as_json:
         names = costs.BY[by]
         rows = [{**dict(zip(names, key, strict=True)), **spent.to_json()} for key, spent in groups.items()]
-        job_text.print_json({"by": by, "since_ms": since_ms, by + "s": rows, "total": whole.to_json()})
+        job_text.print_json({"by": by, "since_ms": since_ms, "groups": rows, "total": whole.to_json()})
         return
     if not groups:
         click.echo("No claim has ended yet" + (f" in the last {since}." if since else "; nothing was spent."))

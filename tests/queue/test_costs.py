@@ -71,7 +71,7 @@ def test_the_commands(call: Command, driver: JobDriver, store: Store) -> None:
     assert said[0].split() == ["COST", "LOST", "CARD-HOURS", "HOURS", "CLAIMS", "INTERRUPTED", "JOB"]
     assert f"train_a  {job}" in said[1] and said[-1].rstrip().endswith("all")
     told = json.loads(call("cost", "--by", "user", "--json").stdout)
-    assert [one["user"] for one in told["users"]] == ["ada@laptop"] and told["total"]["holds"] == 1
+    assert [one["user"] for one in told["groups"]] == ["ada@laptop"] and told["total"]["holds"] == 1
     assert json.loads(call("show", job, "--json").stdout)["cost"]["money"].keys() == {"CNY"}
     assert "hours without a GPU" in call("show", job).stdout
     assert call("box", "price", "none", "--box", "box-a").stdout == "box-a has no price any more.\n"
