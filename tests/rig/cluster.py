@@ -22,11 +22,12 @@ import yaml
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import parse
 from pi0q.jobs.state import ENDED, State
+from pi0q.ops.server.roles import Role
 from pi0q.queue.box_status import reasons
 from pi0q.queue.store import Store, heard
 from pi0q.queue.submission import new_fields, put
 from tests.rig import clock as clocks
-from tests.rig import machine
+from tests.rig import machine, roles
 from tests.rig.link import Link
 from tests.rig.machine import Container
 from tests.rig.server import Server
@@ -320,7 +321,7 @@ class Cluster:
         return clean | {
             "HOME": str(self.place),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "PI0Q_REDIS_URL": self.server.url,
+            "PI0Q_REDIS_URL": roles.url(self.server.url, Role.WORKER),
             "PI0Q_PREFIX": self.prefix,
             "PI0Q_HOME": str(home),
             "PI0Q_TRAINER_PYTHON": sys.executable,
@@ -361,7 +362,7 @@ class Cluster:
         (home / "datasets" / "grab_box" / "meta" / "info.json").write_text("{}")
         simulated = json.dumps([{"name": "simulated", "total_gib": gib} for gib in gpus or []])
         argv = ["--name", name, "--slots", str(slots)]
-        link = Link(self.server.url) if linked else None
+        link = Link(roles.url(self.server.url, Role.WORKER)) if linked else None
         url = {"PI0Q_REDIS_URL": link.url} if link else {}
         made = Container() if contained and not machine.refusal() else None
         box = Box(

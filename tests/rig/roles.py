@@ -20,16 +20,15 @@ from pi0q.ops.server.users import OWN_PARTS, OWNER, Access, User, hashed
 ON = os.environ.get("PI0Q_TEST_ROLES", "off") != "off"
 #: A test's own prefix, as a pattern of Redis (the fixture `store`).
 PREFIXES = "t????????:"
-#: Verbs of the command -> who may use them; all others are a submitter's.
+#: Verbs of the command -> who may use them; all others are an admin's.
 VERBS = {
+    **dict.fromkeys(("submit", "cancel", "hold", "release", "bump", "retry", "checkpoint", "import"), Role.SUBMITTER),
     **dict.fromkeys(("worker", "cache", "adopt", "box"), Role.WORKER),
     **dict.fromkeys(("ls", "show", "why", "logs", "watch", "report", "get", "explain", "notify"), Role.VIEWER),
-    **dict.fromkeys(("prune", "drain", "doctor", "boxes", "up", "server"), Role.ADMIN),
     "flower": Role.FLOWER,
 }
 #: Where tests of one part of pi0q lie -> as whom that part runs within the test's own process.
 FOLDERS = {
-    "tests/workers/": Role.WORKER,
     "tests/scenarios/": Role.WORKER,
     "tests/ops/flower/": Role.FLOWER,
     "tests/ops/notify/": Role.VIEWER,
@@ -37,7 +36,7 @@ FOLDERS = {
 
 
 def of_verb(args: Sequence[str]) -> Role:
-    return next((VERBS[word] for word in args if word in VERBS), Role.SUBMITTER)
+    return VERBS.get(next((word for word in args if not word.startswith("-")), ""), Role.ADMIN)
 
 
 def of_test(path: str) -> Role:
@@ -60,13 +59,15 @@ def init(data: Path) -> None:
 def any_box(client: redis.Redis) -> None:
     """Lets the worker of the tests be whatever box it says."""
     words = rules(Role.WORKER, prefix=PREFIXES, user="worker", box="*", version=live.version(client))
-    live.ask(client, "ACL", "SETUSER", "worker", *words[1:])
+    live.ask(client, "ACL", "SETUSER", "worker", *words[1:], "allchannels")
+    # Who listens to a pattern must have it in its rule word for word, and here the prefix is one itself.
+    live.ask(client, "ACL", "SETUSER", "flower", "allchannels")
 
 
 def url(owner_url: str, role: Role) -> str:
     """The server's address for another of its users; its password lies in the process's own table."""
-    owner = owner_url.rpartition("@")[0]
-    return owner_url.replace(owner, f"redis://{role.value}:{SECRETS[role]}") if SECRETS else owner_url
+    before, _, place = owner_url.rpartition("@")
+    return f"redis://{role.value}:{SECRETS[role]}@{place}" if f"//{OWNER}:" in before and SECRETS else owner_url
 
 
 #: Role -> its user's password; empty where the server has no roles.
