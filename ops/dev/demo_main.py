@@ -27,7 +27,6 @@ from pi0q.jobs.record import Record
 from pi0q.jobs.schema import flags
 from pi0q.jobs.state import State
 from pi0q.ops.local import standins_main
-from pi0q.ops.server import binary, live
 from pi0q.queue import settings
 from pi0q.queue.connection import connect
 from pi0q.queue.store import Store
@@ -117,16 +116,6 @@ def last_step(run: RunDirectory) -> int:
     return max((event["step"] for event in events if event["event"] == "step"), default=0)
 
 
-def as_user(home: Path, name: str) -> None:
-    """Runs all further commands as a user of the server, with what it was handed."""
-    folder = home / "server" / "access" / name
-    for line in (folder / "env").read_text().splitlines():
-        variable, _, value = line.removeprefix("export ").partition("=")
-        os.environ[variable] = value.strip("'")
-    if (folder / "tls").is_dir():
-        os.environ["PI0Q_TLS"] = str(folder / "tls")
-
-
 def report(job: Record) -> None:
     """Where everything lies."""
     assert job.run_dir is not None
@@ -154,12 +143,8 @@ def main() -> None:
     make("dataset", home / "datasets" / "grab_box")
     if example == "quickstart.yaml":
         make("tokenizer", home / "huggingface")
-    say("Server, worker and Flower on this machine, each with the rights of its role")
-    encrypted = binary.has_tls(binary.find_binary(os.environ))
-    shown("server", "init", *(["--tls", "--host", "localhost"] if encrypted else []))
+    say("Server, worker and Flower on this machine")
     with up(home) as store, as_file(files("pi0q.jobs.examples").joinpath(example)) as file:
-        shown("server", "add-user", "ada")
-        as_user(home, "ada")
         say(f"One job, all the way: {example}")
         shown("submit", str(file))
         job_id = max(store.page().jobs, key=lambda job: job.created_ms).id
@@ -168,9 +153,6 @@ def main() -> None:
         shown("ls")
         shown("show", job_id)
         report(job)
-        refused = live.ask(store.client, "ACL", "LOG")
-    if refused:
-        sys.exit(f"The demo failed: the server refused its users {refused}")
     if job.state is not State.SUCCEEDED or job.epoch < 2:
         sys.exit(f"The demo failed: the job is {job.state}, {job.reason}, after {job.epoch} claims.")
     say("Done: submitted, claimed, trained, killed, resumed, ended.")

@@ -73,6 +73,7 @@ def test_a_submit_to_an_unreachable_server(call: Command) -> None:
     assert "Nothing was changed." in answer.stderr
 
 
+@pytest.mark.refused
 def test_a_wrong_password(pi0q: Command, server: servers.Server) -> None:
     answer = pi0q("ls", PI0Q_REDIS_URL=f"redis://:wrong@127.0.0.1:{server.port}/0")
     assert answer.returncode == 4

@@ -99,6 +99,7 @@ def test_a_server_that_says_nothing(silent: int) -> None:
     assert "the command may have taken effect" in text
 
 
+@pytest.mark.refused
 def test_a_user_without_the_right(server: servers.Server, store: Store) -> None:
     store.client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+time"])
     try:
