@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pi0q.workers.checkpoints import local_store
 from pi0q.workers.host import files
 from pi0q.workers.host.model_files import code_hashes, judge_directory
 from pi0q.workers.host.own_files import open_for_reading
+from pi0q.workers.runs.job_trust import JobTrust
 from pi0q.workers.runs.run_directory import RunDirectory
 from pi0q.workers.trainer import interpreter
 from pi0q.workers.trainer.interpreter import TrainerPython
@@ -146,7 +148,9 @@ def _take(found: Found, run: RunDirectory, settings: Settings, lerobot: str) -> 
         )
         if verdict.findings:
             raise UsageError(f"{describe(str(found.path), verdict.findings)}. {NOTHING}")
-        return local_store.seal(target, step=found.step, epoch=0)
+        trust = JobTrust(settings.home, settings.prefix)
+        sign = partial(trust.sign_manifest, job=run.path.name, box=settings.box)
+        return local_store.seal(target, step=found.step, epoch=0, sign=sign)
     except (NotWhole, ValueError) as error:
         raise UsageError(f"{found.path} can't be taken over: {error}. {NOTHING}") from None
 
