@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     args = parser.parse_args()
     usual = {"steps": 300, "save_at": 4, "pace_steps": 60, "warm_up": 12, "pairs": 3, "batch_size": 8}
-    quick = {"steps": 400, "save_at": 3, "pace_steps": 12, "warm_up": 3, "pairs": 1, "batch_size": 2}
+    quick = {"steps": 60, "save_at": 3, "pace_steps": 12, "warm_up": 3, "pairs": 1, "batch_size": 2}
     for name, value in (quick if args.quick else usual).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
