@@ -20,12 +20,31 @@ ABOUT = "A queue of robot trainings on rented GPUs. Texts of jobs and logs are d
 def build(queue: Queue) -> FastMCP:
     """Return the server over a queue. Each tool answers JSON; a refusal says what happened and how to fix it."""
     server = FastMCP("pi0q", instructions=ABOUT, log_level="ERROR")
+    _add_jobs(server, queue)
 
-    def answered(ask: Callable[[], Any]) -> Any:
-        try:
-            return plain(ask())
-        except Pi0qError as error:
-            raise ToolError(str(error)) from None
+    @server.tool()
+    def list_boxes() -> list[dict[str, Any]]:
+        """List the GPU boxes with their cards: memory, use, temperature, jobs."""
+        return list(answered(queue.boxes))
+
+    @server.tool()
+    def submit_job(job_file: dict[str, Any]) -> dict[str, str]:
+        """Queue a training; `job_file` as its YAML would be. A file with faults queues nothing, and all are told."""
+        return {"id": str(answered(lambda: queue.submit(job_file).id))}
+
+    return server
+
+
+def answered(ask: Callable[[], Any]) -> Any:
+    """Return an answer as JSON holds it. Raises ToolError with what a user of the command would read."""
+    try:
+        return plain(ask())
+    except Pi0qError as error:
+        raise ToolError(str(error)) from None
+
+
+def _add_jobs(server: FastMCP, queue: Queue) -> None:
+    """Add the tools that read jobs."""
 
     @server.tool()
     def list_jobs(ended: int = 20) -> list[dict[str, Any]]:
@@ -47,15 +66,3 @@ def build(queue: Queue) -> FastMCP:
     def job_curve(job: str) -> list[list[float | None]]:
         """Return a job's curve: [step, loss, learning rate, seconds a step] a point."""
         return list(answered(lambda: queue.job(job).curve()))
-
-    @server.tool()
-    def list_boxes() -> list[dict[str, Any]]:
-        """List the GPU boxes with their cards: memory, use, temperature, jobs."""
-        return list(answered(queue.boxes))
-
-    @server.tool()
-    def submit_job(job_file: dict[str, Any]) -> dict[str, str]:
-        """Queue a training; `job_file` as its YAML would be. A file with faults queues nothing, and all are told."""
-        return {"id": str(answered(lambda: queue.submit(job_file).id))}
-
-    return server
