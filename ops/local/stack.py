@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -147,23 +148,14 @@ def _start(
     logs.mkdir(exist_ok=True)
     data, log = home / "server", logs / "server.log"
     port = _sticky_port(data, options.port, say)
-    flower_port = None
-    if options.flower:
-        given = options.flower_port
-        flower_port = servers.choose_port(given, default=DEFAULT_FLOWER_PORT, option="--flower-port")
-        if given is None and flower_port != DEFAULT_FLOWER_PORT:
-            say(f"Port {DEFAULT_FLOWER_PORT} is taken; Flower gets {flower_port}.")
+    flower_port = _flower_port(options, say)
     page = page_part.plan(home, options.page, say)
     registry.name_local_box(settings)
     first = servers.start(data, port=port, log=log)
     server = Supervisor(lambda: servers.start(data, port=port, log=log).process)
     server.adopt(first.process)
     children.append(Child(name="queue's server", log=log, supervisor=server, explain=lambda: servers.full_disk(data)))
-    env = {**os.environ, "PI0Q_HOME": str(home)}
-
-    def as_user(name: str) -> dict[str, str]:
-        return env | {"PI0Q_REDIS_URL": first.url_of(name)} | first.tls_of(name)
-
+    as_user = partial(_environment, first, home)
     if options.worker:
         slots = [] if options.slots is None else ["--slots", str(options.slots)]
         children.append(_verb("worker", ["worker", *slots], as_user(users.LOCAL_BOX) | dict(worker_env), logs))
@@ -193,6 +185,23 @@ def _keepers(settings: Settings, as_user: Callable[[str], Mapping[str, str]], lo
         yield _verb("power keeper", ["power", "run"], as_user(users.OWNER), logs)
     if find_spec("optuna") is not None:
         yield _verb("searcher", ["search"], as_user(users.OWNER), logs)
+
+
+def _flower_port(options: StackOptions, say: Say) -> int | None:
+    """Return the port that Flower gets; None without Flower."""
+    if not options.flower:
+        return None
+    given = options.flower_port
+    port = servers.choose_port(given, default=DEFAULT_FLOWER_PORT, option="--flower-port")
+    if given is None and port != DEFAULT_FLOWER_PORT:
+        say(f"Port {DEFAULT_FLOWER_PORT} is taken; Flower gets {port}.")
+    return port
+
+
+def _environment(server: servers.Server, home: Path, user: str) -> dict[str, str]:
+    """Return the environment of a part that asks the server as this user."""
+    own = {"PI0Q_HOME": str(home), "PI0Q_REDIS_URL": server.url_of(user)}
+    return {**os.environ, **own, **server.tls_of(user)}
 
 
 def settings_of_owner(settings: Settings, facts: Mapping[str, Any]) -> Settings:
