@@ -49,7 +49,8 @@ if torch.cuda.is_available():
         with torch.device("cuda"):
             return make(*args, **kwargs)
     train.make_policy = make_policy
-train.main()
+if __name__ == "__main__":  # a data loader's processes import this file
+    train.main()
 """
 #: The same with the model shrunk, for a CPU.
 BARE_QUICK = """
@@ -58,7 +59,8 @@ sys.path.insert(0, {hook!r})
 from pi0q_trainer import pi0
 import lerobot.scripts.lerobot_train as train
 pi0.shrink(pi0.module("pi0"))
-train.main()
+if __name__ == "__main__":
+    train.main()
 """
 
 

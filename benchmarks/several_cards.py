@@ -38,6 +38,7 @@ def spec(args: argparse.Namespace, name: str, steps: int, *, cards: int = 1, lim
         "name": name,
         "resources": {"gpus": cards, "vram": "10GiB", "disk": "2GiB"},
         "checkpoints": {"every": None, "keep": 1},
+        "preflight": {"rehearse": "never"},
         "train": {
             "dataset": {"repo_id": "local/grab_box", "root": "datasets/grab_box"},
             "policy": {
@@ -116,7 +117,7 @@ def cards(args: argparse.Namespace, store: Store, count: int) -> dict[str, Any]:
 
 def reservation(args: argparse.Namespace, store: Store, count: int) -> dict[str, Any]:
     """A job of two cards behind running one-card jobs and before more of them: when each starts."""
-    steps = 40 if args.tiny else 600
+    steps = 40 if args.tiny else 400
     began = time.time()
     first = [submit(args, f"before_{n}", steps * (1 + n), limit="3min") for n in range(count)]
     until_all(store, first, lambda job: job.started_ms, "the first ones start")

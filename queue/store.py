@@ -311,12 +311,12 @@ class Store(UserStore):
     def free_boxes(self, gpus: int, vram_mib: int) -> list[WarmBox]:
         """Return boxes with so many cards free for a job, as their last heartbeats say, the tightest first."""
         key, least = f"{self.prefix}room:{gpus}", max(1, vram_mib) if gpus else 0
-        names = self.client.zrangebyscore(key, least, "+inf", start=0, num=affinity.MOST_BOXES)
+        names = list(map(str, self.client.zrangebyscore(key, least, "+inf", start=0, num=affinity.MOST_BOXES)))
         pipe = self.client.pipeline(transaction=False)
         for name in names:
             pipe.hmget(f"{self.prefix}box:{name}", ["gpus", "warm"])
         found = zip(names, pipe.execute(), strict=True)
-        return [box for name, (gpus, warm) in found if (box := affinity.announced(str(name), gpus, warm))]
+        return [box for name, (gpus, warm) in found if (box := affinity.announced(name, gpus, warm))]
 
     def boot_of(self, box: str) -> str:
         """Return the boot that a box has announced; "" if none."""

@@ -19,6 +19,7 @@ from typing import Any
 import optuna
 import redis
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from pi0q.jobs import start_point, sweep_trials
@@ -99,7 +100,7 @@ class Searcher:
 
     def _study(self, sweep_id: str, sweep: Sweep, jobs: Mapping[int, Record]) -> optuna.Study:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(self.folder / f"{sweep_id}.journal"))
+        backend = JournalFileBackend(str(self.folder / f"{sweep_id}.journal"))
         storage = optuna.storages.JournalStorage(backend)
         study = optuna.create_study(storage=storage, study_name=sweep_id, direction="minimize", load_if_exists=True)
         known = {trial.user_attrs.get(NUMBER) for trial in study.get_trials(deepcopy=False)}

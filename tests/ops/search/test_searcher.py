@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from pi0q.jobs import sweep_trials, transition
 from pi0q.jobs.outcome import Reason
@@ -70,7 +71,7 @@ def test_search_goes_to_its_end_by_what_the_trials_told(
 
 
 def study(home: Path, sweep: str) -> optuna.Study:
-    backend = optuna.storages.journal.JournalFileBackend(str(home / "search" / f"{sweep}.journal"))
+    backend = JournalFileBackend(str(home / "search" / f"{sweep}.journal"))
     return optuna.load_study(study_name=sweep, storage=optuna.storages.JournalStorage(backend))
 
 
