@@ -2,6 +2,7 @@
 
     PYTHON benchmarks/resume.py --out benchmarks/DATE-resume     writes …-resume.md, …-resume.svg and …-resume.json
     … --only act --steps 60 --kills 4                            a quick look
+    … --ranks 2                                                  two processes a training, one of them killed each time
 
 PYTHON is one with LeRobot; the trainers run on the CPU, one thread each, ACT with two data loaders and image transforms
 and (LeRobot >= 0.5) pi0 shrunk to 17 M parameters. Each kill is SIGKILL at a random moment; the resume is from the
@@ -37,6 +38,7 @@ SAVE_FREQ = 10
 def race(home: ForkServer, name: str, flags: list[str], *, steps: int, kills: int, **env: str) -> dict[str, Any]:
     """One training unkilled and one killed `kills` times; their losses, lives and last checkpoints."""
     dice = random.Random(name)
+    name, told = name.replace(" ", "-"), name
     one, other = home.place / f"{name}-whole", home.place / f"{name}-killed"
     begun = time.monotonic()
     whole = home.live(f"{name}-whole", [*flags, f"--output_dir={one}"], **env)
@@ -45,14 +47,15 @@ def race(home: ForkServer, name: str, flags: list[str], *, steps: int, kills: in
     for number in range(kills + 1):
         again = fork_server.resume(other, start) if start else [*flags, f"--output_dir={other}"]
         at = start + SAVE_FREQ + dice.randint(1, 5)
-        end = f"SIGKILL@{at}+{dice.uniform(0, 0.5):.3f}" if number < kills else ""
+        rank = dice.randrange(int(env.get("RANKS", "1")))
+        end = f"SIGKILL@{at}+{dice.uniform(0, 0.5):.3f}#{rank}" if number < kills else ""
         life = home.live(f"{name}-{number}", again, end=end, **env)
         assert life.code == (-9 if end else 0), life.log.read_text()[-3000:]
         lives.append({"from": start, "losses": life.losses()})
         start = newest(other, life) or start
     same = digests(other, steps) == digests(one, steps)
     return {
-        "name": name, "lerobot": importlib.metadata.version("lerobot"), "torch": importlib.metadata.version("torch"),
+        "name": told, "lerobot": importlib.metadata.version("lerobot"), "torch": importlib.metadata.version("torch"),
         "whole": whole.losses(), "lives": lives, "times": times(whole),
         "same_files": same, "seconds": round(time.monotonic() - begun),
     }  # fmt: skip
@@ -87,16 +90,16 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         fork = {"dataloader_multiprocessing_context": "fork"} if new else {}
         flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=2, **fork)
-        found = []
+        found, ranks = [], {"RANKS": str(args.ranks)}
+        several = f" on {args.ranks} ranks" if args.ranks > 1 else ""
         if args.only in (None, "act"):
             more = [*fork_server.ACT, "--dataset.image_transforms.enable=true"]
-            found.append(race(home, "act", [*flags, *more], steps=args.steps, kills=args.kills))
+            found.append(race(home, f"act{several}", [*flags, *more], steps=args.steps, kills=args.kills, **ranks))
         if new and args.only in (None, "pi0"):
             standins_main.make_tokenizer(home.place / "hf")
             flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=0)
-            found.append(
-                race(home, "pi0", [*flags, *fork_server.PI0], steps=args.steps, kills=args.kills, PI0Q_REHEARSAL="1")
-            )
+            flags, ranks = [*flags, *fork_server.PI0], ranks | {"PI0Q_REHEARSAL": "1"}
+            found.append(race(home, f"pi0{several}", flags, steps=args.steps, kills=args.kills, **ranks))
         home.close()
     return found
 
@@ -199,6 +202,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--only", choices=["act", "pi0"])
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--draw", type=Path, nargs="+")
     args = parser.parse_args()
     if args.steps <= (args.kills + 2) * SAVE_FREQ:
