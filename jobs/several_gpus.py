@@ -38,5 +38,19 @@ def refusal(before: int, after: int, *, step: int, job_id: str) -> str:
     )
 
 
+def version_fault(spec: Spec, lerobot: str) -> str:
+    """Return why this LeRobot can't train the job on several GPUs; "" where it can.
+
+    LeRobot 0.4 does not write the number of its processes into a checkpoint, from which later ones reckon the order of
+    the data: an interrupted training would go on with other data.
+    """
+    if ranks(spec) == 1 or not lerobot.startswith("0.4."):
+        return ""
+    return (
+        f"LeRobot {lerobot} here keeps no order of the data for {_gpus(ranks(spec))}, so that an interrupted training "
+        "would not go on exactly. Fix: pip install 'lerobot>=0.5' there, or `resources: {gpus: 1}`"
+    )
+
+
 def _gpus(count: int) -> str:
     return "one GPU" if count == 1 else f"{count} GPUs"

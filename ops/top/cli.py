@@ -34,7 +34,7 @@ def top() -> None:
     store = Store(connect(chosen), chosen.prefix)
     # Fails as any command does where there is no server; later losses of the link are shown on the page.
     store.now_ms()
-    source = StoreSource(store, chosen.timing.silent, live=views.MOST_LIVE, ended=views.MOST_ENDED)
+    source = StoreSource(store, store, chosen.timing.silent, live=views.MOST_LIVE, ended=views.MOST_ENDED)
     watcher = Watcher(source)
     watcher.start()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from pi0q.jobs import command, transition
+from pi0q.jobs import command, several_gpus, transition
 from pi0q.jobs.dataset_checks.contents import DatasetContents
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.estimates import job_needs
@@ -180,5 +180,7 @@ def _version_problems(job: Record, spec: Spec, trainer: TrainerPython) -> Iterat
     """Yield what this box's version of LeRobot can't do of the job."""
     for text in flags.problems(spec.train, trainer.lerobot):
         yield f"LeRobot {trainer.lerobot} here: {text}"
+    if fault := several_gpus.version_fault(spec, trainer.lerobot):
+        yield fault
     if job.checkpoint and (other := command.misfit(job.lerobot, trainer.lerobot)):
         yield other

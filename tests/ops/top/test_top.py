@@ -28,7 +28,7 @@ def ids(store: Store, driver: JobDriver) -> dict[str, str]:
 
 @pytest.fixture
 def watcher(store: Store) -> Iterator[Watcher]:
-    one = Watcher(StoreSource(store, 60.0, live=50, ended=20))
+    one = Watcher(StoreSource(store, store, 60.0, live=50, ended=20))
     one.start()
     assert one.newer(0, PATIENCE).view is not None
     yield one

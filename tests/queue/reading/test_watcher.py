@@ -120,7 +120,7 @@ def test_fresh_takes_what_is_young_enough_and_else_reads(watcher: Watcher, sourc
 
 
 def test_store_source_sees_a_job_as_soon_as_it_is_queued(driver: JobDriver, store: Store) -> None:
-    one = Watcher(StoreSource(store, 60.0, live=10, ended=10))
+    one = Watcher(StoreSource(store, store, 60.0, live=10, ended=10))
     one.start()
     leave = one.listen(lambda: None)
     try:
