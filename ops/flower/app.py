@@ -5,6 +5,7 @@ The feeder publishes the records, so that every job and its whole history is sho
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable
@@ -82,9 +83,20 @@ def build(settings: Settings, store: Store, web_options: WebOptions) -> Flower:
     capp.control.revoke = partial(cancel, store, web_options.user)
     web = Flower(capp=capp, options=options, **handlers_settings)
     web.events.on_event = without_tasks(web.events.on_event)
-    hardening.harden(BaseHandler, (Metrics, Healthcheck), address=web_options.address)
+    hardening.harden(
+        BaseHandler, (Metrics, Healthcheck), address=web_options.address, own_page=partial(page_of, settings.home)
+    )
     BaseApiHandler.write_error = asking_for_password(BaseApiHandler.write_error)
     return web
+
+
+def page_of(home: Path) -> str:
+    """Return the address of pi0q's own page, where `pi0q up` runs it; "" elsewhere."""
+    try:
+        url = json.loads((home / "up.json").read_text(encoding="utf-8")).get("web_url")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return str(url) if isinstance(url, str) and url.startswith("http://127.0.0.1:") else ""
 
 
 def cancel(store: Store, user: str, task_id: str, **_: Any) -> None:

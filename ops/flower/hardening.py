@@ -6,6 +6,7 @@ a browser ask by DNS rebinding), and lets other sites put its buttons into a fra
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,22 @@ document.addEventListener("click", (event) => {
 </script>"""
 
 
-def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler], ...], *, address: str) -> None:
+#: Stands on every page of Flower, which knows neither cards nor what a job waits for.
+LINK = b'<p style="margin:1em"><a href="%s">GPUs, queue, curves: the page of pi0q</a></p>'
+
+
+def harden(
+    base: type[RequestHandler],
+    always_closed: tuple[type[RequestHandler], ...],
+    *,
+    address: str,
+    own_page: Callable[[], str],
+) -> None:
     """Change Flower's handlers, once a process: `base` is their common class.
 
-    Every answer carries HEADERS, and the page of a task asks before it ends a job. While Flower listens on the
-    loopback address a request for another host is refused
-    (403), and `always_closed` (metrics, health check) ask for the password as every page does.
+    Every answer carries HEADERS, every page links to pi0q's own page (`own_page` gives its address, "" where it is not
+    up), and the page of a task asks before it ends a job. While Flower listens on the loopback address a request for
+    another host is refused (403), and `always_closed` (metrics, health check) ask for the password as every page does.
     """
     # Installed with the extra `flower` only; `pi0q flower` names the missing extra.
     from tornado.web import HTTPError, StaticFileHandler
@@ -65,8 +76,10 @@ def harden(base: type[RequestHandler], always_closed: tuple[type[RequestHandler]
     render_string: Callable[..., bytes] = base.render_string
 
     def with_question(handler: Any, template_name: str, **values: Any) -> bytes:
-        page = render_string(handler, template_name, **values)
-        return page.replace(b"</body>", CONFIRM + b"</body>") if template_name == "task.html" else page
+        more = CONFIRM if template_name == "task.html" else b""
+        if url := own_page():
+            more += LINK % html.escape(url, quote=True).encode()
+        return render_string(handler, template_name, **values).replace(b"</body>", more + b"</body>")
 
     base.render_string = with_question  # type: ignore[method-assign, assignment]
     base.set_default_headers = with_headers  # type: ignore[method-assign, assignment]

@@ -118,6 +118,13 @@ def test_changes_are_seen_while_it_runs(driver: JobDriver, web: Web, look: Look)
     assert task["started"] == pytest.approx((started or 0) / 1000)
 
 
+def test_every_page_links_to_the_page_of_pi0q_where_that_is_up(chosen: Settings, web: Web) -> None:
+    assert "the page of pi0q" not in web.get("/tasks")[1]
+    for url, shown in (("http://127.0.0.1:5850", True), ("https://elsewhere.example", False), (5, False)):
+        (chosen.home / "up.json").write_text(json.dumps({"web_url": url}))
+        assert (f'href="{url}"' in web.get("/tasks")[1]) is shown
+
+
 @pytest.mark.parametrize("led_by", ["the list", "a bookmark"])
 def test_terminate_asks_the_owner_to_end_it(driver: JobDriver, web: Web, look: Look, led_by: str) -> None:
     job, epoch = running_job(driver)
