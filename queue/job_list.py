@@ -11,13 +11,16 @@ from pi0q.jobs.errors import BadRecord, UsageError
 from pi0q.jobs.record import Record
 from pi0q.jobs.state import ENDED, OWNED, State
 
-#: Words of `--state` that stand for several states.
-GROUPS: Mapping[str, frozenset[State]] = {
-    "active": OWNED,
-    "live": frozenset(State) - ENDED,
-    "ended": ENDED,
-    "held": frozenset({State.WAITING}),
+#: What `Record.label` makes of the state `waiting`: held by a user; for another job or a time; a sweep with trials.
+_NOT_QUEUED = frozenset({"held", "waiting", "sweep"})
+#: Words of `--state` that stand for several labels of jobs.
+GROUPS: Mapping[str, frozenset[str]] = {
+    "active": frozenset(state.label for state in OWNED),
+    "live": frozenset(state.label for state in set(State) - ENDED) | _NOT_QUEUED,
+    "ended": frozenset(state.label for state in ENDED),
 }
+#: All words of a job's state that people read.
+_LABELS = GROUPS["live"] | GROUPS["ended"]
 #: Seconds of a unit of `--since`.
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SINCE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|sec|m|min|h|d|w|seconds?|minutes?|hours?|days?|weeks?)")
@@ -102,8 +105,8 @@ def display_order(jobs: Iterable[Record], places: Mapping[str, int]) -> list[Rec
 class Selection:
     """Which jobs a user wants to see; nothing set selects all."""
 
-    #: States; empty for all.
-    states: frozenset[State] = frozenset()
+    #: States as `Record.label` calls them; empty for all.
+    states: frozenset[str] = frozenset()
     #: Shell patterns (`*`, `?`, `[…]`) for the name of the box, of the job, and of the submitter; "" for all.
     box: str = ""
     name: str = ""
@@ -119,12 +122,12 @@ class Selection:
     @property
     def wants_ended(self) -> bool:
         """Return whether an ended job can match."""
-        return not self.states or bool(self.states & ENDED)
+        return not self.states or bool(self.states & GROUPS["ended"])
 
     def matches(self, job: Record) -> bool:
         """Return whether the job is one that the user wants to see."""
         return (
-            (not self.states or job.state in self.states)
+            (not self.states or job.label in self.states)
             and _fits(self.box, job.box or "")
             and _fits(self.name, job.name)
             and (_fits(self.user, job.submitter) or _fits(self.user, job.submitter.partition("@")[0]))
@@ -136,16 +139,17 @@ def _fits(pattern: str, text: str) -> bool:
     return not pattern or fnmatchcase(text, pattern)
 
 
-def parse_states(text: str) -> frozenset[State]:
+def parse_states(text: str) -> frozenset[str]:
     """Read `running,queued` or a word of GROUPS. Raises UsageError that names the words there are."""
-    found: set[State] = set()
+    found: set[str] = set()
     for word in filter(None, (part.strip().lower() for part in text.split(","))):
         if word in GROUPS:
             found |= GROUPS[word]
-        elif word in {state.value for state in State}:
-            found.add(State(word))
+        elif word in _LABELS:
+            found.add(word)
         else:
-            words = ", ".join([*(state.label for state in State), *(group for group in GROUPS if group != "held")])
+            order = dict.fromkeys([*(state.label for state in State), *sorted(_NOT_QUEUED), *GROUPS])
+            words = ", ".join(order)
             raise UsageError(f"--state {word!r} is no state. Nothing was changed.\nFix: use some of {words}")
     return frozenset(found)
 

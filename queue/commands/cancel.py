@@ -59,7 +59,7 @@ def cancel(jobs: tuple[str, ...], as_json: bool, **choice: Any) -> None:
 def _chosen(store: Store, choice: Mapping[str, Any], *, ask: bool) -> list[str]:
     """Return the ids of all jobs that have not ended and that the user chose, once the user has confirmed it."""
     states = parse_states(choice["state"]) or GROUPS["live"]
-    chosen = Selection(states=states - ENDED, name=choice["name"])
+    chosen = Selection(states=states - GROUPS["ended"], name=choice["name"])
     jobs = [job for job in store.page(live=-1, ended=0).jobs if chosen.matches(job)] if chosen.states else []
     if not jobs:
         raise NotFound("No job that has not ended matches. Nothing was cancelled.")

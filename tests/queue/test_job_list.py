@@ -9,7 +9,7 @@ import pytest
 
 from pi0q.jobs.errors import UsageError
 from pi0q.jobs.record import Record
-from pi0q.jobs.state import ENDED, OWNED, State
+from pi0q.jobs.state import ENDED, State
 from pi0q.queue import job_list, refusals, store_reads, wait_notes
 from pi0q.queue.job_list import Counts, Page, Selection, display_order, parse_since, parse_states
 from pi0q.queue.refusals import Problem
@@ -50,7 +50,7 @@ def test_display_order_puts_queued_jobs_without_a_place_behind_by_priority() -> 
 @pytest.mark.parametrize(
     ("selection", "chosen"),
     [
-        (Selection(), True), (Selection(states=frozenset({State.RUNNING})), False), (Selection(name="grab_*"), True),
+        (Selection(), True), (Selection(states=frozenset({"running"})), False), (Selection(name="grab_*"), True),
         (Selection(name="grab"), False), (Selection(box="autodl-*"), False), (Selection(user="ada"), True),
         (Selection(user="*@laptop"), True), (Selection(user="bob"), False), (Selection(since_ms=1000), True),
         (Selection(since_ms=1001), False),
@@ -60,10 +60,18 @@ def test_selection_matches_by_state_patterns_and_time(selection: Selection, chos
     assert selection.matches(JOB) is chosen
 
 
+def test_selection_tells_a_held_job_from_one_that_waits_for_another() -> None:
+    held, waits = job("a", State.WAITING, held="by ada@laptop"), job("b", State.WAITING)
+    chosen = {word: [one.id for one in (held, waits) if Selection(states=parse_states(word)).matches(one)]
+              for word in ("held", "waiting", "live")}  # fmt: skip
+    assert chosen == {"held": ["a"], "waiting": ["b"], "live": ["a", "b"]}
+
+
 def test_parse_states_knows_labels_values_and_groups() -> None:
     assert parse_states("") == frozenset()
-    assert parse_states("Running, held") == {State.RUNNING, State.WAITING}
-    assert (parse_states("active"), parse_states("ended")) == (OWNED, ENDED)
+    assert parse_states("Running, held") == {"running", "held"}
+    assert parse_states("active") == {"claimed", "preparing", "running"}
+    assert parse_states("ended") == {one.value for one in ENDED}
     with pytest.raises(UsageError, match=r"Fix: use some of held, queued, .*, active, live, ended"):
         parse_states("running,ready")
 
