@@ -1,0 +1,58 @@
+"""`pi0q open`: which address a browser gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from pi0q.queue.store import Store
+from tests.conftest import Command, JobDriver
+
+LINK = "https://wandb.ai/us/lerobot/runs/pi0q-1"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    urls: list[str] = []
+
+    def launch(url: str) -> int:
+        urls.append(url)
+        return 0
+
+    monkeypatch.setattr(click, "launch", launch)
+    return urls
+
+
+def up(env: dict[str, str], url: object) -> None:
+    home = Path(env["PI0Q_HOME"])
+    home.mkdir(exist_ok=True)
+    (home / "up.json").write_text(json.dumps({"web_url": url}))
+
+
+def test_open_prefers_the_wandb_run_and_takes_the_own_page_where_asked(
+    call: Command, driver: JobDriver, store: Store, env: dict[str, str], opened: list[str]
+) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    up(env, "http://127.0.0.1:5550")
+    page = f"http://127.0.0.1:5550/jobs/{job}"
+    assert call("open", job).stdout == page + "\n"
+    driver.report(job, epoch, wandb_url=LINK)
+    assert call("open", job).stdout == LINK + "\n"
+    assert call("open", job, "--page").returncode == 0
+    assert opened == [page, LINK, page]
+    assert json.loads(call("open", job, "--json").stdout) == {"id": job, "wandb": LINK, "page": page}
+
+
+@pytest.mark.parametrize("url", ["https://elsewhere.example", 5, None])
+def test_open_without_a_page_says_what_to_start(
+    call: Command, driver: JobDriver, env: dict[str, str], opened: list[str], url: object
+) -> None:
+    job = driver.submit()
+    up(env, url)
+    said = call("open", job)
+    assert said.returncode == 1 and f"Fix: pi0q web   and then again: pi0q open {job}" in said.stderr
+    assert opened == []
