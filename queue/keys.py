@@ -136,7 +136,7 @@ def write_trusted(path: Path, keys: TrustedKeys) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("w", encoding="utf-8") as file:
-            file.write("# Keys that this machine trusts: see `pi0q key --help`.\n")
+            file.write("# Keys that this machine trusts: see `pi0q help key`.\n")
             file.writelines(f"{key.line()}\n" for key in keys.keys)
             file.flush()
             os.fsync(file.fileno())

@@ -6,10 +6,19 @@ import json
 
 import pytest
 
+from pi0q.jobs.signing import wording
 from pi0q.queue import refusals
 from pi0q.queue.refusals import Refusal
 
 EVERY_KIND: dict[str, tuple[Refusal, str]] = {
+    "not_chosen": (
+        refusals.NotChosen(key="gpu", wanted="H100", present="RTX 4090"),
+        "the file keeps it from this box: resources.gpu is H100, and this box has RTX 4090",
+    ),
+    "not_trusted": (
+        refusals.NotTrusted(job="a1", why="changed", key="k1"),
+        wording.sentence("changed", job="a1", key="k1", detail=""),
+    ),
     "problem": (refusals.Problem(text="trainer: none"), "trainer: none"),
     "drained": (refusals.Drained(), "the box is drained: `pi0q drain BOX --undo` lets it take jobs again"),
     "server_restarted": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from datetime import timedelta
@@ -13,6 +12,7 @@ from mcp.client.stdio import stdio_client
 
 from pi0q.queue.store import Store
 from tests.conftest import PATIENCE, JobDriver
+from tests.event_loop import run_apart
 from tests.queue.test_client import JOB
 
 
@@ -44,4 +44,4 @@ def test_assistant_reads_and_submits(env: dict[str, str], store: Store, driver: 
             failed, text = await call("show_job", job="nothing")
             assert failed and "nothing" in text
 
-    asyncio.run(talk())
+    run_apart(talk())

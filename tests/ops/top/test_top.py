@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from pi0q.queue.reading import views
 from pi0q.queue.reading.watcher import StoreSource, Watcher
 from pi0q.queue.store import Store
 from tests.conftest import PATIENCE, Command, JobDriver
+from tests.event_loop import run_apart
 from tests.ops.top import top_fleet as fleet
 
 Look = Callable[[Pilot[None]], Awaitable[None]]
@@ -44,7 +44,7 @@ def played(watcher: Watcher, store: Store, look: Look, size: tuple[int, int] = (
             await pilot.pause()
             await look(pilot)
 
-    asyncio.run(play())
+    run_apart(play())
 
 
 def text_of(pilot: Pilot[None]) -> str:

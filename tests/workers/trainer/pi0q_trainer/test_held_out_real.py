@@ -24,7 +24,7 @@ def test_killed_and_resumed_equals_never_killed(home: ForkServer) -> None:
         "--policy.optimizer_lr=0.03",
     ]
     env = {"PI0Q_BEST": "eval_loss", "PI0Q_PATIENCE": "3"}
-    whole = home.live("whole", [*flags, f"--output_dir={home.place / 'whole'}"], **env)
+    whole = home.live("held-whole", [*flags, f"--output_dir={home.place / 'held-whole'}"], **env)
     assert whole.code == 78, whole.log.read_text()[-3000:]
     told = whole.of("evaluated")
     # LeRobot prints the same, rounded.
@@ -37,14 +37,14 @@ def test_killed_and_resumed_equals_never_killed(home: ForkServer) -> None:
     assert whole.saved() == [event["step"] for event in told if event["best"]] + [end["step"]]
 
     killed = home.live(
-        "killed", [*flags, f"--output_dir={home.place / 'killed'}"], end=f"SIGKILL@{best['step'] + 3}", **env
+        "held-killed", [*flags, f"--output_dir={home.place / 'held-killed'}"], end=f"SIGKILL@{best['step'] + 3}", **env
     )
     assert killed.code == -9 and killed.saved()[-1] == best["step"]
-    resumed = home.live("resumed", resume(home.place / "killed", best["step"]), **env)
+    resumed = home.live("held-resumed", resume(home.place / "held-killed", best["step"]), **env)
     assert resumed.code == 78
     again = [(event["step"], event["eval_loss"]) for event in resumed.of("evaluated")]
     assert again == [(event["step"], event["eval_loss"]) for event in told if event["step"] > best["step"]]
     assert (
         resumed.of("early_stop")[0].items() >= {name: end[name] for name in ("step", "best_step", "since_best")}.items()
     )
-    assert digests(home.place / "killed", end["step"]) == digests(home.place / "whole", end["step"])
+    assert digests(home.place / "held-killed", end["step"]) == digests(home.place / "held-whole", end["step"])
