@@ -73,17 +73,22 @@ def harden(
             # Raises 401 without the right password.
             handler.get_current_user()
 
-    render_string: Callable[..., bytes] = base.render_string
-
-    def with_question(handler: Any, template_name: str, **values: Any) -> bytes:
-        more = CONFIRM if template_name == "task.html" else b""
-        if url := own_page():
-            more += LINK % html.escape(url, quote=True).encode()
-        return render_string(handler, template_name, **values).replace(b"</body>", more + b"</body>")
-
-    base.render_string = with_question  # type: ignore[method-assign, assignment]
+    _add_to_pages(base, own_page)
     base.set_default_headers = with_headers  # type: ignore[method-assign, assignment]
     base.prepare = prepare  # type: ignore[method-assign, assignment]
     StaticFileHandler.set_extra_headers = lambda handler, _: handler.set_header(  # type: ignore[method-assign, assignment]
         "X-Content-Type-Options", "nosniff"
     )
+
+
+def _add_to_pages(base: type[RequestHandler], own_page: Callable[[], str]) -> None:
+    """Let every page end with the link to pi0q's own page, and a task's ask before it ends a job."""
+    render_string: Callable[..., bytes] = base.render_string
+
+    def with_more(handler: Any, template_name: str, **values: Any) -> bytes:
+        more = CONFIRM if template_name == "task.html" else b""
+        if url := own_page():
+            more += LINK % html.escape(url, quote=True).encode()
+        return render_string(handler, template_name, **values).replace(b"</body>", more + b"</body>")
+
+    base.render_string = with_more  # type: ignore[method-assign, assignment]

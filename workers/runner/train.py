@@ -132,6 +132,18 @@ def _run_trainer(
     return end.diagnosis
 
 
+def _retention(session: RunSession, prepared: Prepared) -> Retention:
+    context = prepared.context
+    return Retention(
+        context.directory.checkpoints,
+        keep=context.spec.checkpoints.keep,
+        lease=session.lease,
+        pins=session.replicator.pins,
+        replicator=session.replicator,
+        progress=session.progress,
+    )
+
+
 def _listeners(
     session: RunSession, prepared: Prepared, resume: Saved | None, *, stop_after_save: bool
 ) -> list[TrainerListener]:
@@ -139,14 +151,7 @@ def _listeners(
     context, kernels = prepared.context, [prepared.kernels] if prepared.kernels else []
     replicator, requests, size = session.replicator, session.checkpoint_requests, session.disk.size
     best = BestCheckpoint(session.progress, replicator.pins, wanted=bool(context.spec.checkpoints.best))
-    retention = Retention(
-        context.directory.checkpoints,
-        keep=context.spec.checkpoints.keep,
-        lease=session.lease,
-        pins=replicator.pins,
-        replicator=replicator,
-        progress=session.progress,
-    )
+    retention = _retention(session, prepared)
     pressure = DiskPressure(
         context.settings.home,
         size,

@@ -119,6 +119,8 @@ def test_every_class_that_a_trainer_can_end_with_is_in_it() -> None:
         Reason.FINISHED, Reason.CANCELLED_BY_USER, Reason.REHEARSAL_FAILED, Reason.CRASH_LOOP, Reason.RUNNER_LOST,
         Reason.BOX_RESTARTED, Reason.LEASE_EXPIRED, Reason.HELD, Reason.DISK_LOW, Reason.PLATFORM_KILLED,
         Reason.UNSAFE_WEIGHTS, Reason.TIME_LIMIT, Reason.EARLY_STOP,
+        Reason.AFTER_JOB, Reason.AFTER_TIME, Reason.AFTER_FAILED, Reason.SWEEP, Reason.SWEEP_TURN,
+        Reason.NOT_TRUSTED,
     }  # fmt: skip
     assert set(Reason) - elsewhere - {Reason(log.head["reason"]) for log in LOGS} == set()
 

@@ -96,6 +96,7 @@ def test_cursor_stays_on_its_job_while_the_queue_changes(
 def test_filter_narrows_the_list_and_escape_ends_it(watcher: Watcher, store: Store, ids: dict[str, str]) -> None:
     async def look(pilot: Pilot[None]) -> None:
         table = pilot.app.screen.query_one("#jobs", DataTable)
+        await until(pilot, lambda: table.row_count == len(ids))
         everything = table.row_count
         await pilot.press("slash", *"run lab", "enter")
         await until(pilot, lambda: table.row_count == 2)
@@ -144,6 +145,7 @@ def test_lost_link_is_told_and_the_last_picture_stays(
         def away(*_: object, **__: object) -> None:
             raise OSError("refused")
 
+        await until(pilot, lambda: "grab_box" in text_of(pilot))
         monkeypatch.setattr(views, "read", away)
         await until(pilot, lambda: "link away since" in text_of(pilot))
         assert "grab_box" in text_of(pilot)
