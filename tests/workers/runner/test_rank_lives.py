@@ -130,6 +130,12 @@ def test_wandb_that_fails_makes_rank_0_begin_anew_before_the_ranks_meet(life: Li
     assert told["offline"] is True
 
 
+def test_a_rank_that_comes_late_finds_the_output_directory_that_wandb_made_and_trains(life: Life) -> None:
+    flags = ("--steps=4", "--wandb.enable=true", "--wandb.run_id=a1")
+    end = life.start(*flags, ranks=2, FAKE_LATE_RANK="1").run()
+    assert end.code == 0, life.directory.log.read_text()
+
+
 def test_a_rank_that_hangs_is_ended_with_the_others_and_its_stack_is_in_its_log(life: Life, tmp_path: Path) -> None:
     life.hang_seconds, hangs = 0.5, tmp_path / "hangs"
     training = life.start("--steps=1000", ranks=2, FAKE_FAULT="hang@4#1", FAKE_FAULT_ONCE=str(hangs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -30,7 +31,20 @@ class RankHook(Hook):
         self.stop = True
 
     def before_ranks_meet(self, train: Any) -> None:
-        """Nothing is to be done before: rank 0 lets the others wait."""
+        """Leave it to rank 0 to look whether the output directory is new: with WandB rank 0 may have made it by now."""
+        configs = importlib.import_module("lerobot.configs.train").TrainPipelineConfig
+        validate = configs.validate
+
+        def validate_beside(cfg: Any) -> Any:
+            if cfg.resume:
+                return validate(cfg)
+            place, cfg.output_dir = cfg.output_dir, None
+            try:
+                return validate(cfg)
+            finally:
+                cfg.output_dir = place
+
+        configs.validate = validate_beside
 
     def ready(self, step: int, scaler: Any) -> None:
         self.step = step

@@ -276,6 +276,7 @@ def train() -> None:
         raise ValueError("configure accelerate by lerobot-train's own flags")
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # as accelerate does
     cfg = configs.parse(sys.argv[1:])
+    faults.come_late(cfg.output_dir)
     cfg.validate()
     init_logging()
     if RANK:
