@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             [sys.executable, standins_main.__file__, "dataset", f"{place}/dataset"], check=True, capture_output=True
         )
         fork = {"dataloader_multiprocessing_context": "fork"} if new else {}
-        flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=2, **fork)
+        flags = fork_server.common(home.place, steps=args.steps, save_freq=SAVE_FREQ, num_workers=2, **fork)
         found, ranks = [], {"RANKS": str(args.ranks)}
         several = f" on {args.ranks} ranks" if args.ranks > 1 else ""
         if args.only in (None, "act"):
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             found.append(race(home, f"act{several}", [*flags, *more], steps=args.steps, kills=args.kills, **ranks))
         if new and args.only in (None, "pi0"):
             standins_main.make_tokenizer(home.place / "hf")
-            flags = fork_server.common(home.place, steps=args.steps, new=new, save_freq=SAVE_FREQ, num_workers=0)
+            flags = fork_server.common(home.place, steps=args.steps, save_freq=SAVE_FREQ, num_workers=0)
             flags, ranks = [*flags, *fork_server.PI0], ranks | {"PI0Q_REHEARSAL": "1"}
             found.append(race(home, f"pi0{several}", flags, steps=args.steps, kills=args.kills, **ranks))
         home.close()
