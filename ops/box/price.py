@@ -9,6 +9,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.queue import job_text
 from pi0q.queue import settings as all_settings
 from pi0q.queue.commands.common import open_store
+from pi0q.workers.host.identity import box_name
 
 
 @click.command()
@@ -38,7 +39,7 @@ def price(price: str | None, name: str | None, as_json: bool) -> None:
     found = None if price == "none" else Price.parse(price)
     if found is None and price != "none":
         raise UsageError(f"{price!r} is no price; nothing was changed.\nFix: write it like 5.98CNY or 2USD, or none")
-    box = name or all_settings.load().box
+    box = name or box_name(all_settings.load())
     store.set_price(box, found)
     if as_json:
         job_text.print_json({"box": box, "price": found and found.to_json()})

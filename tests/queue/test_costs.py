@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -15,6 +16,7 @@ from pi0q.jobs.transition import ended
 from pi0q.queue.retention import Retention
 from pi0q.queue.store import Store
 from pi0q.queue.submission import fields_of
+from pi0q.workers.host.identity import slug
 from tests.conftest import Command, JobDriver
 from tests.queue.test_placement import announce, box
 
@@ -61,6 +63,9 @@ def test_the_commands(call: Command, driver: JobDriver, store: Store) -> None:
     announce(store, "box-a", box((80, 80)))
     assert call("box", "price", "5.98CNY", "--box", "box-a").stdout == "box-a costs 5.98 CNY an hour.\n"
     assert call("box", "price").stdout == "box-a  5.98 CNY an hour\n"
+    # Without a name it is this machine's box, under the name that its worker takes.
+    announce(store, here := slug(socket.gethostname()), box((80, 80)))
+    assert call("box", "price", "2USD").stdout == f"{here} costs 2 USD an hour.\n"
     wrong = call("box", "price", "cheap", "--box", "box-a")
     assert wrong.returncode == 2 and "Fix: write it like 5.98CNY" in wrong.stderr
     absent = call("box", "price", "1USD", "--box", "box-z")

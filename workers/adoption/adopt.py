@@ -30,6 +30,7 @@ from pi0q.workers.adoption import output_directory
 from pi0q.workers.adoption.output_directory import Found, NotWhole
 from pi0q.workers.checkpoints import local_store
 from pi0q.workers.host import files
+from pi0q.workers.host.identity import box_name
 from pi0q.workers.host.model_files import code_hashes, judge_directory
 from pi0q.workers.host.own_files import open_for_reading
 from pi0q.workers.runs.job_trust import JobTrust
@@ -149,7 +150,7 @@ def _take(found: Found, run: RunDirectory, settings: Settings, lerobot: str) -> 
         if verdict.findings:
             raise UsageError(f"{describe(str(found.path), verdict.findings)}. {NOTHING}")
         trust = JobTrust(settings.home, settings.prefix)
-        sign = partial(trust.sign_manifest, job=run.path.name, box=settings.box)
+        sign = partial(trust.sign_manifest, job=run.path.name, box=box_name(settings))
         return local_store.seal(target, step=found.step, epoch=0, sign=sign)
     except (NotWhole, ValueError) as error:
         raise UsageError(f"{found.path} can't be taken over: {error}. {NOTHING}") from None
