@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
@@ -163,11 +164,13 @@ def waiting(view: FleetView) -> list[Need]:
 
 
 def _need(job: JobView, now_ms: int) -> Need:
-    left = (job.steps or 0) - (job.step or 0)
+    left = max(0, (job.steps or 0) - (job.step or 0))
+    # A record may hold any number; one that is none would pass each comparison with the balance.
+    known = bool(job.steps) and job.step_seconds is not None and isfinite(job.step_seconds) and job.step_seconds > 0
     return Need(
         job=job.id,
         gpus=job.gpus,
         vram_mib=job.vram_mib,
         waited_seconds=max(0.0, (now_ms - (job.queued_ms or now_ms)) / 1000),
-        seconds=left * job.step_seconds if job.steps and job.step_seconds else None,
+        seconds=left * job.step_seconds if known and job.step_seconds else None,
     )

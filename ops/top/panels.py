@@ -13,22 +13,13 @@ from pi0q.jobs.curve import sampled
 from pi0q.jobs.state import ENDED, OWNED, State
 from pi0q.queue.job_text import ago, span
 from pi0q.queue.reading.values import BoxStatus, BoxView, CardView, FleetView, JobView
+from pi0q.queue.render import COLOURS
 
 #: Columns from which a screen is wide: it has longer bars, and more of each job.
 WIDE = 110
 LEVELS = "▁▂▃▄▅▆▇█"
 #: Degrees Celsius from which a card is warm, and hot: data-centre cards slow down from 85 to 90 on.
 WARM, HOT = 75, 85
-STATES = {
-    State.WAITING: "yellow",
-    State.QUEUED: "yellow",
-    State.CLAIMED: "cyan",
-    State.PREPARING: "cyan",
-    State.RUNNING: "green",
-    State.SUCCEEDED: "bold green",
-    State.FAILED: "bold red",
-    State.CANCELLED: "magenta",
-}
 BOXES = {
     BoxStatus.READY: "green",
     BoxStatus.DRAINING: "yellow",
@@ -195,7 +186,7 @@ def cells(job: JobView, now_ms: int, losses: Losses, width: int) -> list[Text]:
     """Return what stands in each of `columns(width)` in a job's line."""
     room = columns(width)
     texts = {
-        "STATE": Text("cancelling" if job.wish == "cancel" else job.state.label, STATES[job.state]),
+        "STATE": Text("cancelling" if job.wish == "cancel" else job.state.label, COLOURS[job.state]),
         "NAME": Text(job.name),
         "DONE": _done(job, room["DONE"]),
         "LEFT": Text(span(job.eta_seconds) if job.eta_seconds is not None else ""),
@@ -253,7 +244,7 @@ def facts(job: JobView, now_ms: int, losses: Losses, width: int) -> list[Text]:
     """Return the head of one job's own page."""
     parts = [job.id, job.user, job.priority, where(job), note(job, now_ms)]
     lines = [
-        Text.assemble((job.name, "bold"), "  ", (job.state.label, STATES[job.state])),
+        Text.assemble((job.name, "bold"), "  ", (job.state.label, COLOURS[job.state])),
         Text("  ".join(filter(None, parts)), "dim"),
     ]
     if job.progress is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -34,8 +36,18 @@ def open_(job: str, page: bool, as_json: bool) -> None:
             f"Fix: pi0q web   and then again: pi0q open {record.id}"
         )
     click.echo(url)
-    if click.launch(url) != 0:
+    if not is_known(url, os.environ.get("WANDB_BASE_URL", "")):
+        click.echo(
+            "Not opened: it is neither at wandb.ai nor at WANDB_BASE_URL. Open it by hand if you trust it.", err=True
+        )
+    elif click.launch(url) != 0:
         click.echo("No browser could be started here; open the address by hand.", err=True)
+
+
+def is_known(url: str, wandb_base: str) -> bool:
+    """Return whether an address may be opened unasked: whoever may write to the queue can write any into a record."""
+    host, mine = urlsplit(url).hostname or "", urlsplit(wandb_base).hostname
+    return host in ("127.0.0.1", "wandb.ai", mine) or host.endswith(".wandb.ai")
 
 
 def wandb_page(record: Record) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pi0q.jobs.errors import UsageError
 from pi0q.jobs.notices import Message
 from pi0q.ops.power import autodl_api, plan, state_file
 from pi0q.ops.power.autodl_api import ApiError, AutoDlApi, Refused
-from pi0q.ops.power.keeper import Outlets, PowerKeeper
+from pi0q.ops.power.keeper import Outlets, PowerKeeper, waiting
 from pi0q.queue.reading import views
 from pi0q.queue.store import Store
 from tests.conftest import Command, JobDriver
@@ -165,3 +166,12 @@ def test_a_token_that_others_can_read_is_not_used(tmp_path: Path) -> None:
     (tmp_path / state_file.TOKEN_FILE).chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
         state_file.read_token(tmp_path)
+
+
+@pytest.mark.parametrize("pace", [float("nan"), float("inf"), -1.0, 0.0])
+def test_waiting_takes_a_pace_that_is_none_for_unknown(store: Store, driver: JobDriver, pace: float) -> None:
+    driver.submit()
+    view = views.read(store, 60.0)
+    (job,) = view.queue
+    odd = replace(view, queue=(replace(job, steps=100, step_seconds=pace),))
+    assert [need.seconds for need in waiting(odd)] == [None]

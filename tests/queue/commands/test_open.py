@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from pi0q.queue.commands.open_ import is_known
 from pi0q.queue.store import Store
 from tests.conftest import Command, JobDriver
 
@@ -56,3 +57,25 @@ def test_open_without_a_page_says_what_to_start(
     said = call("open", job)
     assert said.returncode == 1 and f"Fix: pi0q web   and then again: pi0q open {job}" in said.stderr
     assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "known"),
+    [
+        (LINK, "", True),
+        ("https://api.wandb.ai/x", "", True),
+        ("https://wandb.example/x", "https://wandb.example", True),
+        ("https://wandb.example/x", "", False),
+        ("https://wandb.ai@evil.example/x", "", False),
+        ("https://evilwandb.ai/x", "", False),
+    ],
+)
+def test_is_known_opens_no_address_that_somebody_wrote_into_a_record(url: str, base: str, known: bool) -> None:
+    assert is_known(url, base) is known
+
+
+def test_open_only_prints_an_address_elsewhere(call: Command, driver: JobDriver, opened: list[str]) -> None:
+    job = driver.submit()
+    driver.report(job, driver.run(job), wandb_url="https://evil.example/run")
+    said = call("open", job)
+    assert opened == [] and said.stdout == "https://evil.example/run\n" and "Not opened" in said.stderr
