@@ -178,7 +178,7 @@ def card_line(card: CardView, names: dict[str, str], width: int) -> Text:
 
 def matches(job: JobView, pattern: str) -> bool:
     """Return whether a filter takes the job: words, each a part of, or a glob for, its name, user, box, state or id."""
-    texts = [text.lower() for text in (job.name, job.user, job.box, job.state.label, job.id, job.priority)]
+    texts = [text.lower() for text in (job.name, job.user, job.box, job.label, job.id, job.priority)]
     return all(any(word in text or fnmatchcase(text, word) for text in texts) for word in pattern.lower().split())
 
 
@@ -186,7 +186,7 @@ def cells(job: JobView, now_ms: int, losses: Losses, width: int) -> list[Text]:
     """Return what stands in each of `columns(width)` in a job's line."""
     room = columns(width)
     texts = {
-        "STATE": Text("cancelling" if job.wish == "cancel" else job.state.label, COLOURS[job.state]),
+        "STATE": Text("cancelling" if job.wish == "cancel" else job.label, COLOURS[job.state]),
         "NAME": Text(job.name),
         "DONE": _done(job, room["DONE"]),
         "LEFT": Text(span(job.eta_seconds) if job.eta_seconds is not None else ""),
@@ -244,7 +244,7 @@ def facts(job: JobView, now_ms: int, losses: Losses, width: int) -> list[Text]:
     """Return the head of one job's own page."""
     parts = [job.id, job.user, job.priority, where(job), note(job, now_ms)]
     lines = [
-        Text.assemble((job.name, "bold"), "  ", (job.state.label, COLOURS[job.state])),
+        Text.assemble((job.name, "bold"), "  ", (job.label, COLOURS[job.state])),
         Text("  ".join(filter(None, parts)), "dim"),
     ]
     if job.progress is not None:

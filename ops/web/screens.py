@@ -89,7 +89,7 @@ class Screens:
         found = [
             job
             for job in fleet.jobs
-            if (not state or job.state.label == state or (state == "running" and job.state in OWNED))
+            if (not state or job.label == state or (state == "running" and job.state in OWNED))
             and any(wanted in part.casefold() for part in (job.name, job.id, job.user, job.box))
         ]
         return self._page(

@@ -32,6 +32,7 @@ CHINESE = {
     "claimed": "已认领",
     "preparing": "准备中",
     "held": "暂缓",
+    "sweep": "扫参",
     "succeeded": "成功",
     "failed": "失败",
     "cancelled": "已取消",

@@ -73,6 +73,8 @@ class JobView:
     #: Who submitted it, user@host.
     user: str
     state: State
+    #: The word for it that people read: one that waits for another job is not held (`Record.label`).
+    label: str
     #: low, normal, high or urgent.
     priority: str
     #: What a running job does now, in words of its box: `downloading 3.1/14 GB`, `compiling`.

@@ -51,6 +51,14 @@ def test_fleet_has_jobs_by_what_they_do(driver: JobDriver, store: Store) -> None
     assert waits.wait and waits.wait.kind is WaitKind.HELD and fleet.job(held) is waits
 
 
+def test_label_tells_a_held_job_from_one_that_waits_in_the_queue(driver: JobDriver, store: Store) -> None:
+    held, queued = driver.submit("held"), driver.submit("queued")
+    store.hold(held, text="by ada")
+    fleet = look(store)
+    assert [job.label for job in (*fleet.held, *fleet.queue)] == ["held", "queued"]
+    assert [job.id for job in fleet.queue] == [queued]
+
+
 def test_running_job_tells_progress_card_and_checkpoint_with_its_age(driver: JobDriver, store: Store) -> None:
     job_id = driver.submit(steps=100)
     epoch = driver.run(job_id)
