@@ -62,17 +62,19 @@ async def until(pilot: Pilot[None], shown: Callable[[], object]) -> None:
         await pilot.pause(0.02)
 
 
+async def until_shown(pilot: Pilot[None], *words: str) -> None:
+    """Wait until the page shows each of some texts: its parts are laid out one after the other."""
+    await until(pilot, lambda: all(word in text_of(pilot) for word in words))
+
+
 @pytest.mark.parametrize("size", [(80, 40), (130, 50)])
 def test_page_shows_cards_jobs_and_reasons(
     watcher: Watcher, store: Store, ids: dict[str, str], size: tuple[int, int]
 ) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "grab_box" in text_of(pilot))
-        text = text_of(pilot)
-        assert "5 running · 3 queued · 1 held" in text and "3/4 boxes up" in text
-        for word in ("72/80 GiB", "74°C", "75/80 GiB", "running", "act_urgent", "no_dataset", "62%", "saving"):
-            assert word in text, text
-        assert all(len(line) <= size[0] for line in text.splitlines())
+        await until_shown(pilot, "72/80 GiB", "74°C", "75/80 GiB", "running", "act_urgent", "no_dataset", "62%")
+        await until_shown(pilot, "saving", "5 running · 3 queued · 1 held", "3/4 boxes up")
+        assert all(len(line) <= size[0] for line in text_of(pilot).splitlines())
 
     played(watcher, store, look, size)
 
@@ -100,7 +102,7 @@ def test_filter_narrows_the_list_and_escape_ends_it(watcher: Watcher, store: Sto
         everything = table.row_count
         await pilot.press("slash", *"run lab", "enter")
         await until(pilot, lambda: table.row_count == 2)
-        assert "filter: run lab" in text_of(pilot)
+        await until_shown(pilot, "filter: run lab")
         await pilot.press("escape")
         await until(pilot, lambda: table.row_count == everything)
 
@@ -109,9 +111,10 @@ def test_filter_narrows_the_list_and_escape_ends_it(watcher: Watcher, store: Sto
 
 def test_cancel_asks_first(watcher: Watcher, store: Store, ids: dict[str, str]) -> None:
     async def look(pilot: Pilot[None]) -> None:
+        await until_shown(pilot, "act_urgent")
         await pilot.press("slash", *"act_urgent", "enter", "c")
         await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
-        assert ids["act_urgent"] in text_of(pilot)
+        await until_shown(pilot, ids["act_urgent"])
         await pilot.press("n")
         assert store.get(ids["act_urgent"]).state is State.QUEUED
         await pilot.press("c")
@@ -127,13 +130,13 @@ def test_job_page_follows_its_log(watcher: Watcher, store: Store, ids: dict[str,
     job = ids["grab_box_pi0_fmc3"]
 
     async def look(pilot: Pilot[None]) -> None:
+        await until_shown(pilot, "grab_box")
         await pilot.press("slash", *"grab_box", "enter", "l")
-        await until(pilot, lambda: "step 31250 loss 0.312" in text_of(pilot))
-        assert "https://wandb.ai/lab/grab" in text_of(pilot) and "▁" in text_of(pilot)
+        await until_shown(pilot, "step 31250 loss 0.312", "https://wandb.ai/lab/grab", "▁")
         driver.report(job, store.get(job).epoch, log="step 31300 \x1b[2Jloss 0.3\n", step=31_300)
-        await until(pilot, lambda: "step 31300 \\x1b[2Jloss 0.3" in text_of(pilot))
+        await until_shown(pilot, "step 31300 \\x1b[2Jloss 0.3")
         await pilot.press("escape")
-        assert not isinstance(pilot.app.screen, JobScreen)
+        await until(pilot, lambda: not isinstance(pilot.app.screen, JobScreen))
 
     played(watcher, store, look)
 
@@ -145,17 +148,16 @@ def test_lost_link_is_told_and_the_last_picture_stays(
         def away(*_: object, **__: object) -> None:
             raise OSError("refused")
 
-        await until(pilot, lambda: "grab_box" in text_of(pilot))
+        await until_shown(pilot, "grab_box")
         monkeypatch.setattr(views, "read", away)
-        await until(pilot, lambda: "link away since" in text_of(pilot))
-        assert "grab_box" in text_of(pilot)
+        await until_shown(pilot, "link away since", "grab_box")
 
     played(watcher, store, look)
 
 
 def test_empty_queue_says_what_to_do(store: Store, watcher: Watcher) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "No boxes yet" in text_of(pilot))
+        await until_shown(pilot, "No boxes yet")
         await pilot.press("c", "l", "q")
         assert pilot.app.query_one("#totals", Static)
 
