@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pi0q.queue.submission import Known, fingerprint, put
 
 if TYPE_CHECKING:
     from pi0q.queue.dependencies import Awaited
+    from pi0q.queue.placement import Placement
     from pi0q.queue.user_store import UserStore
 
 
@@ -61,6 +62,20 @@ def put_all(
         sentences = dependencies.sentences(job.spec, awaited, now_ms=now_ms)
         submitted.append({**told, "waits": [*told.get("waits", ()), *sentences]} if sentences else told)
     return submitted
+
+
+def forecasts(
+    prepared: Sequence[Prepared], places: Sequence[Placement], submitted: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    """Yield what each new job will take, by the pace of earlier ones; put it into what `--json` prints."""
+    for job, place, told in zip(prepared, places, submitted, strict=True):
+        told["forecast"] = None
+        if place.offers and told["new"]:
+            from pi0q.jobs import forecast
+
+            if found := forecast.cheapest(place.offers, steps=job.fields["steps"], gpus=place.gpus):
+                told["forecast"] = found.to_json()
+                yield f"{job.spec.name}: {found.sentence(job.spec.budget)}"
 
 
 def _put(store: UserStore, job: Prepared, waits: Mapping[str, Any], *, again: bool) -> dict[str, Any]:

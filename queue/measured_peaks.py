@@ -1,4 +1,4 @@
-"""Measured VRAM of earlier jobs of a shape: looked up by one rule at submit and by each box, so that both agree."""
+"""Measured VRAM, and shapes, of earlier jobs: looked up by one rule at submit and by each box, so that both agree."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def key(spec: Spec, images: Images, lerobot_line: str) -> str:
     """Return the key of a job's shape."""
     gpus = spec.resources.gpus or 1
     return sha256(shape.text(shape.of(spec, images, lerobot_line=lerobot_line, gpus=gpus)))[:DIGITS]
+
+
+def shapes(spec: Spec, images: Images | None) -> list[str]:
+    """Return the keys under which the pace of a job's like is known; none for one whose length says nothing.
+
+    That is a rehearsal, a job without a GPU or beside others on a card, a sweep, and one whose images are not known.
+    """
+    unlike = spec.rehearsal or spec.resources.gpus == 0 or spec.resources.share or spec.sweep is not None
+    return [] if images is None or unlike else [key(spec, images, line) for line in RELEASES]
 
 
 def find(store: Peaks, spec: Spec, images: Images | None) -> Peak | None:

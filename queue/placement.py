@@ -44,6 +44,8 @@ class Placement:
     largest_card_mib: int = 0
     #: Whether boxes of an older version are up, of which the server does not know the cards.
     older_boxes: bool = False
+    #: What the server knows of the job's pace and price on them, as JSON (jobs/forecast.py); "" for nothing.
+    offers: str = ""
 
     @property
     def kinds(self) -> dict[str, Boxes]:
@@ -52,16 +54,18 @@ class Placement:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `pi0q submit --json` prints: of each kind names and, in `counts`, how many boxes there are."""
-        numbers = {name: value for name, value in asdict(self).items() if name not in self.kinds}
+        numbers = {name: value for name, value in asdict(self).items() if name not in (*self.kinds, "offers")}
         names = {kind: boxes.names for kind, boxes in self.kinds.items()}
         return {**names, "counts": {kind: boxes.count for kind, boxes in self.kinds.items()}, **numbers}
 
 
-def asked(needs: Iterable[Mapping[str, int]], choices: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
-    """Return the needs of jobs, and the boxes that their files choose, as placement.lua takes them."""
+def asked(
+    needs: Iterable[Mapping[str, int]], choices: Iterable[Mapping[str, Any]], shapes: Iterable[Sequence[str]]
+) -> list[list[Any]]:
+    """Return the needs of jobs, the boxes that their files choose, and their shapes, as placement.lua takes them."""
     return [
-        [*(need.get(name, 0) for name in ("gpus", "vram_mib", "share")), choice]
-        for need, choice in zip(needs, choices, strict=True)
+        [*(need.get(name, 0) for name in ("gpus", "vram_mib", "share")), choice, list(keys)]
+        for need, choice, keys in zip(needs, choices, shapes, strict=True)
     ]
 
 
@@ -77,8 +81,9 @@ def from_answer(needs: Iterable[Mapping[str, int]], answer: Sequence[Any]) -> li
             vram_mib=need.get("vram_mib", 0),
             largest_card_mib=int(largest),
             older_boxes=bool(older),
+            offers=str(offers),
         )
-        for need, (now, later, never, *names) in zip(needs, places, strict=True)
+        for need, (now, later, never, *names, offers) in zip(needs, places, strict=True)
     ]
 
 

@@ -91,6 +91,10 @@ class Store(UserStore):
         told = {"peak_mib": peak_mib, "oom_mib": oom_mib, "job": run[0], "box": run[1]}
         self._run("peak", shape, json.dumps(told), int(done), MOST_SHAPES)
 
+    def keep_pace(self, shape: str, box: str, seconds: float) -> None:
+        """Keep how long a step took on the cards of this box, for what the next of its shape will take."""
+        self._run("pace", shape, box, str(seconds), MOST_SHAPES)
+
     def next_candidates(
         self,
         box: str,

@@ -48,14 +48,18 @@ class StoreRequests(StoreBase):
         needs: Sequence[Mapping[str, int]],
         silent_seconds: float,
         choices: Sequence[Mapping[str, Any]] | None = None,
+        shapes: Sequence[Sequence[str]] | None = None,
     ) -> list[Placement]:
         """Where jobs with these needs (`needs` of their records) could run, by the boxes heard of since then.
 
-        `choices`: the boxes that their files choose (`choice` of their records).
+        Args:
+            choices: The boxes that their files choose (`choice` of their records).
+            shapes: The keys of their shapes (`measured_peaks.shapes`), for what they will take; none without.
 
         It takes as long with a thousand boxes as with ten; boxes that are silent are left out from then on.
         """
-        wanted = json.dumps(placement.asked(needs, choices or [{}] * len(needs)))
+        count = len(needs)
+        wanted = json.dumps(placement.asked(needs, choices or [{}] * count, shapes or [()] * count))
         answer = self._run("placement", int(silent_seconds * 1000), wanted, placement.ANSWERED)
         return placement.from_answer(needs, answer)
 

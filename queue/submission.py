@@ -80,6 +80,8 @@ class Known:
     peak: Peak | None = None
     #: What was read of the weights that it starts from.
     base: BaseFacts | None = None
+    #: Keys under which the pace of its like is known.
+    shapes: Sequence[str] = ()
 
     def to_fields(self) -> dict[str, Any]:
         """Return what the record keeps of it."""

@@ -79,12 +79,12 @@ QUEUE_ACTS = (
 )
 #: What a box writes besides; `{box}` is its own name.
 BOX_ACTS = (
-    Grant(commands=HASH, keys=("promises:*", "peaks", "box:{box}", "refusals:{box}", "plans:{box}", "prices")),
-    Grant(commands=ZSET, keys=("leases", "boxes", "peaks:age", "held")),
+    Grant(commands=HASH, keys=("promises:*", "peaks", "paces", "box:{box}", "refusals:{box}", "plans:{box}", "prices")),
+    Grant(commands=ZSET, keys=("leases", "boxes", "peaks:age", "paces:age", "held")),
     # What a claim cost, kept as it ends.
     Grant(commands=("rpush", "lpop"), keys=("holds:*",)),
     Grant(commands=("zpopmin",), keys=("unchecked",)),
-    Grant(commands=("zremrangebyrank",), keys=("peaks:age", "held")),
+    Grant(commands=("zremrangebyrank",), keys=("peaks:age", "paces:age", "held")),
     Grant(commands=SET, keys=("owned:{box}", "awaited")),
     # Any box requeues the jobs of one that is gone.
     Grant(commands=("srem",), keys=("owned:*",)),

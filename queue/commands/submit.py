@@ -15,7 +15,7 @@ from pi0q.jobs.schema import overrides
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.start_point import reference_of
 from pi0q.queue import input_lookup, measured_peaks, settings
-from pi0q.queue.job_batches import Prepared, find_awaited, put_all
+from pi0q.queue.job_batches import Prepared, find_awaited, forecasts, put_all
 from pi0q.queue.placement import Placement, sentence
 from pi0q.queue.settings import Settings
 from pi0q.queue.submission import (
@@ -124,8 +124,10 @@ def queue_all(
         told += _measured_line(spec, known, prepared[-1].fields)
     # Asked first: once a job is queued, nothing may say otherwise.
     needs, choices = [job.fields["needs"] for job in prepared], [job.fields.get("choice", {}) for job in prepared]
-    places = store.placements(needs, silent_seconds, choices)
-    return put_all(store, prepared, awaited, again=again), places, told
+    places = store.placements(needs, silent_seconds, choices, [job.known.shapes for job in prepared])
+    submitted = put_all(store, prepared, awaited, again=again)
+    told += forecasts(prepared, places, submitted)
+    return submitted, places, told
 
 
 def queue_quietly(specs: Sequence[Spec], chosen: Settings, *, again: bool) -> list[dict[str, Any]]:
@@ -258,7 +260,8 @@ class Lookups(NamedTuple):
         images = self.datasets.images(spec) if self.datasets else None
         base = start.base if start else self.bases.facts(spec) if self.bases else None
         point = start.point if start else None
-        return Known(images=images, start=point, peak=measured_peaks.find(peaks, spec, images), base=base)
+        peak, shapes = measured_peaks.find(peaks, spec, images), measured_peaks.shapes(spec, images)
+        return Known(images=images, start=point, peak=peak, base=base, shapes=shapes)
 
 
 def _start_lookup(specs: Sequence[Spec], chosen: Settings) -> Lookups:

@@ -22,6 +22,8 @@
 -- refusals:<box>  hash    why the box does not take a job: job -> its refusals as JSON.
 -- peaks           hash    shape of a training -> its measured VRAM as JSON (jobs/vram_peak.py).
 -- peaks:age       zset    shapes by the time when they were last measured.
+-- paces           hash    shape of a training -> the seconds that a step of it took, by kind of card, as JSON (pace.lua).
+-- paces:age       zset    shapes by the time when their pace was last measured.
 -- plans:<box>     hash    what a job would take of the box's disk: job -> its plan as JSON.
 -- server          hash    installation: a name for these data, made once. run: the server process that last served
 --                         them. at: when it last heard of a box. beats: heartbeats of all boxes so far. lease, regroup:
@@ -356,6 +358,14 @@ local function allows(choice, gpus, box)
     if any_of(choice.gpu, function(part) return name:find(part:lower(), 1, true) end) then able = able + 1 end
   end
   return able >= math.max(1, gpus)
+end
+
+-- Returns the kind of a box's cards, as `NVIDIA GeForce RTX 4090 24 GiB`, and how many it has; '' for a box without.
+local function card_of(box)
+  local gpus = decoded(hash_field('box:' .. box, 'gpus'))
+  local first = gpus[1]
+  if type(first) ~= 'table' or type(first.name) ~= 'string' then return '', 0 end
+  return string.format('%s %d GiB', first.name:sub(1, 80), math.floor(whole(first.total_mib, 0) / 1024 + 0.5)), #gpus
 end
 
 -- Whether the jobs of a class may run on a box by their files' choice.

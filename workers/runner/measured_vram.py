@@ -1,4 +1,4 @@
-"""Measured VRAM of a run: told to the server when its trainer has ended, for the next jobs of its shape."""
+"""Measured VRAM and pace of a run: told to the server when its trainer has ended, for the next jobs of its shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def keep(session: RunSession, watch: VramWatch, reason: Reason) -> None:
-    """Keep what the trainer held of its GPU; where the server is away, or the dataset unknown, nothing is kept."""
+    """Keep what the trainer held of its GPU and its pace; nothing where the server is away or the dataset unknown."""
     context = session.context
     spec, record = context.spec, context.record
     facts = local_datasets.facts(spec.train, context.settings) or DatasetInfo.of_any(record.preflight)
@@ -39,5 +39,9 @@ def keep(session: RunSession, watch: VramWatch, reason: Reason) -> None:
             run=(context.job_id, context.box),
             done=reason in COMPLETE,
         )
+        seconds = session.progress.fields.get("step_seconds")
+        # Beside others on a card it is slower than alone.
+        if watch.steps >= LEAST_STEPS and seconds and not spec.resources.share:
+            session.ownership.store.keep_pace(key, context.box, seconds)
     except redis.RedisError as error:
         log.info("the measured VRAM of this run could not be kept for the next of its shape: %s", error)

@@ -45,6 +45,12 @@ def peaks(cluster: Cluster) -> list[Peak]:
     return list(cluster.store.peaks(keys).values())
 
 
+def pace(cluster: Cluster) -> dict[str, Any]:
+    """What a step of the one known shape took, by kind of card."""
+    (text,) = cluster.store.client.hvals(f"{cluster.prefix}paces")
+    return dict(json.loads(text))
+
+
 def promised(cluster: Cluster, job: str) -> int:
     """The VRAM that is promised to a running job, MiB."""
     keys = list(cluster.store.client.scan_iter(f"{cluster.prefix}promises:*FAKE*"))
@@ -57,6 +63,7 @@ def test_the_next_job_of_a_shape_is_promised_what_the_first_one_held(cluster: Cl
     assert first.vram_peak_mib == 31_000
     (peak,) = peaks(cluster)
     assert (peak.peak_mib, peak.oom_mib, peak.job, peak.box) == (31_000, 0, first.id, "box-a")
+    assert [(one["runs"], one["box"]) for one in pace(cluster).values()] == [(1, "box-a")]
     cluster.slow_down(5)
     second = submit(cluster, "second", 400)
     cluster.until(second, lambda record: record.step and record.step >= 2)

@@ -1,0 +1,30 @@
+-- pace(shape, box, seconds a step, shapes that are kept) -> 1 | 0 its box has no card
+-- Keeps how long a step of a shape took on a kind of card: the newest LATEST of each of KINDS kinds, and how many runs
+-- there were. The shapes that were measured longest ago go.
+local shape, box, seconds, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local LATEST, KINDS = 5, 8
+local at = now()
+local card = card_of(box)
+if card == '' or not seconds or not (seconds > 0) then return 0 end
+local kinds = {}
+for kind, one in pairs(decoded(hash_field('paces', shape))) do
+  if type(kind) == 'string' and type(one) == 'table' and type(one.seconds) == 'table' then kinds[kind] = one end
+end
+local before = kinds[card] or { seconds = {}, runs = 0 }
+local latest = { seconds }
+for _, old in ipairs(before.seconds) do
+  if #latest < LATEST and type(old) == 'number' then latest[#latest + 1] = old end
+end
+kinds[card] = { seconds = latest, runs = whole(before.runs, 0) + 1, box = box, at_ms = at }
+local names = {}
+for kind in pairs(kinds) do names[#names + 1] = kind end
+table.sort(names, function(a, b) return whole(kinds[a].at_ms, 0) > whole(kinds[b].at_ms, 0) end)
+for place = KINDS + 1, #names do kinds[names[place]] = nil end
+redis.call('HSET', P .. 'paces', shape, cjson.encode(kinds))
+redis.call('ZADD', P .. 'paces:age', at, shape)
+local over = redis.call('ZCARD', P .. 'paces:age') - most
+if over > 0 then
+  for _, old in ipairs(redis.call('ZRANGE', P .. 'paces:age', 0, over - 1)) do redis.call('HDEL', P .. 'paces', old) end
+  redis.call('ZREMRANGEBYRANK', P .. 'paces:age', 0, over - 1)
+end
+return 1
