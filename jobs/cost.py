@@ -12,12 +12,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
 from pi0q.jobs.printable import printable
 
-HOUR_MS = 3_600_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+#: Who tells prices, as people read it; days after which such a price may have changed (it is asked each day).
+SOURCES: Mapping[str, str] = {"autodl": "AutoDL"}
+STALE_DAYS = 2
 #: Currencies of a price, and how many an hour at the most.
 CURRENCY, MOST = re.compile(r"[A-Z]{3}"), 1_000_000.0
 _PRICE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?) ?([A-Z]{3})")
@@ -32,13 +36,29 @@ class Price:
     per_hour: float
     #: Three letters: CNY, USD, EUR.
     currency: str
+    #: Who told it, one of SOURCES, and when, in milliseconds since 1970; "" and 0 for one that was set by hand.
+    source: str = ""
+    at_ms: int = 0
 
     def __str__(self) -> str:
         return f"{self.per_hour:g} {self.currency}"
 
+    def origin(self, now_ms: int) -> str:
+        """Return `AutoDL, 2026-11-30`, and how old that is where it may be wrong by now; "" for one set by hand."""
+        if not self.source:
+            return ""
+        told = f"{SOURCES[self.source]}, {datetime.fromtimestamp(self.at_ms / 1000, timezone.utc).date()}"
+        days = (now_ms - self.at_ms) // DAY_MS
+        return f"{told}: {days} days old, it may have changed" if self.is_stale(now_ms) else told
+
+    def is_stale(self, now_ms: int) -> bool:
+        """Return whether nobody told it anew for so long that it may have changed."""
+        return bool(self.source) and now_ms - self.at_ms > STALE_DAYS * DAY_MS
+
     def to_json(self) -> dict[str, Any]:
         """Return what the server keeps."""
-        return {"per_hour": self.per_hour, "currency": self.currency}
+        origin = {"source": self.source, "at_ms": self.at_ms} if self.source else {}
+        return {"per_hour": self.per_hour, "currency": self.currency, **origin}
 
     @classmethod
     def parse(cls, text: str) -> Price | None:
@@ -53,8 +73,12 @@ class Price:
         per_hour, currency = found.get("per_hour"), found.get("currency")
         if not isinstance(per_hour, (int, float)) or isinstance(per_hour, bool) or not isinstance(currency, str):
             return None
-        good = isfinite(per_hour) and 0 <= per_hour <= MOST and CURRENCY.fullmatch(currency)
-        return cls(per_hour=float(per_hour), currency=currency) if good else None
+        if not (isfinite(per_hour) and 0 <= per_hour <= MOST and CURRENCY.fullmatch(currency)):
+            return None
+        source, at_ms = found.get("source"), found.get("at_ms")
+        if not isinstance(source, str) or source not in SOURCES or type(at_ms) is not int or not 0 <= at_ms <= 2**42:
+            source, at_ms = "", 0
+        return cls(per_hour=float(per_hour), currency=currency, source=source, at_ms=at_ms)
 
 
 @dataclass(frozen=True, kw_only=True)

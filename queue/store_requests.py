@@ -160,6 +160,13 @@ class StoreRequests(StoreBase):
         if not self._run("price", box, json.dumps(price.to_json()) if price else ""):
             raise NotFound(self._no_box(box))
 
+    def offer_price(self, box: str, price: Price, source: str) -> bool:
+        """Write what a box costs by one of cost.SOURCES; False where its price was set by hand. Raises NotFound."""
+        answer = self._run("price", box, json.dumps(price.to_json()), source)
+        if not answer:
+            raise NotFound(self._no_box(box))
+        return bool(answer == 1)
+
     def _no_box(self, box: str) -> str:
         known = ", ".join(map(str, self.client.zrange(self.prefix + "boxes", 0, -1))) or "none so far"
         return f"There is no box {box}; nothing was changed. Known are: {known}."

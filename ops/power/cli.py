@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -17,8 +18,8 @@ from pi0q.queue import job_text, settings
 
 if TYPE_CHECKING:
     from pi0q.jobs.notices import Message
-    from pi0q.ops.power.autodl_api import AutoDlApi
     from pi0q.ops.power.keeper import Outlets
+    from pi0q.queue.store import Store
 
 #: The id of a Container Pro, as AutoDL's console shows it.
 INSTANCE = re.compile(r"pro-[0-9a-z]{6,40}")
@@ -106,18 +107,15 @@ def command(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
     """Show what each linked box does and costs, and the account's balance."""
+    from pi0q.ops.power import account
     from pi0q.ops.power.autodl_api import ApiError
 
     home = settings.load().home
-    state, account = state_file.read(home), _account(home_token=state_file.read_token(home))
+    state, api = state_file.read(home), account.open_account(home)
     try:
-        listed, balance = account.containers(), account.balance()
-        prices = {name: account.price(one.instance) for name, one in state.boxes.items() if one.instance in listed}
+        listed, balance, prices = api.containers(), api.balance(), account.prices(api, state.boxes)
     except ApiError as error:
-        raise UsageError(
-            f"AutoDL did not answer as it should ({error}). Nothing was changed.\n"
-            "Fix: check the token (pi0q power token) and whether this machine reaches api.autodl.com"
-        ) from None
+        raise account.no_answer(error) from None
     rows = [
         {
             "box": name,
@@ -143,6 +141,7 @@ def run() -> None:
     """Start boxes until Ctrl-C; `pi0q up` runs this by itself."""
     import redis
 
+    from pi0q.ops.power.account import open_account
     from pi0q.ops.power.keeper import PowerKeeper
     from pi0q.ops.supervisor import stop_on_signals
     from pi0q.queue.connection import connect
@@ -150,11 +149,11 @@ def run() -> None:
     from pi0q.queue.store import Store
 
     chosen = settings.load()
-    account = _account(home_token=state_file.read_token(chosen.home))
+    api = open_account(chosen.home)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     store = Store(connect(chosen), chosen.prefix)
     keeper = PowerKeeper(
-        account, lambda: views.read(store, chosen.timing.silent, ended=0), chosen.home, _outlets(chosen)
+        api, lambda: views.read(store, chosen.timing.silent, ended=0), chosen.home, _outlets(chosen, store)
     )
     click.echo("Boxes are started while jobs wait that fit them.")
     keeper.run(stop_on_signals(), (redis.RedisError,))
@@ -166,18 +165,8 @@ def _home() -> Path:
     return chosen.home
 
 
-def _account(*, home_token: str) -> AutoDlApi:
-    from pi0q.ops.power.autodl_api import AutoDlApi
-
-    if not home_token:
-        raise UsageError(
-            "No developer token of AutoDL is kept here, so no box can be started.\n"
-            "Fix: pi0q power token < token.txt   (AutoDL's console, settings, developer token)"
-        )
-    return AutoDlApi(home_token)
-
-
-def _outlets(chosen: settings.Settings) -> Outlets:
+def _outlets(chosen: settings.Settings, store: Store) -> Outlets:
+    from pi0q.jobs.cost import Price
     from pi0q.ops.notify import targets
     from pi0q.ops.power.keeper import Outlets
 
@@ -190,4 +179,8 @@ def _outlets(chosen: settings.Settings) -> Outlets:
             except Exception as error:  # a service of any kind; its text may hold the address, which is a secret
                 logging.getLogger(__name__).warning("%s failed with %s.", label, type(error).__name__)
 
-    return Outlets(say=logging.getLogger("pi0q.ops.power").info, tell=tell)
+    def price(box: str, cny: float) -> None:
+        with contextlib.suppress(NotFound):  # a box that never came up has no price
+            store.offer_price(box, Price(per_hour=cny, currency="CNY"), "autodl")
+
+    return Outlets(say=logging.getLogger("pi0q.ops.power").info, tell=tell, price=price)

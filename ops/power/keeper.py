@@ -14,7 +14,7 @@ from pi0q.jobs.notices import Message
 from pi0q.ops.power import plan, state_file
 from pi0q.ops.power.autodl_api import ApiError, Container, Refused
 from pi0q.ops.power.plan import Need, ReleaseSoon, RentedBox, Start, TooPoor
-from pi0q.ops.power.state_file import State
+from pi0q.ops.power.state_file import Linked, State
 from pi0q.queue.reading.values import BoxStatus, FleetView, JobView
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Outlets:
     say: Callable[[str], None]
     #: A message for people; never raises.
     tell: Callable[[Message], None]
+    #: What a box costs, CNY an hour.
+    price: Callable[[str, float], None]
 
 
 class PowerKeeper:
@@ -93,8 +95,8 @@ class PowerKeeper:
             box, container = known.get(name), listed.get(linked.instance)
             if container is None:
                 continue
-            if linked.price is None:
-                linked.price = self.account.price(linked.instance)
+            if linked.price is None or view.now_ms - linked.price_ms > plan.DAY_MS:
+                self._ask_price(name, linked, view.now_ms)
             found.append(
                 RentedBox(
                     box=name,
@@ -107,6 +109,12 @@ class PowerKeeper:
                 )
             )
         return found
+
+    def _ask_price(self, box: str, linked: Linked, now_ms: int) -> None:
+        price = self.account.price(linked.instance)
+        linked.price, linked.price_ms = price or linked.price, now_ms
+        if price is not None:
+            self.outlets.price(box, price)
 
     def _start(self, state: State, needs: Iterable[Need], boxes: list[RentedBox], now_ms: int) -> None:
         paused = {name for name, linked in state.boxes.items() if linked.not_before_ms > now_ms}

@@ -25,6 +25,8 @@ class Linked:
     instance: str
     #: CNY an hour; None until AutoDL said it.
     price: float | None = None
+    #: When it said so, milliseconds since 1970.
+    price_ms: int = 0
     #: Milliseconds since 1970 before which it is not tried again, and the seconds of the pause that ends then.
     not_before_ms: int = 0
     pause: float = 0.0

@@ -44,6 +44,7 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.messages: list[Message] = []
+        self.prices: list[tuple[str, float]] = []
 
 
 @pytest.fixture
@@ -58,7 +59,11 @@ def keeper(store: Store, account: Account, address: str, told: Told, tmp_path: P
         AutoDlApi(account.token, base_url=address),
         lambda: views.read(store, 60.0),
         tmp_path,
-        Outlets(say=told.lines.append, tell=told.messages.append),
+        Outlets(
+            say=told.lines.append,
+            tell=told.messages.append,
+            price=lambda box, cny: told.prices.append((box, cny)),
+        ),
     )
 
 
@@ -82,6 +87,18 @@ def test_look_starts_the_box_and_tells(
     assert len(account.started) == 1, "it is coming up"
     kept = (tmp_path / state_file.STATE_FILE).read_text()
     assert "secret" not in kept and account.token not in kept
+
+
+def test_look_asks_each_day_what_a_box_costs(keeper: PowerKeeper, account: Account, told: Told, tmp_path: Path) -> None:
+    keeper.look()
+    account.containers[INSTANCE] = ("running", 4980, "")
+    for expected in ([(BOX, 5.98)], [(BOX, 5.98), (BOX, 4.98)]):
+        keeper._quiet = 10_000
+        keeper.look()
+        assert told.prices == expected
+        state = state_file.read(tmp_path)
+        state.boxes[BOX].price_ms -= plan.DAY_MS + 1
+        state.write(tmp_path)
 
 
 def test_look_backs_off_when_out_of_stock(
@@ -159,6 +176,33 @@ def test_power_says_what_is_linked_costs_and_is_left(
     assert as_json["boxes"][0]["cny_per_hour"] == 5.98
     assert call("power", "unlink", "nobody").returncode == 3
     assert call("power", "unlink", BOX).returncode == 0
+
+
+def test_a_price_of_autodl_replaces_none_that_was_set_by_hand(
+    call: Command, account: Account, address: str, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    monkeypatch.setattr(autodl_api, "BASE_URL", address)
+    none = call("box", "price", "--from-autodl")
+    assert none.returncode == 2 and "Fix: pi0q power token" in none.stderr
+    call("power", "token", stdin=account.token + "\n")
+    assert "Fix: pi0q power link BOX" in call("box", "price", "--from-autodl").stderr
+    call("power", "link", BOX, INSTANCE)
+    assert "the queue knows no box of that name" in call("box", "price", "--from-autodl").stdout
+    store.announce_box(BOX, BOX, {"status": "ready"})
+    assert call("box", "price", "--from-autodl").stdout == f"{BOX}  5.98 CNY an hour, as AutoDL says.\n"
+    assert f"{BOX}  5.98 CNY an hour  (AutoDL, 20" in call("box", "price").stdout
+    assert json.loads(call("box", "price", "--json").stdout)[BOX]["stale"] is False
+    old = {"per_hour": 5.98, "currency": "CNY", "source": "autodl", "at_ms": store.now_ms() - 3 * plan.DAY_MS}
+    store.client.hset(store.prefix + "prices", BOX, json.dumps(old))
+    assert "3 days old, it may have changed)" in call("box", "price").stdout
+    call("box", "price", "4CNY", "--box", BOX)
+    told = json.loads(call("box", "price", "--from-autodl", "--box", BOX, "--json").stdout)
+    assert told == {BOX: {"cny_per_hour": 5.98, "result": "by_hand"}}
+    assert call("box", "price").stdout == f"{BOX}  4 CNY an hour\n"
+    assert call("box", "price", "--from-autodl", "--box", "nobody").returncode == 3
+    assert call("box", "price", "4CNY", "--from-autodl").returncode == 2
+    account.token = "another"
+    assert "Fix: check the token" in call("box", "price", "--from-autodl").stderr
 
 
 def test_a_token_that_others_can_read_is_not_used(tmp_path: Path) -> None:
