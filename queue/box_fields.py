@@ -108,6 +108,11 @@ def _numbers(text: str) -> None:
         whole(max(number, 0))
 
 
+def _names(text: str) -> None:
+    if not all(isinstance(name, str) for name in json_of(text)):
+        raise ValueError
+
+
 def _objects(text: str) -> None:
     mapping(json_of(text))
 
@@ -135,6 +140,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     "used_slots": _whole,
     "refusals": _objects,
     "plans": _plans,
+    "warm": _names,
 }
 
 

@@ -133,13 +133,18 @@ def _wait(job: Record, up: Sequence[Announced], place: int | None) -> Wait:
     open_to_it = tuple(name for name, why in refused.items() if not why)
     if not open_to_it:
         return _shared(job, refused, place)
-    free = [box for box in up if box["name"] in open_to_it and not box_status.is_full(box)]
+    free = [box for box in up if box["name"] in open_to_it and not _lacks_room(box, job)]
     return Wait(kind=WaitKind.TURN, place=place, boxes=() if free or place is None else open_to_it)
 
 
 def _lasting(reasons: Iterable[Refusal]) -> tuple[Refusal, ...]:
     """Return the reasons that do not pass as soon as a running job ends."""
     return tuple(one for one in reasons if not _passes(one))
+
+
+def _lacks_room(box: Announced, job: Record) -> bool:
+    """Return whether a box that may take the job has no slot, or too few free cards, for it now."""
+    return box_status.is_full(box) or any(map(_passes, box_status.reasons(box, job)))
 
 
 def _passes(reason: Refusal) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 #: Size of a curve in its own units; a browser scales it to the width of its panel.
-WIDTH, HEIGHT = 600, 190
+WIDTH, HEIGHT = 420, 160
 #: Room for the numbers at the axes.
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
 #: Lines across at the most.
 GRID_LINES = 4
 #: A positive series whose largest value is this many times its smallest is drawn on a logarithmic axis.
@@ -52,7 +52,7 @@ def spark(values: Sequence[float | None], width: int = 96, height: int = 22) -> 
 def chart(points: Sequence[Point], marks: Iterable[Mark] = (), *, label: str, from_zero: bool = False) -> Markup:
     """Return a chart of values over steps, with a title for each mark and for the newest value.
 
-    Values that are not finite are drawn as gaps, each with a mark at the top: a loss that became NaN is to be seen.
+    Values that are not finite are drawn as gaps, each with a bar: a loss that became NaN is to be seen.
 
     Args:
         points: Step and value, in order of steps.
@@ -169,7 +169,7 @@ def _number(value: float) -> str:
 
 def _grid(y: float, text: str) -> Markup:
     line = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, _cut(y), _cut(y))
-    return line + Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, _cut(y + 3.5), text)
+    return line + Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, _cut(y + 4), text)
 
 
 def _step(x: float, step: float, anchor: str) -> Markup:
@@ -184,8 +184,8 @@ def _mark(x: float, mark: Mark) -> Markup:
 
 
 def _lost(x: float) -> Markup:
-    return Markup('<rect class="lost" x="{}" y="{}" width="3" height="9"><title>NaN</title></rect>').format(
-        _cut(x - 1.5), TOP
+    return Markup('<rect class="lost" x="{}" y="{}" width="4" height="{}"><title>NaN</title></rect>').format(
+        _cut(x - 2), TOP, HEIGHT - BOTTOM - TOP
     )
 
 

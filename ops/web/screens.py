@@ -144,8 +144,8 @@ def _in_order(boxes: Sequence[BoxView]) -> list[BoxView]:
     return sorted(boxes, key=lambda box: box.status in _AWAY)
 
 
-def _totals(_: Words, fleet: FleetView) -> list[tuple[str, str, str]]:
-    """Return the numbers on top: value, of how many, what it counts."""
+def _totals(_: Words, fleet: FleetView) -> list[tuple[str, str, str, str]]:
+    """Return the numbers on top: value, of how many, what it counts, and its colour where that is to be seen."""
     cards, up = fleet.cards, [box for box in fleet.boxes if box.status not in _AWAY]
     taken = sum(bool(card.jobs) for card in cards)
     used, total = sum(card.used_mib for card in cards), sum(card.total_mib for card in cards)
@@ -155,11 +155,11 @@ def _totals(_: Words, fleet: FleetView) -> list[tuple[str, str, str]]:
         if job.state in ENDED
     )
     return [
-        (str(fleet.counts.active), "", _("jobs running")),
-        (str(fleet.counts.queued), "", _("waiting")),
-        (str(fleet.counts.held), "", _("jobs held")),
-        (str(failed), "", _("failed in 24 h")),
-        (str(taken), f" / {len(cards)}", _("cards in use")),
-        (f"{used / 1024:.0f}", f" / {total / 1024:.0f} GiB", _("VRAM in use")),
-        (str(len(up)), f" / {len(fleet.boxes)}", _("boxes up")),
+        (str(fleet.counts.active), "", _("jobs running"), ""),
+        (str(fleet.counts.queued), "", _("waiting"), ""),
+        (str(fleet.counts.held), "", _("jobs held"), ""),
+        (str(failed), "", _("failed in 24 h"), "red" if failed else ""),
+        (str(taken), f" / {len(cards)}", _("cards in use"), ""),
+        (f"{used / 1024:.0f}", f" / {total / 1024:.0f}", _("GiB of VRAM in use"), ""),
+        (str(len(up)), f" / {len(fleet.boxes)}", _("boxes up"), "red" if len(up) < len(fleet.boxes) else ""),
     ]

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from pi0q.jobs.printable import printable
-from pi0q.ops.web.words_zh import CHINESE, UNITS, refusal_zh, wait_zh
+from pi0q.ops.web.words_zh import CHINESE, refusal_zh, span_zh, wait_zh
 from pi0q.queue import job_text
 from pi0q.queue.reading.values import JobView
 from pi0q.queue.refusals import Refusal
@@ -52,8 +52,7 @@ class Words:
 
     def span(self, seconds: float | None) -> str:
         """Return a duration in its two largest units."""
-        text = job_text.span(seconds)
-        return re.sub("[dhms]", lambda unit: UNITS[unit[0]], text) if self.language == "zh" else text
+        return span_zh(seconds) if self.language == "zh" else job_text.span(seconds)
 
     def ago(self, then_ms: int | None, now_ms: int) -> str:
         """Return how long ago a moment was; "" for none."""
@@ -127,8 +126,9 @@ def short(text: object, most: int) -> str:
 
 
 def card_name(name: str) -> str:
-    """Return a card's name as people call it."""
-    return short(name.removeprefix("NVIDIA ").removeprefix("GeForce "), 40)
+    """Return a card's name as people call it: its maker and its memory are left out."""
+    words = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return short(re.sub(r"[ -]\d+ ?GB\b|[ -]HBM\w*", "", words) or words, 40)
 
 
 def shown(value: object) -> object:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from pi0q.queue import refusals
+from pi0q.queue import job_text, refusals
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.wait_notes import Wait, WaitKind
 
@@ -52,7 +53,7 @@ CHINESE = {
     "waiting": "排队",
     "jobs held": "暂缓",
     "cards in use": "使用中的卡",
-    "VRAM in use": "已用显存",
+    "GiB of VRAM in use": "已用显存 GiB",
     "boxes up": "在线机器",
     "failed in 24 h": "24 小时内失败",
     "Running": "运行中",
@@ -81,6 +82,8 @@ CHINESE = {
     "data disk": "数据盘",
     "{} of {} free": "空闲 {} / {}",
     "{} free": "空闲 {}",
+    "HF cache": "HF 缓存",
+    "has whole": "已完整缓存",
     "pi0q's home": "pi0q 目录",
     "takes no job": "不接任务",
     "note": "说明",
@@ -223,7 +226,10 @@ def wait_zh(wait: Wait) -> str:
     """Return why one job has not started."""
     if wait.kind is WaitKind.TURN:
         place = "" if wait.place is None else "下一个" if wait.place == 0 else f"前面还有 {wait.place} 个"
-        return "，".join(filter(None, [place, f"等待 {_either(wait.boxes)}" if wait.boxes else ""]))
+        start = "" if wait.start_seconds is None or not place else f"约 {span_zh(wait.start_seconds)}后开始"
+        return "，".join(filter(None, [place, start, f"等待 {_either(wait.boxes)}" if wait.boxes else ""]))
+    if wait.kind is WaitKind.AFTER:
+        return _after(wait)
     if wait.kind is WaitKind.REFUSED and wait.refusal:
         more = f"（另有 {len(wait.boxes) - 1} 台）" if len(wait.boxes) > 1 else ""
         return f"{wait.boxes[0]}：{refusal_zh(wait.refusal)}{more}"
@@ -232,6 +238,21 @@ def wait_zh(wait: Wait) -> str:
     return {WaitKind.NO_BOX: "没有在线的机器", WaitKind.DRAINED: "所有机器都停止接收任务"}.get(wait.kind) or (
         f"已暂缓 {wait.held}".rstrip()
     )
+
+
+def _after(wait: Wait) -> str:
+    """Return what a job that nobody holds waits for outside the queue."""
+    if wait.start_ms is not None:
+        return f"{job_text.clock(wait.start_ms)} 开始"
+    if wait.jobs:
+        more = f" 等 {len(wait.jobs)} 个" if len(wait.jobs) > NAMED else ""
+        return f"等待任务 {', '.join(wait.jobs[:NAMED])}{more}"
+    return wait.held
+
+
+def span_zh(seconds: float | None) -> str:
+    """Return a duration in its two largest units."""
+    return re.sub("[dhms]", lambda unit: UNITS[unit[0]], job_text.span(seconds))
 
 
 def _either(names: Sequence[str]) -> str:

@@ -165,6 +165,9 @@ class BoxView:
     #: Its PI0Q_HOME, and the version of LeRobot that it runs.
     home: str
     lerobot: str
+    #: Its Hugging Face cache, and the repositories that lie in it whole, datasets as `datasets/…`.
+    hf_home: str
+    cached: tuple[str, ...]
     #: What keeps it from jobs, in words: "" for nothing.
     note: str
     #: Why it takes no job at all now; None where nothing does.

@@ -32,6 +32,8 @@ from pi0q.queue.wait_notes import Wait
 
 #: Jobs that a view has at most, of each: running, queued, ended.
 MOST_LIVE, MOST_ENDED = 200, 50
+#: Repositories of a box's cache that a view names.
+MOST_CACHED = 100
 
 
 def read(store: StoreReads, silent_seconds: float, *, live: int = MOST_LIVE, ended: int = MOST_ENDED) -> FleetView:
@@ -159,6 +161,8 @@ def box_view(box: Announced, running: Sequence[Record], silent_seconds: float) -
         disk_mib=int(box.get("disk_mib") or 0),
         home=box.get("home", ""),
         lerobot=box.get("lerobot", ""),
+        hf_home=box.get("hf_home", ""),
+        cached=tuple(_list(box, "warm")[:MOST_CACHED]),
         note=box.get("note", ""),
         blocked=_blocked(box),
         drain_text=box.get("drain_text", "") if box.get("drain") else "",

@@ -53,6 +53,7 @@ def show(url: str, home: Path, ids: dict[str, str], out: Path) -> None:
     path = next(found for name in BROWSERS if (found := shutil.which(name)))
     job = f"/jobs/{ids['grab_box_pi0_fmc3']}"
     pictures = {"web": ("/", 1440, 1180), "web-job": (job, 1440, 900), "web-phone": ("/", 390, 844)}
+    pictures["web-wall"] = ("/", 2560, 1440)
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -19,6 +19,7 @@ from pi0q.queue.store import Store
 from pi0q.queue.store_types import Claimant, Claimed, LogChunk, Reservation
 
 H100, A100, RTX = ("NVIDIA H100 80GB HBM3", 81559), ("NVIDIA A100-SXM4-40GB", 40960), ("NVIDIA GeForce RTX 4090", 24564)
+DATASET = "datasets/puheliang/lerobot_fmc3_grab_box_v2"
 LOG = "\n".join(
     f"INFO 2026-11-29 14:{10 + n // 60:02d}:{n % 60:02d} ot_train.py:406 step:{12000 + 200 * n} smpl:{384 + n}K ep:{n} "
     f"epch:{3 + n / 50:.2f} loss:{0.08 - n / 2000:.3f} grdn:0.{410 - n} lr:2.4e-05 updt_s:0.333 data_s:0.004"
@@ -39,6 +40,7 @@ class Box:
     #: Seconds since its last heartbeat.
     silent: float = 1.0
     note: str = ""
+    cached: list[str] = field(default_factory=list)
     held: dict[int, list[str]] = field(default_factory=dict)
     refused: dict[str, list[refusals.Refusal]] = field(default_factory=dict)
 
@@ -139,7 +141,7 @@ class Fleet:
             "disk_free_mib": box.disk_gib[0] * 1024, "disk_mib": box.disk_gib[1] * 1024,
             "home": "/root/autodl-tmp/pi0q", "hf_home": "/root/autodl-tmp/huggingface", "lerobot": "0.6.1",
             "slots": max(1, box.cards), "running": sum(busy), "used_slots": sum(busy), "busy": "",
-            "refusals": refusals.dumps(box.refused),
+            "refusals": refusals.dumps(box.refused), "warm": json.dumps(box.cached),
         }  # fmt: skip
         self.store.announce_box(box.name, f"id-{box.name}", fields, boot="1")
         if box.drain_text:
@@ -158,7 +160,7 @@ def checkpoint(job_id: str, step: int) -> Saved:
 def fill(store: Store) -> tuple[Fleet, list[Box], dict[str, str]]:
     """Put twelve jobs of all states and four boxes onto an empty server; return the fleet, boxes, and ids by name."""
     fleet = Fleet(store)
-    big = Box("h100-a", H100, 8, (1210, 3500))
+    big = Box("h100-a", H100, 8, (1210, 3500), cached=["lerobot/pi0", "lerobot/pi05_base", DATASET])
     small = Box("autodl-4090", RTX, 1, (41, 200), note="")
     lost = Box("a100-lab", A100, 2, (310, 900), silent=2460.0)
     drained = Box("h100-b", H100, 2, (95, 1000), status="drained", drain_text="by grace@desk: new driver on Friday")

@@ -66,3 +66,26 @@ def test_numbers_that_are_none_are_said() -> None:
 def test_short_cuts_and_escapes() -> None:
     assert words.short("x" * 10_000, 20) == "x" * 19 + "…"
     assert words.short("a\u202eb\x1b", 20) == "a\\u202eb\\x1b"
+
+
+def test_a_job_outside_the_queue_and_one_with_a_start_are_told_in_chinese() -> None:
+    chinese = words.Words("zh")
+    turn = Wait(kind=WaitKind.TURN, place=1, boxes=("box-a",), start_seconds=3900.0)
+    assert chinese.wait(turn) == "前面还有 1 个，约 1 小时 5 分后开始，等待 box-a"
+    after = Wait(kind=WaitKind.AFTER, held="starts after train (3f2a)", jobs=("3f2a", "4b1c", "5d0e"))
+    assert chinese.wait(after) == "等待任务 3f2a, 4b1c 等 3 个"
+    assert chinese.wait(Wait(kind=WaitKind.HELD, held="by lin@lab")) == "已暂缓 by lin@lab"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100-SXM4"),
+        ("NVIDIA A100 80GB PCIe", "A100 PCIe"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada Generation"),
+    ],
+)
+def test_a_card_is_named_without_its_memory(name: str, shown: str) -> None:
+    assert words.card_name(name) == shown
