@@ -223,6 +223,16 @@ class Store(UserStore):
         args = (job_id, epoch, claimant.box, claimant.boot, lease, _json(fields), text, int(runs))
         return bool(self._run("restore", *args))
 
+    def put_back(
+        self, job_id: str, seen: Mapping[str, str], fields: Mapping[str, str], history: Sequence[str], *, text: str
+    ) -> str:
+        """Write fields of a damaged record that a backup has; return `back`, or why nothing was written.
+
+        That is `changed` where the record is not as it was `seen`, `owned` where a box has the job under a later claim.
+        `history` is written where the job has none. An admin's act.
+        """
+        return str(self._run("put_back", job_id, _json(seen), _json(fields), json.dumps(list(history)), text))
+
     def report_postrun(
         self, job_id: str, epoch: int, *, box: str, task: PostrunStatus, fields: Mapping[str, Any] | None = None
     ) -> int:

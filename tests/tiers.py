@@ -222,6 +222,7 @@ FAULTS: dict[int, tuple[str, tuple[str, ...]]] = {
 #: What takes long: real workers, the real LeRobot, a browser, containers, downloads by processes of their own.
 SLOW = (
     "tests/attacks/test_code_in_weights.py",
+    "tests/attacks/test_stolen_box_story.py",
     "tests/attacks/test_copies.py::test_a_planted_checkpoint_is_not_resumed_from",
     "tests/jobs/safety/test_processors.py::test_the_table_is_what_the_installed_lerobot_has",
     "tests/nemesis/test_rounds.py",

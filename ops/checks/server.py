@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pi0q.jobs.errors import Pi0qError
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
-from pi0q.queue import server_disk
+from pi0q.queue import damage_report, server_disk
 from pi0q.queue.connection import connect, eviction, explain
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
@@ -103,6 +103,7 @@ def _answering(client: Redis, settings: Settings, first: float) -> Iterator[Find
     yield _memory(info)
     yield from _list_nodes(client)
     yield _records(client, settings.prefix)
+    yield from _backup(settings)
 
 
 def _records(client: Redis, prefix: str) -> Finding:
@@ -114,6 +115,19 @@ def _records(client: Redis, prefix: str) -> Finding:
     more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     cure = "pi0q prune --broken removes them; whoever has the server's password can write such records"
     return warning("records", f"{len(damaged)} can't be read, so no box takes these jobs: {named}{more}", cure)
+
+
+def _backup(settings: Settings) -> Iterator[Finding]:
+    """Yield the finding on records that somebody damaged, where a `pi0q up` of this machine keeps a backup of them."""
+    folder = damage_report.path_of(settings.home).parent
+    if server_disk.of(settings) is None or not folder.is_dir():
+        return
+    if not (found := damage_report.read(settings.home)):
+        yield ok("backup", f"the records are kept in {folder}")
+        return
+    named = "; ".join(f"{job}: {why}" for job, why in list(found.items())[:3])
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    yield broken("backup", f"{len(found)} damaged: {named}{more}; see pi0q server list, revoke", "pi0q server restore")
 
 
 def _link(settings: Settings, first: float, trip: float) -> Finding:

@@ -24,6 +24,7 @@ from pi0q.ops.local import demo_data, page_part, sweeper
 from pi0q.ops.local import server as servers
 from pi0q.ops.power import state_file as power_state
 from pi0q.ops.server import registry, users
+from pi0q.ops.server.backup.keeper import BackupKeeper
 from pi0q.ops.supervisor import Failed, Supervisor, log_tail
 from pi0q.queue import tls
 from pi0q.queue.settings import Settings, make_home
@@ -116,6 +117,7 @@ def run(settings: Settings, options: StackOptions, say: Say, stopping: threading
             facts = _start(settings, options, children, say, worker_env=extra)
             file_edits.write(home / "up.json", json.dumps(facts), 0o600)
             sweeper.Sweeper(settings_of_owner(settings, facts), stopping).start()
+            BackupKeeper(settings_of_owner(settings, facts), stopping, say).start()
             _await_pages(children, facts, stopping)
             file_edits.write(home / "up.json", json.dumps(facts | {"ready": True}), 0o600)
             say("pi0q is up.\n" + reach(settings, facts, show_secrets=sys.stdout.isatty()) + "\nCtrl-C stops it.")

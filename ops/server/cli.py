@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -139,6 +140,47 @@ def revoke(name: str) -> None:
         click.echo(f"{name} is removed. The server does not run with roles now; it will not know {name}.")
     else:
         click.echo(f"{name} is removed; {closed} connection{'' if closed == 1 else 's'} of it {_was(closed)} closed.")
+
+
+@server.command()
+@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@click.option("--from", "source", type=click.Path(path_type=Path), help="A backup.  [default: the newest]")
+@_JSON
+def restore(jobs: tuple[str, ...], source: Path | None, as_json: bool) -> None:
+    """Bring damaged records of jobs back from the backup.
+
+    `pi0q up` keeps it: each change within seconds, eight files of a day. Only what is missing or damaged is written;
+    a record that is good, or has a later claim number, stays as it is. Without JOB: all that are damaged.
+    """
+    from pi0q.ops.server.backup.restore import Restorer
+    from pi0q.ops.server.registry import Registry
+    from pi0q.queue.current_user import user
+    from pi0q.queue.store import Store
+
+    registry = Registry(all_settings.load())
+    with registry.connected() as client:
+        restorer = Restorer(Store(client, registry.settings.prefix), registry.data, chosen=source)
+        text = f"restored by {user()}"
+        outcomes = list(restorer.restore(restorer.jobs(jobs), text=text))
+    told = [one for one in outcomes if jobs or one.result != "good"]
+    if as_json:
+        job_text.print_json({"from": str(restorer.path), "jobs": [vars(one) for one in told]})
+    for one in told if not as_json else ():
+        click.echo(f"{one.job}  {_RESTORED[one.result]}{f': {one.detail}' if one.detail else ''}")
+    if not told and not as_json:
+        click.echo(f"No record of the {len(outcomes)} in {restorer.path} is missing or damaged. Nothing was changed.")
+    if any(one.result not in ("back", "good") for one in told):
+        sys.exit(1)
+
+
+#: What became of a record, in words.
+_RESTORED = {
+    "back": "restored",
+    "good": "is as it should be; nothing was changed",
+    "changed": "changed meanwhile and was left alone; try again",
+    "owned": "a box has it under a later claim; nothing was changed",
+    "lost": "could not be restored",
+}
 
 
 @server.command("list")

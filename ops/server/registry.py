@@ -172,6 +172,21 @@ class Registry:
         with client:
             yield client
 
+    @contextmanager
+    def connected(self) -> Iterator[Redis]:
+        """Yield a connection of whoever runs the server, with roles or without. Raises UsageError where it is down."""
+        from pi0q.queue.connection import connect
+
+        url = str(_up(self.settings.home).get("redis_url", ""))
+        if not url:
+            raise UsageError(
+                f"No server of {self.settings.home} runs on this machine. Nothing was changed.\n"
+                "Fix: pi0q up -d, or PI0Q_HOME=DIRECTORY where another home has it"
+            )
+        own = self.data / TLS / users.OWNER
+        with connect(replace(self.settings, redis_url=url, tls=own if own.is_dir() else self.settings.tls)) as client:
+            yield client
+
     def is_up(self) -> bool:
         """Return whether a `pi0q up` of this home has said where its server is."""
         return "redis_url" in _up(self.settings.home)

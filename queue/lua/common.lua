@@ -59,6 +59,8 @@
 -- cards:<k>       zset    such boxes, by the MiB of their k-th largest GPU; cards:0 by when they were last heard of.
 -- room:<k>        zset    those that take jobs now, by the free MiB of their k-th best GPU that has no job; 0 for k = 0.
 -- shared:<k>      zset    the same for a job that shares its cards: GPUs whose jobs share theirs count, too.
+-- removed         zset    jobs whose records an admin had removed, by when: what is gone besides was damaged. Admins alone may
+--                         write it (ops/server/roles.py); the last 100,000.
 -- dependants:<id> set     waiting jobs that start after this one; field `awaits` of their records says on which terms.
 -- timed           zset    waiting jobs by the time, ms, before which they do not start.
 -- conditional     zset    jobs that wait for another job or a time, and that nobody holds, by since when.
@@ -171,11 +173,15 @@ local function now_and_detect_restart()
   return at
 end
 
--- Whether the sender still owns the job: `ours`, `lost`, or `older` where it knows more than this server.
+-- Whether the sender still owns the job: `ours`, `lost`, or `older` where it knows more than this server. A state that
+-- pi0q never writes, or an owned job without a box, is damage: whoever has the claim knows better.
+local STATES = { waiting = true, queued = true, claimed = true, preparing = true, running = true,
+                 succeeded = true, failed = true, cancelled = true }
 local function check_owner(id, box, epoch)
   local state, claim, owner = get_all(id, 'state', 'epoch', 'box')
   local known = whole(claim, -1)
-  if tonumber(epoch) > known then return 'older' end
+  local damaged = not STATES[state] or OWNED[state] and owner == ''
+  if tonumber(epoch) > known or tonumber(epoch) == known and damaged then return 'older' end
   local same = tonumber(epoch) == known and (box == '' or box == owner)
   return same and OWNED[state] and 'ours' or 'lost'
 end

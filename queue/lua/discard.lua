@@ -48,6 +48,8 @@ for _, entry in ipairs(redis.call('ZRANGE', P .. 'lookup', 0, -1)) do
 end
 for _, set in ipairs({ 'live', 'ended', 'leases' }) do redis.call('ZREM', P .. set, id) end
 redis.call('DEL', key, P .. 'history:' .. id, P .. 'tail:' .. id, P .. 'tail:' .. id .. ':ranks', P .. 'curve:' .. id, P .. 'holds:' .. id)
+redis.call('ZADD', P .. 'removed', now(), id)
+redis.call('ZREMRANGEBYRANK', P .. 'removed', 0, -100001)
 announce(id)
 settle_dependants(id, now())
 redis.call('ZREM', P .. 'timed', id)

@@ -39,9 +39,11 @@ if last >= rank then
       for _, kind in ipairs({ 'job:', 'history:', 'tail:', 'curve:', 'holds:', 'sweep:' }) do redis.call('DEL', P .. kind .. id) end
       redis.call('DEL', P .. 'tail:' .. id .. ':ranks')
       removed[#removed + 1] = id
+      redis.call('ZADD', P .. 'removed', now(), id)
       announce(id)
     end
   end
   due = due - #removed
+  redis.call('ZREMRANGEBYRANK', P .. 'removed', 0, -100001)
 end
 return { rank < due and rank or -1, removed }

@@ -1,5 +1,5 @@
 -- restore(id, epoch, box, boot, lease in ms, fields as JSON, text, 1 if it runs) -> 1 owned by this box | 0 someone else knows better
--- These data are older than what the box did with the job since: its ledger corrects them.
+-- These data are older than what the box did with the job since, or were damaged: its ledger corrects them.
 local id, epoch, box, boot, lease = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local fields, text = cjson.decode(ARGV[6]), ARGV[7]
 local owner = check_owner(id, box, epoch)
@@ -14,10 +14,9 @@ if fields.installation ~= ours and ARGV[8] ~= '1' then return 0 end
 fields.installation = ours
 if OWNED[state] then release(id) end
 if state == 'queued' then unqueue(id) end
-if state == '' then
-  redis.call('ZADD', P .. 'live', whole(fields.created_ms, at), id)
-  redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. tostring(fields.name) .. '\0' .. id)
-end
+-- Somebody may have taken the record away, or the job out of these alone.
+redis.call('ZADD', P .. 'live', 'NX', whole(fields.created_ms, at), id)
+redis.call('ZADD', P .. 'lookup', 0, 'i:' .. id, 0, 'n:' .. tostring(fields.name) .. '\0' .. id)
 -- A stop was meant for an owner of before; a cancel is meant for the job.
 fields.wish = get(id, 'wish') == 'cancel' and 'cancel' or ''
 -- What its user asked for since; what was answered, the ledger knows.

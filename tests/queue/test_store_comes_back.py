@@ -417,3 +417,19 @@ def test_an_accepted_job_is_on_the_disk(life: Life, store: Store, driver: JobDri
     assert store.durable()
     life.restart()
     assert store.get(job).state is State.QUEUED
+
+
+@pytest.mark.parametrize("damage", [{"state": "bogus"}, {"state": ""}, {"epoch": "nan"}, {"box": ""}])
+def test_the_owner_of_a_damaged_record_puts_it_right(store: Store, driver: JobDriver, damage: dict[str, str]) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    ledger = store.raw(job)
+    for name, text in damage.items():
+        store.client.hset(f"{store.prefix}job:{job}", name, text)
+    with pytest.raises(StaleServer):
+        store.report(job, epoch, box="box-a", lease_seconds=600.0, fields={})
+    claimant = Claimant(box="box-a", boot="1", lease_seconds=600.0)
+    assert store.restore(job, epoch, claimant, fields=ledger, text="it is here", runs=True)
+    assert (store.get(job).state, store.get(job).box) == (State.RUNNING, "box-a")
+    with pytest.raises(OwnershipLost):
+        store.report(job, epoch, box="box-b", lease_seconds=600.0, fields={})

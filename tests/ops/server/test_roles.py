@@ -19,7 +19,7 @@ from tests.conftest import JobDriver
 
 LUA = Path(__file__).parents[3] / "queue" / "lua"
 #: Acts of an admin alone.
-OF_ADMINS = {"discard", "prune", "forget_box", "drain"}
+OF_ADMINS = {"discard", "prune", "put_back", "forget_box", "drain"}
 #: A box of the table; another is `box-b`.
 BOX, JOB = "box-a", "0123456789ab"
 
