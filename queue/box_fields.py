@@ -18,10 +18,12 @@ PER_JOB = ("refusals", "plans")
 FIELDS = (
     "box_id", "status", "boot", "version", "gpus", "free_mib", "holders", "busy", "gauges", "disk_free_mib", "disk_mib",
     "home", "hf_home", "slots", "running", "used_slots", "lerobot", "note", "blocked", "drain", "drain_text",
-    "warm",
+    "warm", "caches", "staging",
 )  # fmt: skip
 #: What a gauge of a GPU may hold (`gauges`, one object a GPU), and the most of it: percent, degrees Celsius.
 GAUGES = {"use": 100, "celsius": 200}
+#: Repositories that a box announces with their sizes (`caches`), at the most.
+MOST_CACHES = 20
 #: What a reader asks `box:<box>` for. Boxes of the version before this one keep those of PER_JOB there, too.
 ASKED = [*FIELDS, *PER_JOB]
 #: Stands for all jobs where a reader asks for what a box says of one.
@@ -127,6 +129,29 @@ def _plans(text: str) -> None:
                     raise ValueError
 
 
+def _caches(text: str) -> None:
+    """The repositories that lie complete in the box's cache: name and MiB of the largest."""
+    found = json_of(text)
+    if not isinstance(found, list) or len(found) > MOST_CACHES:
+        raise ValueError
+    for one in found:
+        if not isinstance(one["name"], str):
+            raise ValueError
+        whole(one["mib"])
+
+
+def _staging(text: str) -> None:
+    """What a box without cards does for waiting jobs (workers/staging/state.py)."""
+    told = mapping(json_of(text))
+    for name in ("job", "phase"):
+        if not isinstance(told.get(name, ""), str):
+            raise ValueError
+    for name in ("ready_count", "left"):
+        whole(told.get(name, 0))
+    if not all(isinstance(why, str) for why in mapping(told.get("problems", {})).values()):
+        raise ValueError
+
+
 _READERS: Mapping[str, Callable[[str], object]] = {
     "disk_free_mib": _whole,
     "disk_mib": _whole,
@@ -138,6 +163,8 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     "holders": _holders,
     "busy": _ends,
     "used_slots": _whole,
+    "caches": _caches,
+    "staging": _staging,
     "refusals": _objects,
     "plans": _plans,
     "warm": _names,

@@ -99,6 +99,22 @@ class StartsFail(Refusal):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithoutCards(Refusal):
+    """The box was started without its cards, or is one that never has any; it fetches what waiting jobs read."""
+
+    kind = "without_cards"
+    #: Whether it is a container that was started without its GPU, so that its next start may bring cards.
+    no_gpu_mode: bool = True
+    #: Whether it fetches (PI0Q_STAGING).
+    fetches: bool = True
+
+    def __str__(self) -> str:
+        what = "no-GPU mode" if self.no_gpu_mode else "no card"
+        does = "fetches inputs, claims nothing" if self.fetches else "claims nothing"
+        return f"{what}: {does}" + ("; start the box with its GPU to train" if self.no_gpu_mode else "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NotChosen(Refusal):
     """The job's file keeps it from this box, or from its GPUs."""
 

@@ -94,6 +94,9 @@ class Settings:
     notify_on: tuple[str, ...] = ()
     #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
     fake_gpus: tuple[Mapping[str, Any], ...] | None = None
+    #: Whether a box without a card fetches what waiting jobs read (workers/staging): auto (in AutoDL's no-GPU mode),
+    #: on (whenever it shows no card; it then claims nothing) or off.
+    staging: str = "auto"
     #: Free space that a claim leaves on the system disk.
     system_disk_reserve_mib: int = 2048
     #: Whether names were given by the user, for messages: setting -> "PI0Q_X" or the file.
@@ -185,6 +188,16 @@ def _sharing(text: str) -> str:
     return text
 
 
+#: Whether a box without a card fetches for others, or for its own next start.
+STAGING = ("auto", "on", "off")
+
+
+def _staging(text: str) -> str:
+    if text not in STAGING:
+        raise ValueError(f"it must be one of {', '.join(STAGING)}")
+    return text
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("on", "off", "true", "false"):
         raise ValueError("it must be on or off")
@@ -261,6 +274,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "notify": lambda text: tuple(text.split()),
     "notify_on": _kinds,
     "fake_gpus": _gpus,
+    "staging": _staging,
     "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
 }
 

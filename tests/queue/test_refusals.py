@@ -29,6 +29,10 @@ EVERY_KIND: dict[str, tuple[Refusal, str]] = {
         refusals.StartsFail(),
         "runner processes keep exiting at start-up; claims paused (see the worker log)",
     ),
+    "without_cards": (
+        refusals.WithoutCards(),
+        "no-GPU mode: fetches inputs, claims nothing; start the box with its GPU to train",
+    ),
     "retry_delay": (
         refusals.RetryDelay(reason="network", seconds=40),
         "its last run ended with network: retried in 40 s",

@@ -89,6 +89,7 @@ class Agent(threading.Thread):
         self._warned_at = -WARN_SECONDS
         self.box.claims.check_trainer()
         self.box.claims.claim()
+        self.box.stager.notice(self.box.claims.fetches)
         if self._refusals() != self._announced:
             self.announce()
 

@@ -15,6 +15,7 @@ from pi0q.workers.agent.orphans import Orphans
 from pi0q.workers.agent.recovery import Recovery
 from pi0q.workers.agent.run_watcher import RunWatcher
 from pi0q.workers.host import identity
+from pi0q.workers.staging.stager import Stager, Surroundings
 from pi0q.workers.trainer import interpreter
 
 
@@ -34,7 +35,17 @@ class Box:
         self.registration = Registration(settings, store, who)
         self.runs = RunWatcher(self.context, self.launcher, self.recovery)
         self.claims = ClaimLoop(self.context, self.recovery, self.runs.start_failures)
+        self.stager = Stager(
+            self.claims.admission,
+            self.claims.disk_needs,
+            Surroundings(
+                measure=self.context.measure,
+                trainer=lambda: self.context.trainer,
+                stopping=self.context.stopping,
+            ),
+        )
         self.heartbeat = Heartbeat(self.context, self.registration, self.claims, self.runs)
+        self.heartbeat.staging = lambda: self.stager.state
         self._announcing = threading.Lock()
 
     @property

@@ -12,7 +12,7 @@ from pi0q.jobs.record import Record
 from pi0q.queue import capacity, refusals
 from pi0q.queue.affinity import WarmBox
 from pi0q.queue.capacity import CardRoom
-from pi0q.queue.refusals import Drained, Problem, Refusal, ServerRestarted, StartsFail
+from pi0q.queue.refusals import Drained, Problem, Refusal, ServerRestarted, StartsFail, WithoutCards
 from pi0q.queue.schedule import UNKNOWN
 from pi0q.queue.schedule_view import at_most, busy_text
 from pi0q.queue.store_types import Claimant, Claimed, Offer, Reservation
@@ -108,7 +108,9 @@ class ClaimLoop:
         """Search for LeRobot's interpreter where none was found, and start its health check."""
         if isinstance(self.context.trainer, interpreter.NoTrainer):
             self.context.trainer = interpreter.find(self.context.settings)
-        self.admission.begin(self.context.trainer)
+        # Without cards nothing is trained here, and LeRobot's imports may be more than such a container has memory for.
+        if self.context.without_cards(self.context.measure()) is None:
+            self.admission.begin(self.context.trainer)
 
     def claim(self) -> None:
         """Claim waiting jobs in the queue's order while there are free slots and one that fits.
@@ -124,6 +126,11 @@ class ClaimLoop:
                 self.unfinished = False
                 return
             page = NEXT_PAGE
+
+    @property
+    def fetches(self) -> bool:
+        """Whether the box is to fetch what waiting jobs read, since it has no card now."""
+        return isinstance(self.blocked, WithoutCards) and self.blocked.fetches
 
     def settle_inputs(self) -> None:
         """See to the jobs that this box refuses for what they read, and to those that are held for it."""
@@ -149,8 +156,8 @@ class ClaimLoop:
     def _round(self, page: int) -> bool:
         """Look at the queue and claim at most one job; return whether to look again at once."""
         owned = self.context.store.owned(self.context.name)
-        self.blocked, self._former = self._blocked(), None
         host = self.context.measure()
+        self.blocked, self._former = self._blocked(host), None
         state = self._box_state(host, owned)
         self.cards = state.cards()
         full = state.used_slots >= state.slots
@@ -208,12 +215,14 @@ class ClaimLoop:
     def _trainer(self) -> object:
         return (self.context.trainer, self.admission.findings)
 
-    def _blocked(self) -> Refusal | None:
+    def _blocked(self, host: Host) -> Refusal | None:
         """Return why the box claims nothing at all."""
         if self.context.server_trouble:
             return Problem(text=self.context.server_trouble.partition("\n")[0])
         if self.context.drain:
             return NO_CLAIMS["drained"]
+        if without := self.context.without_cards(host):
+            return without
         return StartsFail() if self.start_failures.pausing else None
 
     # -- whose turn it is ---------------------------------------------------------------------------

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pi0q.queue.refusals import WithoutCards
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
-from pi0q.workers.host import probe
+from pi0q.workers.host import gpu_mode, probe
+from pi0q.workers.host.gpu_mode import ModeReader
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.trainer.interpreter import NoTrainer, TrainerPython
 
@@ -27,6 +29,7 @@ class BoxContext:
     server_trouble: str = ""
     #: What a user wants of this box, as of the last heartbeat: "" nothing, `drain` or `now` no new jobs.
     drain: str = ""
+    modes: ModeReader = field(default_factory=ModeReader)
     #: Called with job and claim number of each claim. A worker starts the runner by it at once; the job's message,
     #: which Celery brings some milliseconds later, finds it started.
     on_claim: Callable[[str, int], None] = lambda job_id, epoch: None
@@ -43,3 +46,7 @@ class BoxContext:
     def measure(self) -> probe.Host:
         """Measure what the box has free now."""
         return probe.measure(self.settings, box=self.name)
+
+    def without_cards(self, host: probe.Host) -> WithoutCards | None:
+        """Return that the box claims nothing since it has no card now; None where it has, or is a machine without."""
+        return gpu_mode.without_cards(self.modes.mode(len(host.gpus)), self.settings.staging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from pi0q.workers.claims.fit import used_slots
 from pi0q.workers.host import card_gauges, files
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.host.probe import Host
+from pi0q.workers.hub import cached
+from pi0q.workers.staging.state import StagingState
 from pi0q.workers.trainer.interpreter import NoTrainer
 
 logger = logging.getLogger(__name__)
@@ -133,6 +135,9 @@ class Heartbeat:
 
     def __init__(self, context: BoxContext, registration: Registration, claims: ClaimLoop, runs: RunWatcher) -> None:
         self.context, self.registration, self.claims, self.runs = context, registration, claims, runs
+        #: Tells how far the fetching for waiting jobs is.
+        self.staging: Callable[[], StagingState] = StagingState
+        self._caches = cached.CacheList(context.settings.hf_home)
 
     def announce(self, *, status: str = "") -> None:
         """Announce the box, as `status` or as what follows from its drain. Raises NameTaken."""
@@ -169,11 +174,20 @@ class Heartbeat:
             "free_mib": json.dumps([max(0, card.free_mib) for card in cards]),
             "busy": self.claims.busy(host, owned),
             "warm": warm_boxes.complete(context.settings.hf_home),
+            "caches": json.dumps(self._caches.largest()),
+            "staging": self._staging(host),
             "holders": json.dumps([{"jobs": card.jobs, "shared": card.shared, "user": card.user} for card in cards]),
             "blocked": json.dumps(self.claims.blocked.to_json()) if self.claims.blocked else "",
             "refusals": refusals.dumps(self.claims.refusals),
             "plans": json.dumps(self.claims.disk_needs.shown_plans),
         }
+
+    def _staging(self, host: Host) -> str:
+        """Return what the box does while it has no card; "" where it has, or is no such box."""
+        without = self.context.without_cards(host)
+        if without is None:
+            return ""
+        return self.staging().to_json(no_gpu_mode=without.no_gpu_mode, fetches=without.fetches)
 
     def _note(self, host: Host) -> str:
         """Return what keeps the box from all jobs, or from most."""
@@ -181,9 +195,13 @@ class Heartbeat:
         parts = (
             self.context.server_trouble.replace("\n", " "),
             str(refusals.StartsFail()) if self.runs.start_failures.pausing else "",
-            trainer.why if isinstance(trainer, NoTrainer) else host.gpu_fault,
+            trainer.why if isinstance(trainer, NoTrainer) else self._card_fault(host),
         )
         return " · ".join(filter(None, parts))
+
+    def _card_fault(self, host: Host) -> str:
+        """Return why no card is seen, where that is a fault."""
+        return "" if self.context.without_cards(host) else host.gpu_fault
 
     def _status(self, owned: int) -> str:
         if not self.registration.drain:

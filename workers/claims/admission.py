@@ -98,6 +98,21 @@ class Admission:
             texts += owner_rules.problems(spec, self.settings)
         return (*(Problem(text=text) for text in texts), *bad)
 
+    def fetch_problems(self, job: Record, trainer: TrainerPython | NoTrainer) -> list[str]:
+        """Return why this box does not fetch what the job reads: it would not run it with cards either.
+
+        What takes a card or imports LeRobot is left out: such a box has no card, and memory for neither.
+        """
+        if isinstance(trainer, NoTrainer):
+            return [f"trainer: {trainer.why}"]
+        if other := flags.unsupported(trainer.lerobot):
+            return [f"trainer: {other}"]
+        self.preflight.trainer = trainer
+        spec = self.spec(job)
+        if isinstance(spec, str):
+            return [spec]
+        return [*_version_problems(job, spec, trainer), *owner_rules.problems(spec, self.settings)]
+
     def vram_mib(self, job: Record) -> int:
         """Return the VRAM that the job needs on each GPU, MiB: by its dataset's own images once they are known."""
         spec, stated = self.spec(job), job.needs.get("vram_mib", 0)

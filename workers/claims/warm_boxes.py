@@ -13,22 +13,17 @@ from pi0q.queue import affinity, capacity
 from pi0q.queue.affinity import MOST_NAMES, WAIT_SECONDS, WarmBox
 from pi0q.queue.refusals import CheckpointElsewhere
 from pi0q.queue.store import Store
+from pi0q.workers.hub import cached
 
 #: Jobs that are remembered as left to another box.
 REMEMBERED = 1000
-#: Kinds of repositories, by how a cache's folders begin, and how their names begin among a job's pins.
-_KINDS = {"models--": "", "datasets--": "datasets/"}
 
 
 def complete(hf_home: Path) -> str:
     """Return the repositories that are complete in the cache, as a box announces them."""
-    found = []
-    for mark in (hf_home / "hub").glob("*--*--*/.pi0q-whole-*"):
-        folder = mark.parent.name
-        for start, prefix in _KINDS.items():
-            if folder.startswith(start):
-                found.append(prefix + folder.removeprefix(start).replace("--", "/", 1))
-    return json.dumps(sorted(set(found))[:MOST_NAMES])
+    marks = (hf_home / "hub").glob("*--*--*/.pi0q-whole-*")
+    found = {name for mark in marks if (name := cached.name_of(mark.parent))}
+    return json.dumps(sorted(found)[:MOST_NAMES])
 
 
 class WarmBoxes:

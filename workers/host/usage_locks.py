@@ -47,6 +47,13 @@ def hold(marks: Path, name: str, *, touch: bool = True) -> None:
             atexit.register(_touch, mark)
 
 
+def let_go(marks: Path, name: str) -> None:
+    """Release the lock of one cache: this process lives on and uses it no more."""
+    mark = marks / f"{name}.used"
+    if mark in _held:
+        os.close(_held.pop(mark))
+
+
 def release() -> None:
     """Release all locks of this process."""
     while _held:

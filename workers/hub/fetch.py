@@ -56,12 +56,17 @@ class Waiting:
 Phase = Downloading | Waiting
 
 
+class Abandoned(Exception):
+    """The caller wants no more of it; what came stays, and is resumed by the next download."""
+
+
 def prepare(
     fetches: Iterable[Fetch],
     settings: Settings,
     *,
     pins: Mapping[str, str],
     on_phase: Callable[[Phase], None],
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
     """Download everything into the cache; return the commit of each, by `Fetch.pin`.
 
@@ -69,12 +74,16 @@ def prepare(
         settings: Of this box, for its cache and its routes to the Hub.
         pins: Commits of an earlier run of this job; they win over what the Hub has now.
         on_phase: Called with what is going on, about twice a second while that changes.
+        may_go_on: Asked about twice a second while it downloads.
 
     Raises:
+        Abandoned: `may_go_on` said no.
         HubError: The Hub or the disk failed, and the cache does not hold all of it either.
     """
     requests = [Request(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches]
-    FetchSession(requests, settings, on_phase).run()
+    session = FetchSession(requests, settings, on_phase)
+    session.may_go_on = may_go_on
+    session.run()
     return {request.fetch.pin: str(request.pin) for request in requests}
 
 
@@ -86,6 +95,8 @@ class FetchSession(HubSession):
     def __init__(self, requests: Iterable[Request], settings: Settings, on_phase: Callable[[Phase], None]) -> None:
         super().__init__(requests, settings)
         self.hf_home, self._on_phase = settings.hf_home, on_phase
+        #: Whether the caller still wants it.
+        self.may_go_on: Callable[[], bool] = lambda: True
         self._last_phase: Phase | None = None
         self._next_report = 0.0
 
@@ -132,7 +143,9 @@ class FetchSession(HubSession):
         log.warning("%s", text)
 
     def on_tick(self, requests: Sequence[Request]) -> None:
-        """Report how far the downloads are."""
+        """Report how far the downloads are. Raises Abandoned."""
+        if not self.may_go_on():
+            raise Abandoned
         if time.monotonic() < self._next_report:
             return
         self._next_report = time.monotonic() + helper_process.TICK_SECONDS

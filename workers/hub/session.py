@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -118,8 +119,10 @@ class HubSession:
         )
         why = f"{self.helper.name} ended too early"
         try:
-            for line in running:
-                self._dispatch(line, requests, route)
+            # What the caller's own code raises must end the helper, too.
+            with contextlib.closing(running):
+                for line in running:
+                    self._dispatch(line, requests, route)
         except ChildFailed as error:
             why = str(error)
         for request in requests:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pi0q.workers.host.gpu_mode import SMALL_MEMORY_MIB
+
 #: Creates a correct environment; conda keeps it apart from pi0q's own packages.
 CREATE_ENVIRONMENT = (
     "conda create -y -n lerobot python=3.12 && "
@@ -25,8 +27,6 @@ INSTALL_FFMPEG = "conda install -c conda-forge 'ffmpeg<8'"
 #: The first LeRobot with a usable pi0 needs this Python.
 PI0_PYTHON = (3, 12)
 
-#: AutoDL gives a container that was started without its GPU 2 GiB. MiB.
-NO_GPU_MEMORY_MIB = 3 * 1024
 #: The base weights of pi0 pass through this much memory, in 32 bits. MiB.
 PI0_MEMORY_MIB = 14 * 1024
 #: Base weights and optimizer state together. MiB.
@@ -164,7 +164,7 @@ def memory(limit_mib: int | None) -> Iterator[Finding]:
         return
     limit = f"{limit_mib / 1024:.1f} GiB"
     fix = "rent a container with more memory"
-    if limit_mib <= NO_GPU_MEMORY_MIB:
+    if limit_mib <= SMALL_MEMORY_MIB:
         detail = f"{limit} in all: this container was started without its GPU (无卡模式)"
         yield Finding(subject="memory", detail=detail, prevents=Need.GPU, fix=MISSING_GPU_FIX, job_fix=MISSING_GPU_FIX)
     if limit_mib < PI0_MEMORY_MIB:
