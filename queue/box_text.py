@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from pi0q.jobs.record import Record
-from pi0q.queue import job_text
+from pi0q.queue import box_staging, job_text
 from pi0q.queue.box_status import Announced
 
 #: Characters of a bar.
@@ -47,6 +47,22 @@ def _free(box: Announced) -> Iterator[tuple[str, int, bool, int]]:
         yield str(card["name"]), int(card.get("total_mib") or 0), bool(card.get("simulated")), free
 
 
+def _staging(box: Announced) -> Iterator[str]:
+    """Yield what a box without cards does for waiting jobs."""
+    if staging := box_staging.read(box):
+        yield f"  mode       {staging.mode}"
+        if staging.progress:
+            yield f"  inputs     {staging.progress}"
+        for job, why in staging.problems.items():
+            yield f"  not for    {job}: {why}"
+
+
+def _caches(box: Announced) -> Iterator[str]:
+    """Yield the largest repositories in the box's cache."""
+    for number, one in enumerate(json.loads(box.get("caches") or "[]")):
+        yield f"  {'' if number else 'cache':<9}  {job_text.mib(one['mib']):>10}  {one['name']}"
+
+
 def details(box: Announced, jobs: Sequence[Record]) -> Iterator[str]:
     """Yield the lines of `pi0q boxes show`: the box, each card with a bar of its VRAM in use, the jobs on it."""
     seen = job_text.span(float(box["seen_seconds"]))
@@ -55,6 +71,7 @@ def details(box: Announced, jobs: Sequence[Record]) -> Iterator[str]:
     yield f"  disk       {job_text.mib(int(box.get('disk_free_mib') or 0))} free in {box.get('home', '?')}"
     if box.get("lerobot"):
         yield f"  LeRobot    {box['lerobot']}"
+    yield from _staging(box)
     uuids = [str(card.get("uuid", "")) for card in json.loads(box.get("gpus") or "[]")]
     for index, (name, total_mib, simulated, free_mib) in enumerate(_free(box)):
         on_it = [job.name for job in jobs if index < len(uuids) and uuids[index] in job.gpus]
@@ -64,5 +81,6 @@ def details(box: Announced, jobs: Sequence[Record]) -> Iterator[str]:
         kind = f"{name}{' (simulated)' if simulated else ''}"
         free = f"{free_mib / 1024:5.1f} of {total_mib / 1024:.0f} GiB free"
         yield f"  GPU {index:<2}     {bar}  {free}  {kind}  {', '.join(on_it)}".rstrip()
+    yield from _caches(box)
     for job in jobs:
         yield f"  {job.id}  {job.name}  {job.label}  {job_text.progress(job)}".rstrip()

@@ -17,6 +17,7 @@ from pi0q.ops.checks.finding import CheckTarget, Finding, Status
 from pi0q.ops.machine import AUTODL_DATA, Machine, directory_mib, disk_space
 from pi0q.queue import settings as all_settings
 from pi0q.queue.settings import READERS, Settings
+from pi0q.workers.host import gpu_mode, probe
 from pi0q.workers.runs.run_directory import live_runs
 from pi0q.workers.trainer import interpreter
 
@@ -171,6 +172,7 @@ def state(machine: Machine, settings: Settings) -> dict[str, object]:
     return {
         "home": str(home),
         "free_gib": round(disk_space(home).free_mib / 1024, 1),
+        "cards": _cards(machine, settings),
         "worker": "runs" if control.worker_locked(home) else "does not run",
         "worker_pid": worker.pid if worker else None,
         "keeper_pid": supervisor.pid if supervisor else None,
@@ -178,6 +180,15 @@ def state(machine: Machine, settings: Settings) -> dict[str, object]:
         "runs": sorted(path.name for path in settings.runs.glob("*") if path.is_dir()),
         "log": str(control.worker_log(home)),
     }
+
+
+def _cards(machine: Machine, settings: Settings) -> str:
+    """Return what this machine shows of cards, and what a worker does without any."""
+    found = probe.fake_gpus(settings.fake_gpus, "here") if settings.fake_gpus is not None else probe.nvml_gpus()[0]
+    mode = trainer.mode(CheckTarget(machine=machine, settings=settings, box=True), len(found))
+    if (without := gpu_mode.without_cards(mode, settings.staging)) is not None:
+        return str(without)
+    return str(len(found)) if found else "none"
 
 
 def _one_line(error: Exception) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, warning
+from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
+from pi0q.ops.machine import Machine
 from pi0q.workers.host import cgroup_memory, probe
+from pi0q.workers.host.gpu_mode import Mode, ModeReader
 from pi0q.workers.trainer import health_findings, interpreter
 from pi0q.workers.trainer.health_check import inspect_trainer
 from pi0q.workers.trainer.health_findings import Need
@@ -19,6 +21,9 @@ def check(target: CheckTarget) -> Iterator[Finding]:
     gpus, fault = probe.fake_gpus(target.settings.fake_gpus, "here"), ""
     if target.settings.fake_gpus is None:
         gpus, fault = probe.nvml_gpus()
+    if mode(target, len(gpus)) is Mode.NO_GPU_MODE:
+        yield from without_gpu(target)
+        return
     yield gpu(gpus, fault, autodl=target.machine.autodl)
     yield memory(target)
     found = interpreter.find(target.settings, target.machine.env)
@@ -54,6 +59,21 @@ def environment(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[
         yield _reported(bad_cuda) if bad_cuda else ok("cuda", usable)
 
 
+def mode(target: CheckTarget, cards: int) -> Mode:
+    """Return whether this container has its cards; `cards`: how many it shows."""
+    limit_mib = _limit_mib(target.machine)
+    return ModeReader(limit_mib=lambda: limit_mib).mode(cards)
+
+
+def without_gpu(target: CheckTarget) -> Iterator[Finding]:
+    """Yield what holds for a container that was started without its GPU: it works, and can't train."""
+    fetches = target.settings.staging != "off"
+    does = "fetches inputs of waiting jobs, claims nothing" if fetches else "claims nothing (PI0Q_STAGING=off)"
+    yield warning("gpu", f"no-GPU mode (无卡模式): {does}", health_findings.MISSING_GPU_FIX)
+    yield ok("memory", f"limited to {(_limit_mib(target.machine) or 0) / 1024:.1f} GiB: enough to fetch inputs")
+    yield skipped("trainer", "LeRobot's imports take more memory than this; check again once the container has its GPU")
+
+
 def gpu(gpus: tuple[probe.Gpu, ...], fault: str, *, autodl: bool) -> Finding:
     """Return what the driver shows. Jobs are matched by free memory, never by a GPU's name."""
     if not gpus:
@@ -67,13 +87,17 @@ def gpu(gpus: tuple[probe.Gpu, ...], fault: str, *, autodl: bool) -> Finding:
 
 def memory(target: CheckTarget) -> Finding:
     """Return what this container's memory limit allows; /proc/meminfo shows the host's memory."""
-    at = target.machine.at
-    limit_mib = cgroup_memory.container_limit_mib(cgroup_memory.groups(at("/sys/fs/cgroup"), at("/proc/self/cgroup")))
+    limit_mib = _limit_mib(target.machine)
     if fault := next(health_findings.memory(limit_mib), None):
         return _reported(fault)
     if limit_mib is None:
         return ok("memory", "no limit below the machine's")
     return ok("memory", f"limited to {limit_mib / 1024:.0f} GiB")
+
+
+def _limit_mib(machine: Machine) -> int | None:
+    held = cgroup_memory.groups(machine.at("/sys/fs/cgroup"), machine.at("/proc/self/cgroup"))
+    return cgroup_memory.container_limit_mib(held)
 
 
 def _free(gpu: probe.Gpu) -> str:

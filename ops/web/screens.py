@@ -134,6 +134,7 @@ class Screens:
             "why": _.why,
             "note": _.note,
             "refusal": _.refusal,
+            "staging": _.staging,
         }
         shape = {name: getattr(frame, name) for name in ("here", "back", "version", "away_seconds", "part", "still")}
         return self._pages.get_template(template).render(**helpers, **shape, **values)

@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 
 from pi0q.jobs.printable import printable
-from pi0q.ops.web.words_zh import CHINESE, refusal_zh, span_zh, wait_zh
+from pi0q.ops.web.words_zh import CHINESE, refusal_zh, span_zh, staging_zh, wait_zh
 from pi0q.queue import job_text
+from pi0q.queue.box_staging import Staging
 from pi0q.queue.reading.values import JobView
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.wait_notes import Wait
@@ -93,6 +94,10 @@ class Words:
     def refusal(self, refusal: Refusal) -> str:
         """Return why a box does not take a job."""
         return refusal_zh(refusal) if self.language == "zh" else str(refusal)
+
+    def staging(self, staging: Staging) -> str:
+        """Return what a box without cards does for waiting jobs."""
+        return staging_zh(staging) if self.language == "zh" else staging.progress
 
 
 def gib(mib: float) -> str:

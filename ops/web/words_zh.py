@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pi0q.queue import job_text, refusals
+from pi0q.queue.box_staging import Staging
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.wait_notes import Wait, WaitKind
 
@@ -87,6 +88,8 @@ CHINESE = {
     "pi0q's home": "pi0q 目录",
     "takes no job": "不接任务",
     "note": "说明",
+    "inputs": "输入",
+    "cache": "缓存",
     # Queue and jobs.
     "Place": "位置",
     "Job": "任务",
@@ -219,7 +222,26 @@ def refusal_zh(refusal: Refusal) -> str:
         return "预检中：正在询问 Hub 和 WandB"
     if isinstance(refusal, refusals.Drained):
         return "该机停止接收任务"
-    return str(refusal)
+    return mode_zh(refusal) if isinstance(refusal, refusals.WithoutCards) else str(refusal)
+
+
+def mode_zh(box: refusals.WithoutCards) -> str:
+    """Return what a box without cards is and does."""
+    does = "只下载输入，不认领任务" if box.fetches else "不认领任务"
+    return f"{'无卡模式' if box.no_gpu_mode else '没有卡'}：{does}"
+
+
+def staging_zh(staging: Staging) -> str:
+    """Return what a box without cards does for waiting jobs."""
+    if not staging.fetches:
+        return ""
+    if staging.job:
+        return f"正在为任务 {staging.job} 下载" + (f"（{staging.phase}）" if staging.phase else "")
+    if staging.busy:
+        return "正在查看排队任务需要什么"
+    ready = f"{staging.ready_count} 个排队任务的输入已就绪" if staging.ready_count else ""
+    left = f"{staging.left} 个尚未就绪" if staging.left else ""
+    return "，".join(filter(None, (ready, left))) or "没有排队的任务"
 
 
 def wait_zh(wait: Wait) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pi0q.jobs.errors import NotFound
-from pi0q.queue import box_status, box_text, capacity, job_text, plain_table, refusals, settings
+from pi0q.queue import box_staging, box_status, box_text, capacity, job_text, plain_table, refusals, settings
 from pi0q.queue.box_fields import EVERY_JOB
 from pi0q.queue.capacity import CardNeed, CardRoom
 from pi0q.queue.commands.common import open_reader
@@ -27,6 +27,9 @@ LONG = ("BOX", "FREE VRAM", "NOTE")
 MOST_COLOURED = 200
 #: Waiting jobs of which --json says whether they fit each box's GPUs.
 LISTED_MISFITS = 20
+
+#: Fields of a box that are JSON.
+LISTS = ("free_mib", "plans", "holders", "caches", "staging")
 
 Waiting = Mapping[tuple[int, int], int]
 
@@ -152,7 +155,8 @@ def _note(box: dict[str, str], waiting: Waiting) -> str:
     # A drained box refuses them all, and that is said already.
     unfit = f"{refused} waiting do not fit: `pi0q why ID` says why" if refused and not box.get("drain") else ""
     drained = box.get("drain_text", "drained") if box.get("drain") else ""
-    return " · ".join(part for part in (drained, box.get("note", ""), unfit) if part)
+    staging = box_staging.read(box)
+    return " · ".join(part for part in (drained, str(staging or ""), box.get("note", ""), unfit) if part)
 
 
 def _plain(box: dict[str, str], needs: Mapping[str, tuple[int, int]]) -> dict[str, object]:
@@ -164,7 +168,7 @@ def _plain(box: dict[str, str], needs: Mapping[str, tuple[int, int]]) -> dict[st
     return {
         **box,
         **{name: int(box.get(name) or 0) for name in ("slots", "running", "disk_free_mib")},
-        **{name: json.loads(box[name]) for name in ("free_mib", "plans", "holders") if box.get(name)},
+        **{name: json.loads(box[name]) for name in LISTS if box.get(name)},
         "gpus": json.loads(box.get("gpus") or "[]"),
         "refusals": {job: [{**one.to_json(), "text": str(one)} for one in why] for job, why in refused.items()},
         "refused": int(box["refused"]),

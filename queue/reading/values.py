@@ -13,6 +13,7 @@ from typing import Any
 
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.state import State
+from pi0q.queue.box_staging import Staging
 from pi0q.queue.job_list import Counts
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.wait_notes import Wait
@@ -147,6 +148,15 @@ class CardView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheView:
+    """A repository that lies complete in a box's cache."""
+
+    #: owner/name; datasets/owner/name.
+    name: str
+    mib: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BoxView:
     """One box, as it announced itself last."""
 
@@ -174,6 +184,10 @@ class BoxView:
     blocked: Refusal | None
     #: Who drained it and why, in words.
     drain_text: str
+    #: What it does while it has no card; None where it has, or is no such box.
+    staging: Staging | None = None
+    #: The largest repositories in its cache.
+    caches: tuple[CacheView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pi0q.jobs.record import Record
 from pi0q.jobs.record_codecs import URL
 from pi0q.jobs.state import ENDED, OWNED, State
-from pi0q.queue import box_status, place_lookup, refusals, wait_notes
+from pi0q.queue import box_staging, box_status, place_lookup, refusals, wait_notes
 from pi0q.queue.box_status import Announced
 from pi0q.queue.box_text import by_name
 from pi0q.queue.job_list import Page
@@ -19,6 +19,7 @@ from pi0q.queue.reading.values import (
     BoxStatus,
     BoxView,
     BrokenJob,
+    CacheView,
     CardView,
     CheckpointView,
     FleetView,
@@ -166,6 +167,8 @@ def box_view(box: Announced, running: Sequence[Record], silent_seconds: float) -
         note=box.get("note", ""),
         blocked=_blocked(box),
         drain_text=box.get("drain_text", "") if box.get("drain") else "",
+        staging=box_staging.read(box),
+        caches=tuple(CacheView(name=one["name"], mib=one["mib"]) for one in _list(box, "caches")),
     )
 
 

@@ -304,3 +304,13 @@ def memory_group(root: Path, version: int, path: str, limit: int | None) -> None
     own.parent.mkdir(parents=True, exist_ok=True)
     if not own.exists():
         own.write_text(f"0::/{path}\n" if version == 2 else f"4:memory:/{path}\n")
+
+
+def test_no_gpu_mode_is_named_and_nothing_of_lerobot_is_imported(tmp_path: Path) -> None:
+    memory_group(tmp_path, 2, "", 2 << 30)
+    env = {"HOME": str(tmp_path), "PI0Q_FAKE_GPUS": "[]", "PI0Q_TRAINER_PYTHON": "/bin/false"}
+    found = by_name(list(trainer.check(check_target(Machine(root=tmp_path, env=env), box=True))))
+    assert found["gpu"].status is Status.WARNING
+    assert found["gpu"].detail == "no-GPU mode (无卡模式): fetches inputs of waiting jobs, claims nothing"
+    assert found["gpu"].cure.startswith("start the container with its GPU")
+    assert (found["memory"].status, found["trainer"].status) == (Status.OK, Status.SKIPPED)

@@ -1,0 +1,72 @@
+"""What a box does while it has no card, by what it announced. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pi0q.queue.box_status import Announced
+from pi0q.queue.refusals import WithoutCards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """How far a box without cards is with what waiting jobs read."""
+
+    #: Whether it is a container that was started without its GPU; else a machine that has none.
+    no_gpu_mode: bool
+    #: Whether it fetches at all (PI0Q_STAGING).
+    fetches: bool
+    #: Whether anything is left to fetch or to check.
+    busy: bool = False
+    #: The job whose inputs it fetches, and how far that is; "" for none.
+    job: str = ""
+    phase: str = ""
+    #: Jobs whose inputs are there and verified: some of them, and how many in all; waiting jobs of which they are not.
+    ready: tuple[str, ...] = ()
+    ready_count: int = 0
+    left: int = 0
+    #: Why not, of some of those, by job.
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> str:
+        """Return what the box is and does, in words."""
+        return str(WithoutCards(no_gpu_mode=self.no_gpu_mode, fetches=self.fetches)).partition(";")[0]
+
+    @property
+    def progress(self) -> str:
+        """Return how far it is, in words; "" where it does not fetch."""
+        if not self.fetches:
+            return ""
+        if self.job:
+            return f"fetching for job {self.job}" + (f" ({self.phase})" if self.phase else "")
+        if self.busy:
+            return "looking at what waiting jobs need"
+        count = self.ready_count
+        there = f"the inputs of {count} waiting job{'s' * (count != 1)} are here" if count else ""
+        missing = f"those of {self.left} are not" if count else f"no inputs of the {self.left} waiting are here"
+        return "; ".join(filter(None, (there, missing if self.left else ""))) or "no job waits"
+
+    def __str__(self) -> str:
+        return " · ".join(filter(None, (self.mode, self.progress)))
+
+
+def read(box: Announced) -> Staging | None:
+    """Return what a box announced, as box_fields.py let it pass; None for one with cards, or of an older version."""
+    told: Mapping[str, Any] = json.loads(box.get("staging") or "null") or {}
+    if not told:
+        return None
+    return Staging(
+        no_gpu_mode=bool(told.get("no_gpu_mode")),
+        fetches=bool(told.get("fetches")),
+        busy=bool(told.get("busy")),
+        job=told.get("job", ""),
+        phase=told.get("phase", ""),
+        ready=tuple(map(str, told.get("ready", ()))),
+        ready_count=told.get("ready_count", 0),
+        left=told.get("left", 0),
+        problems=told.get("problems", {}),
+    )
