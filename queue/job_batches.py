@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.sweep import TPE
-from pi0q.queue.submission import Known, fingerprint, put
+from pi0q.queue.submission import Known, fingerprint, put, steps
 
 if TYPE_CHECKING:
+    from pi0q.jobs.forecast import Forecast
     from pi0q.queue.dependencies import Awaited
     from pi0q.queue.placement import Placement
     from pi0q.queue.user_store import UserStore
@@ -69,13 +70,43 @@ def forecasts(
 ) -> Iterator[str]:
     """Yield what each new job will take, by the pace of earlier ones; put it into what `--json` prints."""
     for job, place, told in zip(prepared, places, submitted, strict=True):
-        told["forecast"] = None
-        if place.offers and told["new"]:
-            from pi0q.jobs import forecast
+        found = _forecast(job.spec, place) if told["new"] else None
+        told["forecast"] = found and found.to_json()
+        if found:
+            yield f"{job.spec.name}: {found.sentence(job.spec.budget)}"
 
-            if found := forecast.cheapest(place.offers, steps=job.fields["steps"], gpus=place.gpus):
-                told["forecast"] = found.to_json()
-                yield f"{job.spec.name}: {found.sentence(job.spec.budget)}"
+
+def forecast_plans(
+    open_store: Callable[[], UserStore],
+    specs: Sequence[Spec],
+    shapes: Sequence[Sequence[str]],
+    plans: Sequence[dict[str, Any]],
+    silent_seconds: float,
+) -> list[str]:
+    """Put into the plans of a dry run what they will take, and return it in words; nothing without a server."""
+    for plan in plans:
+        plan["forecast"] = None
+    if not any(shapes):
+        return []
+    choices = [spec.resources.where.to_json() if spec.resources.where else {} for spec in specs]
+    try:
+        places = open_store().placements([plan["needs"] for plan in plans], silent_seconds, choices, shapes)
+    except Exception:  # of either client; a dry run needs no server
+        return []
+    told = []
+    for spec, place, plan in zip(specs, places, plans, strict=True):
+        if found := _forecast(spec, place):
+            plan["forecast"] = found.to_json()
+            told.append(f"{spec.name}: {found.sentence(spec.budget)}")
+    return told
+
+
+def _forecast(spec: Spec, place: Placement) -> Forecast | None:
+    if not place.offers:
+        return None
+    from pi0q.jobs import forecast
+
+    return forecast.cheapest(place.offers, steps=steps(spec), gpus=place.gpus)
 
 
 def _put(store: UserStore, job: Prepared, waits: Mapping[str, Any], *, again: bool) -> dict[str, Any]:

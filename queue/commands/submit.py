@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -15,7 +16,7 @@ from pi0q.jobs.schema import overrides
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.start_point import reference_of
 from pi0q.queue import input_lookup, measured_peaks, settings
-from pi0q.queue.job_batches import Prepared, find_awaited, forecasts, put_all
+from pi0q.queue.job_batches import Prepared, find_awaited, forecast_plans, forecasts, put_all
 from pi0q.queue.placement import Placement, sentence
 from pi0q.queue.settings import Settings
 from pi0q.queue.submission import (
@@ -191,10 +192,14 @@ def _dry_run(specs: Sequence[Spec], lookup: Lookups, chosen: Settings, *, as_jso
     asked = _open(chosen) if any(_continues(spec) or spec.conditions for spec in specs) else None
     awaited = find_awaited(asked, specs) if asked else None
     specs, starts = _starts(asked, specs, awaited)
-    store = _peaks(chosen)
+    peaks = measured_peaks.PeaksIfReachable(partial(_briefly, chosen))
     _warn(lookup.notes())
-    plans = [plan(spec, lookup.known(spec, start, store)) for spec, start in zip(specs, starts, strict=True)]
+    known = [lookup.known(spec, start, peaks) for spec, start in zip(specs, starts, strict=True)]
+    plans = list(map(plan, specs, known))
+    shapes = [one.shapes for one in known]
+    forecast = forecast_plans(partial(_briefly, chosen), specs, shapes, plans, chosen.timing.silent)
     show(plans, as_json=as_json)
+    _warn(forecast)
     _warn(f"{spec.name}: {_trials(spec)} Shown is the first." for spec in specs if spec.sweep)
     _warn(start.told for start in starts if start)
     if asked and awaited:
@@ -210,12 +215,11 @@ def _trials(spec: Spec) -> str:
     return sweeps.sentence(spec)
 
 
-def _peaks(chosen: Settings) -> measured_peaks.Peaks:
-    """Return measured peaks for a dry run, which needs no server: none where it can't be asked."""
+def _briefly(chosen: Settings) -> UserStore:
     from pi0q.queue.connection import connect_briefly
     from pi0q.queue.user_store import UserStore
 
-    return measured_peaks.PeaksIfReachable(lambda: UserStore(connect_briefly(chosen), chosen.prefix))
+    return UserStore(connect_briefly(chosen), chosen.prefix)
 
 
 def _watch(job_id: str) -> None:

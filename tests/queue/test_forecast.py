@@ -94,3 +94,12 @@ def test_a_submit_says_hours_and_money(call: Command, hub: StandInHub, store: St
     )
     told = [json.loads(submit(call, hub, "--json", "--name", "twin")[0]) for _ in range(2)]
     assert [one["forecast"] is None for one in told] == [False, True], "the same file within 30 s is no new job"
+
+
+def test_a_dry_run_says_it_too_and_needs_no_server(call: Command, hub: StandInHub, store: Store) -> None:
+    announce(store, "a", box((80, 80)))
+    store.keep_pace(SHAPE, "a", 3600.0)
+    out, err = submit(call, hub, "--dry-run", "--json")
+    assert json.loads(out)["forecast"]["hours"] == 5 and "about 5.0 h on a (A card 80 GiB)" in err
+    out, err = submit(call, hub, "--dry-run", "--json", PI0Q_REDIS_URL="redis://127.0.0.1:1/0")
+    assert json.loads(out)["forecast"] is None and err == ""
