@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 IN = $(VENV)/bin/python
+# Most tests wait for other processes: two of them a core leave no core idle.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(16, 2 * len(os.sched_getaffinity(0))))')
 
 .PHONY: demo test test-all test-again test-versions check bench scale nemesis fuzz pictures clean env
 
@@ -10,10 +12,10 @@ demo: env
 
 # Which tests are slow says tests/tiers.py. PYTEST holds more options: make test PYTEST='--durations=50 -vv'
 test: env
-	$(IN) -m pytest -n auto --dist worksteal -q -m "not slow" $(PYTEST)
+	$(IN) -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow" $(PYTEST)
 
 test-all: env
-	$(IN) -m pytest -n auto --dist worksteal -q $(PYTEST)
+	$(IN) -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST)
 
 # The few tests that failed in the last run, one at a time; what passes now is named.
 test-again: env

@@ -35,7 +35,7 @@ def collected(*options: str) -> list[str]:
 @pytest.fixture(scope="module")
 def quick() -> list[str]:
     """What `make test` runs of the files that the tables name."""
-    assert 'pytest -n auto --dist worksteal -q -m "not slow"' in recipe("test")
+    assert 'pytest -n $(WORKERS) --dist worksteal -q -m "not slow"' in recipe("test")
     names = [*QUICK, *(name for _, names in FAULTS.values() for name in names)]
     return collected("-m", "not slow", *sorted({name.partition("::")[0] for name in names}))
 
@@ -67,7 +67,6 @@ def test_quick_tier_leaves_out_what_is_slow() -> None:
 
 def test_ci_runs_every_test() -> None:
     assert "\nmake test-all || make test-again\n" in (ROOT / ".ci" / "run").read_text()
-    assert (
-        recipe("test-all").strip().splitlines()[-1].strip() == "$(IN) -m pytest -n auto --dist worksteal -q $(PYTEST)"
-    )
+    command = "$(IN) -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST)"
+    assert recipe("test-all").strip().splitlines()[-1].strip() == command
     assert "addopts" not in recipe("test-all") and '"-m' not in (ROOT / "pyproject.toml").read_text()

@@ -121,6 +121,8 @@ def test_a_cure_can_be_copied_from_a_narrow_terminal() -> None:
 def test_settings_with_faults_are_a_finding_and_the_rest_goes_on(call: Command, tmp_path: Path) -> None:
     # A home of its own: the sizes of a person's caches take minutes to measure.
     env = {"PI0Q_LEASE_SECONDS": "soon", "PI0Q_TRAINER_PYTHON": "/bin/false", "HOME": str(tmp_path)}
+    # With the settings the trainer's Python is unknown, and this one is looked at: with the quick LeRobot of the tests.
+    env["PYTHONPATH"] = str(Path(__file__).parents[1] / "fake_lerobot")
     answer = call("doctor", "--json", "--box", **env)
     found = checks(answer.stdout)
     assert answer.returncode == 1

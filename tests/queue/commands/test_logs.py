@@ -116,7 +116,7 @@ def test_ctrl_c_only_stops_looking(start: Start, driver: JobDriver, store: Store
 def test_every_line_once_however_fast_they_come(driver: JobDriver, store: Store, chosen: Settings) -> None:
     job = driver.submit()
     epoch = driver.run(job)
-    lines = [f"抓 {number}\n" for number in range(2000)]
+    lines = [f"抓 {number}\n" for number in range(500)]
 
     def write() -> None:
         with connect(chosen) as client:

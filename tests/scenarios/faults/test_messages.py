@@ -82,7 +82,9 @@ def test_row_16_a_claim_whose_message_went_into_a_half_open_line_is_delivered_ag
     shared_cluster: Cluster, box: Box
 ) -> None:
     assert box.link
-    boot = next(known["boot"] for known in shared_cluster.store.boxes() if known["name"] == box.name)
+    boxes = shared_cluster.store.boxes
+    wait(lambda: any(known["name"] == box.name for known in boxes()), "the box's first words", lambda: box.log)
+    boot = next(known["boot"] for known in boxes() if known["name"] == box.name)
     box.link.swallow()
     job = shared_cluster.submit(steps=4)
     # The claim reaches the server and its answer does not reach the box; Celery's BRPOP takes the message and loses it.
