@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -48,6 +49,8 @@ PRUNED_AT_ONCE = 100
 MOST_SHAPES = 2000
 #: Seconds that the server may take to say that it listens.
 SUBSCRIBE_SECONDS = 5.0
+#: Seconds after which a process that waits for words sees that it has to stop.
+STOP_SECONDS = 1.0
 
 
 class Store(UserStore):
@@ -361,10 +364,13 @@ def heard(pubsub: PubSub, timeout: float) -> Iterator[str]:
         yield str(said["data"])
 
 
-def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> bool:
+def await_news(pubsub: PubSub, job_id: str | None, seconds: float, stopping: threading.Event | None = None) -> bool:
     """Wait for a word on one job, or on any, `seconds` at the most; return whether there may be news.
 
     Who waits looks again in any case: where a connection breaks, words are lost with it.
+
+    Args:
+        stopping: Set by a signal's handler, which does not end a wait for words by itself: looked at once a second.
     """
     import redis
 
@@ -372,9 +378,11 @@ def await_news(pubsub: PubSub, job_id: str | None, seconds: float) -> bool:
     # redis-py has reconnected when it tells that it had to.
     with suppress(redis.ConnectionError):
         while (left := give_up - time.monotonic()) > 0:
-            words = list(heard(pubsub, left))
+            words = list(heard(pubsub, left if stopping is None else min(left, STOP_SECONDS)))
             if words and job_id in (None, *words):
                 return True
+            if stopping is not None and stopping.is_set():
+                return False
         return False
     return True
 

@@ -91,7 +91,7 @@ class Notifier:
                 pubsub = pubsub or self.store.subscribe("changes")
                 self.look()
                 self.send(time.monotonic())
-                await_news(pubsub, None, SLOWEST if not self.pending.notices else BETWEEN)
+                await_news(pubsub, None, SLOWEST if not self.pending.notices else BETWEEN, stopping)
             except redis.RedisError:
                 pubsub = None
             stopping.wait(SETTLE)

@@ -61,7 +61,7 @@ class Searcher:
                 changes = self.store.subscribe("changes")
                 while not stopping.wait(SETTLE):
                     self.look()
-                    await_news(changes, None, SLOWEST)
+                    await_news(changes, None, SLOWEST, stopping)
             except redis.RedisError as error:
                 logger.warning("the queue can't be reached: %s", error)
                 stopping.wait(SLOWEST)
