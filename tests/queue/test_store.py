@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -753,6 +754,14 @@ def test_news_of_one_job_are_waited_for_but_not_for_ever(store: Store, driver: J
         await_news(words, "nosuchjob", 0.05)
         driver.submit(job_id="abc123abc123")
         await_news(words, "abc123abc123", 10.0)
+
+
+def test_wait_for_words_ends_when_its_process_has_to_stop(store: Store) -> None:
+    stopping = threading.Event()
+    with store.subscribe("changes") as words:
+        stopping.set()
+        # Without words, and long before the hour is over.
+        assert not await_news(words, None, 3600.0, stopping)
 
 
 def test_other_prefixes_are_other_queues(driver: JobDriver, store: Store, connect: Callable[[], redis.Redis]) -> None:
