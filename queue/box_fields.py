@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pi0q.jobs.record_codecs import MAX_GPUS, json_of, mapping, whole
+from pi0q.queue.idle_outlook import Outlook
 
 #: Fields whose value is a JSON object with an entry for each job.
 PER_JOB = ("refusals", "plans")
@@ -18,7 +19,7 @@ PER_JOB = ("refusals", "plans")
 FIELDS = (
     "box_id", "status", "boot", "version", "gpus", "free_mib", "holders", "busy", "gauges", "disk_free_mib", "disk_mib",
     "home", "hf_home", "slots", "running", "used_slots", "lerobot", "note", "blocked", "drain", "drain_text",
-    "warm", "caches", "staging",
+    "warm", "caches", "staging", "idle",
 )  # fmt: skip
 #: What a gauge of a GPU may hold (`gauges`, one object a GPU), and the most of it: percent, degrees Celsius.
 GAUGES = {"use": 100, "celsius": 200}
@@ -152,6 +153,10 @@ def _staging(text: str) -> None:
         raise ValueError
 
 
+def _outlook(text: str) -> None:
+    Outlook.of_json(json_of(text))
+
+
 _READERS: Mapping[str, Callable[[str], object]] = {
     "disk_free_mib": _whole,
     "disk_mib": _whole,
@@ -168,6 +173,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     "refusals": _objects,
     "plans": _plans,
     "warm": _names,
+    "idle": _outlook,
 }
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pi0q.jobs.record import Record
+from pi0q.jobs.record_codecs import json_of
 from pi0q.jobs.state import State
 from pi0q.queue import capacity, job_text, refusals
+from pi0q.queue.idle_outlook import Outlook
+from pi0q.queue.idle_policy import Phase
 from pi0q.queue.refusals import CardsTaken, NotChosen, Refusal, ServerRestarted, SlotsInUse, TooLittleVram
 
 if TYPE_CHECKING:
@@ -46,6 +49,27 @@ def status(box: Announced, silent_seconds: float) -> str:
         # The box has not received the drain yet.
         return "draining"
     return announced
+
+
+def outlook(box: Announced) -> Outlook | None:
+    """Return what a box says of switching itself off; None for one that never does."""
+    try:
+        return Outlook.of_json(json_of(box["idle"])) if box.get("idle") else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def idle_text(box: Announced, now: float) -> str:
+    """Return when a box switches itself off, why it does not, or since when it is off; "" where that is no news.
+
+    `now`: seconds since 1970. That its own jobs keep a box on is seen elsewhere.
+    """
+    told, stopped = outlook(box), box.get("status") == "stopped"
+    if told is None or (told.phase is Phase.OFF) != stopped:
+        return ""
+    if told.phase is Phase.NEEDED and int(box.get("running") or 0):
+        return ""
+    return told.text(ago=float(box["seen_seconds"]), now=now)
 
 
 def waits(store: StoreReads, job: Record, silent_seconds: float, boxes: Iterable[Announced] | None = None) -> list[str]:

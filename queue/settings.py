@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pi0q.jobs.errors import UsageError
-from pi0q.queue import server_address, tls
+from pi0q.queue import idle_policy, server_address, tls
 from pi0q.queue import timing as times
 from pi0q.queue.retention import Retention
 
@@ -92,6 +92,14 @@ class Settings:
     notify: tuple[str, ...] = field(default=(), repr=False)
     #: What they are told where a job does not say otherwise: kinds of jobs/notice_kinds.py; empty: USUAL there.
     notify_on: tuple[str, ...] = ()
+    #: Seconds without any need for this box after which it switches itself off (workers/idle); None: it never does.
+    idle_after: float | None = None
+    #: How: `shutdown`, or the words of a command of the user's own.
+    idle_do: tuple[str, ...] = (idle_policy.SHUTDOWN,)
+    #: Seconds between the message and the end.
+    idle_grace: float = 300.0
+    #: What does not keep it on: words of idle_policy.ALLOWED.
+    idle_allow: tuple[str, ...] = ()
     #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
     fake_gpus: tuple[Mapping[str, Any], ...] | None = None
     #: Whether a box without a card fetches what waiting jobs read (workers/staging): auto (in AutoDL's no-GPU mode),
@@ -111,6 +119,11 @@ class Settings:
     def timing(self) -> times.Timing:
         """Everything that follows from the lease."""
         return times.timing(self.lease_seconds, self.fence)
+
+    @property
+    def idle(self) -> idle_policy.IdlePolicy:
+        """When this box switches itself off."""
+        return idle_policy.IdlePolicy(after=self.idle_after, grace=self.idle_grace, allow=frozenset(self.idle_allow))
 
     def safe_url(self) -> str:
         """The server's address as it may be shown: without user and password, wherever they stand in it."""
@@ -273,6 +286,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "keep_ended": Retention.parse,
     "notify": lambda text: tuple(text.split()),
     "notify_on": _kinds,
+    "idle_after": idle_policy.read_after,
+    "idle_do": idle_policy.read_command,
+    "idle_grace": idle_policy.read_span,
+    "idle_allow": idle_policy.read_allowed,
     "fake_gpus": _gpus,
     "staging": _staging,
     "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
@@ -286,6 +303,7 @@ _LISTS = {
     "allow_repos": ",",
     "notify": " ",
     "notify_on": ",",
+    "idle_allow": ",",
 }
 
 

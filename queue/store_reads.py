@@ -256,6 +256,11 @@ class StoreReads(StoreBase):
             box |= box_fields.readable({"refusals": box_fields.joined(told)}) if told else {}
         return found
 
+    def kept_on_seconds(self, box: str) -> float:
+        """Return for how long a person still wants a box not to switch itself off."""
+        until = self.client.hget(self.prefix + f"box:{box}", "keep_on")
+        return max(0.0, (number(until) - self.now_ms()) / 1000) if until else 0.0
+
     def claim_holdoff_seconds(self) -> float:
         """How long claims still wait for the boxes to come back after a restart of the server; 0 if they don't."""
         until = self.client.hget(self.prefix + "server", "until")

@@ -167,6 +167,11 @@ class StoreRequests(StoreBase):
             raise NotFound(self._no_box(box))
         return bool(answer == 1)
 
+    def keep_on(self, box: str, seconds: float) -> None:
+        """Have a box not switch itself off for so long from now; 0 ends that. Raises NotFound."""
+        if not self._run("keep_on", box, int(seconds * 1000)):
+            raise NotFound(self._no_box(box))
+
     def _no_box(self, box: str) -> str:
         known = ", ".join(map(str, self.client.zrange(self.prefix + "boxes", 0, -1))) or "none so far"
         return f"There is no box {box}; nothing was changed. Known are: {known}."

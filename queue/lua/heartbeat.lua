@@ -12,7 +12,7 @@ local seen = tonumber(redis.call('ZSCORE', P .. 'boxes', name) or 0)
 local holder = redis.call('HGET', P .. 'box:' .. name, 'box_id')
 if holder and holder ~= box_id then
   if at - seen < silent and redis.call('HGET', P .. 'box:' .. name, 'status') ~= 'stopped' then return { 0 } end
-  redis.call('HDEL', P .. 'box:' .. name, 'drain', 'drain_text')
+  redis.call('HDEL', P .. 'box:' .. name, 'drain', 'drain_text', 'keep_on')
 end
 local boot, held, displaced, found = ARGV[9], hash_field('box:' .. name, 'boot'), 0, 0
 if holder == box_id and boot ~= '' and held ~= '' and held ~= boot then
