@@ -103,6 +103,23 @@ def box_back(name: str, at_ms: int) -> Notice:
     return Notice(kind="box_back", at_ms=at_ms, title=f"Box {name} is back")
 
 
+def box_leaves(name: str, when: str, at_ms: int) -> Notice:
+    """Return the notice of a box that switches itself off in a moment. `when`: `5 min`."""
+    body = f"Nothing needs it. To keep it on: pi0q box keep-on 2h --box {name}"
+    return Notice(kind="box_off", at_ms=at_ms, title=f"Box {name} switches itself off in {when}", body=body)
+
+
+def box_off(name: str, at_ms: int) -> Notice:
+    """Return the notice of a box that has switched itself off."""
+    body = f"Nothing needed it. Its disks stay.\npi0q boxes show {name}"
+    return Notice(kind="box_off", at_ms=at_ms, title=f"Box {name} has switched itself off", body=body)
+
+
+def box_stays(name: str, why: str, at_ms: int) -> Notice:
+    """Return the notice of a box whose leave was told, and that stays on."""
+    return Notice(kind="box_off", at_ms=at_ms, title=f"Box {name} stays on", body=why or f"pi0q boxes show {name}")
+
+
 def queue_empty(at_ms: int) -> Notice:
     """Return the notice of a queue in which nothing waits or runs any more."""
     title = "Nothing waits and nothing runs any more"

@@ -63,14 +63,19 @@ def _caches(box: Announced) -> Iterator[str]:
         yield f"  {'' if number else 'cache':<9}  {job_text.mib(one['mib']):>10}  {one['name']}"
 
 
-def details(box: Announced, jobs: Sequence[Record]) -> Iterator[str]:
-    """Yield the lines of `pi0q boxes show`: the box, each card with a bar of its VRAM in use, the jobs on it."""
+def details(box: Announced, jobs: Sequence[Record], *, idle: str = "") -> Iterator[str]:
+    """Yield the lines of `pi0q boxes show`: the box, each card with a bar of its VRAM in use, the jobs on it.
+
+    `idle`: what is to be said of switching itself off (box_status.idle_text).
+    """
     seen = job_text.span(float(box["seen_seconds"]))
     yield f"{box['name']}  {box['status']}, last heartbeat {seen} ago"
     yield f"  slots      {box.get('running', '0')} of {box.get('slots', '?')} in use"
     yield f"  disk       {job_text.mib(int(box.get('disk_free_mib') or 0))} free in {box.get('home', '?')}"
     if box.get("lerobot"):
         yield f"  LeRobot    {box['lerobot']}"
+    if idle:
+        yield f"  power      {idle}"
     yield from _staging(box)
     uuids = [str(card.get("uuid", "")) for card in json.loads(box.get("gpus") or "[]")]
     for index, (name, total_mib, simulated, free_mib) in enumerate(_free(box)):

@@ -233,6 +233,7 @@ SLOW = (
     "tests/rig",
     "tests/scenarios",
     "tests/test_standin_hub.py",
+    "tests/workers/agent/test_idle_worker.py::test_it_tells_people_and_waits_and_a_person_keeps_it_on",
     "tests/workers/agent/test_worker.py",
     "tests/workers/checkpoints/test_replica_hub.py",
     "tests/workers/hub/test_fetch.py",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pi0q.jobs.errors import Pi0qError
+from pi0q.ops.box import idle as idle_options
+from pi0q.ops.box.keep_on import keep_on
 from pi0q.ops.box.price import price
 from pi0q.ops.checks.finding import Status
 from pi0q.ops.machine import Machine
@@ -29,6 +31,7 @@ def box() -> None:
 
 
 box.add_command(price)
+box.add_command(keep_on)
 
 
 @box.command()
@@ -36,13 +39,15 @@ box.add_command(price)
 @click.option("--tunnel", metavar="USER@HOST", help="Keep an ssh tunnel to the queue's server open, by a key.")
 @click.option("--reverse", is_flag=True, help="With --tunnel: the server runs here, and HOST is to reach it.")
 @click.option("--remove", is_flag=True, help="Undo the setup; runs, checkpoints and caches stay.")
+@idle_options.options
 @_JSON
-def setup(check: bool, tunnel: str | None, reverse: bool, remove: bool, as_json: bool) -> None:
+def setup(check: bool, tunnel: str | None, reverse: bool, remove: bool, as_json: bool, **idle: str | None) -> None:
     """Make this machine a box: settings, caches on the data disk, the token, a start at boot, the worker.
 
     \b
       PI0Q_REDIS_URL='rediss://USER:PASSWORD@HOST:PORT/0' pi0q box setup
       PI0Q_REDIS_URL='redis://USER:PASSWORD@127.0.0.1:6389/0' pi0q box setup --tunnel me@server
+      pi0q box setup --idle-after 20min     it switches itself off when nothing needs it
 
     Every PI0Q_… of this shell is stored for the worker, in a file that only you can read; so are the Hub's token and
     WANDB_API_KEY. What is in place stays as it is: run it as often as you like.
@@ -52,9 +57,12 @@ def setup(check: bool, tunnel: str | None, reverse: bool, remove: bool, as_json:
 
     if check and remove:
         raise click.UsageError("--check and --remove exclude each other.")
+    chosen = idle_options.values(idle)
     if not remove:
         box_setup.require()
     made = box_setup.plan(Machine(), removing=remove)
+    if chosen and not remove:
+        made = replace(made, values={**made.values, **chosen})
     if reverse and not tunnel:
         raise click.UsageError("--reverse goes with --tunnel USER@HOST.")
     if tunnel and not remove:

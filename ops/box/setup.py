@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
-from pi0q.ops.box import autostart, control, steps, tunnel
+from pi0q.ops.box import autostart, control, idle, steps, tunnel
 from pi0q.ops.box.plan import Plan, Step
 from pi0q.ops.checks import disks, trainer
 from pi0q.ops.checks.finding import CheckTarget, Finding, Status
@@ -177,6 +178,7 @@ def state(machine: Machine, settings: Settings) -> dict[str, object]:
         "worker_pid": worker.pid if worker else None,
         "keeper_pid": supervisor.pid if supervisor else None,
         "starts_with": autostart.starts_by_itself(machine, home) or None,
+        "power_off": idle.status(settings, now=time.time()),
         "runs": sorted(path.name for path in settings.runs.glob("*") if path.is_dir()),
         "log": str(control.worker_log(home)),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from pi0q.ops.notify import state_file
 from pi0q.ops.notify.state_file import Sent
 from pi0q.ops.notify.targets import Send
 from pi0q.queue import box_status
+from pi0q.queue.box_status import Announced
+from pi0q.queue.idle_policy import Phase, minutes
 from pi0q.queue.store import Store, await_news
 
 logger = logging.getLogger(__name__)
@@ -140,9 +142,25 @@ class Notifier:
         ]
         found = [notices.box_lost(name, [job.name for job in self._trained_on(name)], now_ms) for name in lost]
         found += [notices.box_back(name, now_ms) for name in self.state.lost if name in up]
+        found += self._of_idle_boxes(boxes, now_ms)
         self.state.lost = sorted({*self.state.lost, *lost} - up)
         self.state.boxes = sorted(up)
         return [one for one in found if notices.wanted(one, self.choice.usual, None)]
+
+    def _of_idle_boxes(self, boxes: Iterable[Announced], now_ms: int) -> Iterator[Notice]:
+        told, self.state.leaving = self.state.leaving, {}
+        for box in boxes:
+            name, outlook = box["name"], box_status.outlook(box)
+            before, phase = told.get(name, ""), outlook.phase.value if outlook else ""
+            if outlook and outlook.phase in (Phase.LEAVING, Phase.OFF):
+                self.state.leaving[name] = phase
+                if before != phase:
+                    leaves = outlook.phase is Phase.LEAVING
+                    when = minutes(outlook.seconds)
+                    yield notices.box_leaves(name, when, now_ms) if leaves else notices.box_off(name, now_ms)
+            elif before == Phase.LEAVING.value:
+                why = "; ".join((*outlook.why, outlook.failed)).rstrip("; ") if outlook else ""
+                yield notices.box_stays(name, why, now_ms)
 
     def _trained_on(self, box: str) -> list[Record]:
         return self.store.listed([job.id for job in self.store.owned(box)])

@@ -42,6 +42,8 @@ class State:
     boxes: list[str] = field(default_factory=list)
     #: Boxes that were told to be lost.
     lost: list[str] = field(default_factory=list)
+    #: Phase of each box that was told to switch itself off, or to have done so.
+    leaving: dict[str, str] = field(default_factory=dict)
     #: Step of the newest checkpoint of each job that lives.
     saved: dict[str, int] = field(default_factory=dict)
     #: Whether something waited or ran at the last look.
@@ -63,6 +65,8 @@ def read(path: Path) -> State:
             },
             boxes=list(map(str, found["boxes"])),
             lost=list(map(str, found["lost"])),
+            # Absent in a file of an older version.
+            leaving={str(box): str(phase) for box, phase in found.get("leaving", {}).items()},
             saved={str(job): int(step) for job, step in found["saved"].items()},
             busy=bool(found["busy"]),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def show(box: str, as_json: bool) -> None:
         owned = [{"id": job.id, "name": job.name, "state": job.state.value, "gpus": job.gpus} for job in jobs]
         job_text.print_json({**_plain(found, {}), "jobs": owned})
         return
-    click.echo("\n".join(box_text.details(found, jobs)))
+    click.echo("\n".join(box_text.details(found, jobs, idle=box_status.idle_text(found, time.time()))))
 
 
 @boxes.command()
@@ -155,8 +156,9 @@ def _note(box: dict[str, str], waiting: Waiting) -> str:
     # A drained box refuses them all, and that is said already.
     unfit = f"{refused} waiting do not fit: `pi0q why ID` says why" if refused and not box.get("drain") else ""
     drained = box.get("drain_text", "drained") if box.get("drain") else ""
-    staging = box_staging.read(box)
-    return " · ".join(part for part in (drained, str(staging or ""), box.get("note", ""), unfit) if part)
+    staging, idle = box_staging.read(box), box_status.idle_text(box, time.time())
+    parts = (drained, str(staging or ""), box.get("note", ""), idle, unfit)
+    return " · ".join(filter(None, parts))
 
 
 def _plain(box: dict[str, str], needs: Mapping[str, tuple[int, int]]) -> dict[str, object]:
@@ -172,6 +174,7 @@ def _plain(box: dict[str, str], needs: Mapping[str, tuple[int, int]]) -> dict[st
         "gpus": json.loads(box.get("gpus") or "[]"),
         "refusals": {job: [{**one.to_json(), "text": str(one)} for one in why] for job, why in refused.items()},
         "refused": int(box["refused"]),
+        **({"idle": json.loads(box["idle"])} if box.get("idle") else {}),
         "seen_seconds": float(box["seen_seconds"]),
     }
 

@@ -69,7 +69,7 @@ def fleet(page: Page, announced: Sequence[Announced], silent_seconds: float) -> 
     running = [job for job in page.jobs if job.state in OWNED]
     return FleetView(
         now_ms=page.now_ms,
-        boxes=tuple(box_view(box, running, silent_seconds) for box in boxes),
+        boxes=tuple(box_view(box, running, silent_seconds, page.now_ms) for box in boxes),
         running=tuple(map(view, running)),
         queue=having(lambda job: job.state is State.QUEUED),
         held=having(lambda job: job.state is State.WAITING),
@@ -146,7 +146,7 @@ def links(job: Record) -> tuple[Link, ...]:
     return tuple(found)
 
 
-def box_view(box: Announced, running: Sequence[Record], silent_seconds: float) -> BoxView:
+def box_view(box: Announced, running: Sequence[Record], silent_seconds: float, now_ms: int) -> BoxView:
     """Return one box's view. `running`: owned jobs of all boxes."""
     mine = [job for job in running if job.box == box["name"]]
     status = box_status.status(box, silent_seconds)
@@ -164,7 +164,7 @@ def box_view(box: Announced, running: Sequence[Record], silent_seconds: float) -
         lerobot=box.get("lerobot", ""),
         hf_home=box.get("hf_home", ""),
         cached=tuple(_list(box, "warm")[:MOST_CACHED]),
-        note=box.get("note", ""),
+        note=" · ".join(filter(None, (box.get("note", ""), box_status.idle_text(box, now_ms / 1000)))),
         blocked=_blocked(box),
         drain_text=box.get("drain_text", "") if box.get("drain") else "",
         staging=box_staging.read(box),

@@ -58,9 +58,11 @@ class Agent(threading.Thread):
                     self.box.recover(at_start=not started)
                 started = True
                 self.poll()
+                self.box.idle.look()
                 self.sleep()
             except redis.RedisError as error:
                 self._warn_unreachable(error)
+                self.box.idle.unreachable()
                 self._subscription = None
                 stopping.wait(self.timing.retry)
             except NameTaken as error:

@@ -10,6 +10,7 @@ from pi0q.queue.store import Store
 from pi0q.workers.agent.claim_loop import ClaimLoop
 from pi0q.workers.agent.context import BoxContext
 from pi0q.workers.agent.heartbeat import Heartbeat, Registration
+from pi0q.workers.agent.idle_watch import IdleWatch
 from pi0q.workers.agent.launcher import Launcher
 from pi0q.workers.agent.orphans import Orphans
 from pi0q.workers.agent.recovery import Recovery
@@ -46,6 +47,8 @@ class Box:
         )
         self.heartbeat = Heartbeat(self.context, self.registration, self.claims, self.runs)
         self.heartbeat.staging = lambda: self.stager.state
+        self.idle = IdleWatch(self.context, self.registration, self.claims, lambda status: self.announce(status=status))
+        self.idle.fetches = lambda: self.stager.busy
         self._announcing = threading.Lock()
 
     @property
@@ -57,6 +60,8 @@ class Box:
         """Send a heartbeat; once the worker stops, only its last one (`status`). Raises NameTaken."""
         with self._announcing:
             if status or not self.context.stopping.is_set():
+                if status:
+                    self.idle.forget_unless_off()
                 self.heartbeat.announce(status=status)
 
     def recover(self, *, at_start: bool) -> None:

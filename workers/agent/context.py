@@ -30,6 +30,8 @@ class BoxContext:
     #: What a user wants of this box, as of the last heartbeat: "" nothing, `drain` or `now` no new jobs.
     drain: str = ""
     modes: ModeReader = field(default_factory=ModeReader)
+    #: What the box says of switching itself off, JSON (queue/idle_outlook.py); "" where it never does.
+    idle: str = ""
     #: Called with job and claim number of each claim. A worker starts the runner by it at once; the job's message,
     #: which Celery brings some milliseconds later, finds it started.
     on_claim: Callable[[str, int], None] = lambda job_id, epoch: None

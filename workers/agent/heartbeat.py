@@ -171,6 +171,7 @@ class Heartbeat:
             "used_slots": used_slots(owned),
             "lerobot": "" if isinstance(trainer, NoTrainer) else trainer.lerobot,
             "note": self._note(host),
+            "idle": context.idle,
             "free_mib": json.dumps([max(0, card.free_mib) for card in cards]),
             "busy": self.claims.busy(host, owned),
             "warm": warm_boxes.complete(context.settings.hf_home),

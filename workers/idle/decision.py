@@ -44,6 +44,8 @@ class Seen:
     has_server: bool = False
     #: Jobs that it owns, or whose runners live here.
     jobs: Sequence[str] = ()
+    #: It fetches what waiting jobs read, while it has no card.
+    fetches: bool = False
     #: Waiting jobs that fit it.
     waiting: Sequence[str] = ()
     tasks: Sequence[OpenTask] = ()
@@ -64,6 +66,8 @@ def reasons(seen: Seen, policy: IdlePolicy) -> list[str]:
         found.append(f"a person keeps it on for another {minutes(seen.kept_seconds)}")
     if seen.jobs:
         found.append(f"{_named(seen.jobs)} {'run' if seen.jobs[1:] else 'runs'} here")
+    if seen.fetches:
+        found.append("it fetches what waiting jobs read")
     if seen.waiting:
         found.append(f"{_named(seen.waiting)} {'wait and fit' if seen.waiting[1:] else 'waits and fits'}")
     found += _tasks(seen.tasks, policy)

@@ -17,6 +17,8 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.transition import ended
 from pi0q.ops.notify import targets
 from pi0q.ops.notify.notifier import BETWEEN, FIRST_PAUSE, STATE_FILE, Choice, Notifier, Target
+from pi0q.queue.idle_outlook import Outlook
+from pi0q.queue.idle_policy import Phase
 from pi0q.queue.store import Store
 from tests.conftest import Command, JobDriver, Start
 from tests.rig.cluster import wait
@@ -202,6 +204,27 @@ def test_autodl_gets_title_and_content_with_the_token(receiver: HTTPServer) -> N
     assert token == "t0ken" and body == {"title": "x" * 64, "name": "pi0q", "content": "y"}
     gone = targets._autodl("autodl://t0ken", endpoint="http://127.0.0.1:1/send")
     assert gone is not None and not gone(Message(title="x", body="y"))
+
+
+def test_a_box_that_switches_itself_off_is_told_twice_and_is_not_lost(
+    phone: Service, store: Store, tmp_path: Path
+) -> None:
+    def says(outlook: Outlook, status: str = "ready") -> None:
+        store.announce_box("box-a", "id", {"status": status, "idle": json.dumps(outlook.to_json())})
+
+    says(Outlook(phase=Phase.COUNTING, seconds=1500))
+    one = notifier(store, tmp_path, phone=phone)
+    turn(one, 0.0)
+    for seconds in (300, 290):
+        says(Outlook(phase=Phase.LEAVING, seconds=seconds))
+        turn(one, 100.0 * seconds)
+    says(Outlook(phase=Phase.OFF), "stopped")
+    turn(one, 40_000.0)
+    turn(notifier(store, tmp_path, phone=phone), 50_000.0)
+    assert phone.titles == ["Box box-a switches itself off in 5 min", "Box box-a has switched itself off"]
+    says(Outlook(phase=Phase.NEEDED, why=["grab runs here"]))
+    turn(one, 60_000.0)
+    assert len(phone.got) == 2
 
 
 def test_command_sends_what_happens_to_a_real_receiver(

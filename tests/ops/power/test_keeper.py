@@ -15,6 +15,8 @@ from pi0q.jobs.notices import Message
 from pi0q.ops.power import autodl_api, plan, state_file
 from pi0q.ops.power.autodl_api import ApiError, AutoDlApi, Refused
 from pi0q.ops.power.keeper import Outlets, PowerKeeper, waiting
+from pi0q.queue.idle_outlook import Outlook
+from pi0q.queue.idle_policy import Phase
 from pi0q.queue.reading import views
 from pi0q.queue.store import Store
 from tests.conftest import Command, JobDriver
@@ -219,3 +221,14 @@ def test_waiting_takes_a_pace_that_is_none_for_unknown(store: Store, driver: Job
     (job,) = view.queue
     odd = replace(view, queue=(replace(job, steps=100, step_seconds=pace),))
     assert [need.seconds for need in waiting(odd)] == [None]
+
+
+def test_look_starts_a_box_that_switched_itself_off(
+    keeper: PowerKeeper, account: Account, store: Store, waits: str
+) -> None:
+    told = Outlook(phase=Phase.OFF).to_json()
+    store.announce_box(BOX, BOX, {"status": "stopped", "idle": json.dumps(told)})
+    (box,) = views.read(store, 60.0).boxes
+    assert box.note.startswith("off by itself since ")
+    keeper.look()
+    assert [one["instance_uuid"] for one in account.started] == [INSTANCE]

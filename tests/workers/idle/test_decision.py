@@ -24,6 +24,7 @@ SYNC = OpenTask(kind="wandb", job="a", tried=True)
         (Seen(kept_seconds=6000.0), (), "a person keeps it on for another 1 h 40 min"),
         (Seen(jobs=["grab"]), (), "grab runs here"),
         (Seen(jobs=list("abcde")), (), "a, b, c and 2 more run here"),
+        (Seen(fetches=True), (ONLY_COPIES, LOGINS), "it fetches what waiting jobs read"),
         (Seen(waiting=["grab"]), (ONLY_COPIES, UNSYNCED_RUNS, LOGINS), "grab waits and fits"),
         (Seen(waiting=["a", "b"]), (), "a, b wait and fit"),
         (Seen(tasks=PUSHES), (ONLY_COPIES,), "2 pushes pending (a, b)"),
