@@ -45,7 +45,7 @@ def price(price: str | None, name: str | None, *, from_autodl: bool, as_json: bo
     """
     if from_autodl:
         if price is not None:
-            raise UsageError("Give a price, or --from-autodl; nothing was changed.")
+            raise UsageError("Give a price, or --from-autodl; nothing was changed.\nFix: pi0q box price --from-autodl")
         _from_autodl(name, as_json=as_json)
     elif price is None:
         _show(as_json=as_json)
