@@ -42,6 +42,8 @@ from benchmarks.schedule import GIB, HOUR, MIB_PER_HOUR, Kind, kinds
 from pi0q.ops.power import plan
 from pi0q.ops.power.plan import Need, Power, RentedBox, Start
 from pi0q.ops.power.state_file import Linked
+from pi0q.queue.idle_policy import IdlePolicy, Phase
+from pi0q.workers.idle.decision import Seen, judge, reasons
 
 #: Prices of 2026-03 as a user's public script lists them; pi0 at the guide's batch needs the last.
 RENTS = (Rent("RTX 4090 24 GB", 24, 1.98), Rent("A800 80 GB", 80, 4.98), Rent("H20 96 GB", 96, 6.98))
@@ -61,7 +63,8 @@ COLUMNS: tuple[Callable[[Bill], float], ...] = (
     lambda bill: bill.turnaround,
 )
 TICK = 60.0
-IDLE_S = 1200.0
+#: As `pi0q box setup --idle-after 20min` has it.
+IDLE = IdlePolicy(after=1200.0)
 #: What the figures rest on, and where each is from.
 ASSUMED = (
     ("prices an hour", ", ".join(f"{one.name} {one.cny} CNY" for one in RENTS), "a user's public script, 2026-03"),
@@ -104,7 +107,7 @@ ASSUMED = (
     ("pi0q: a stalled download", f"{STALL_S:.0f} s", "default of PI0Q_STALL_SECONDS"),
     ("pi0q: a lost box", f"{LEASE_S:.0f} s until its job is queued again", "default of PI0Q_LEASE_SECONDS"),
     ("pi0q: NaN, lack of memory", "ends at once; the person retries at a look", "jobs/outcome.py"),
-    ("pi0q: off when idle for", f"{IDLE_S / 60:.0f} min", "the example of docs/boxes.md"),
+    ("pi0q: off when idle for", f"20 min, and {IDLE.grace / 60:.0f} of warning", "docs/boxes.md; off by default"),
 )
 
 
@@ -229,8 +232,7 @@ class Month:
                 if not self._on(box):
                     self._linked[box.rent.name].fail(round(self.now * 1000))
         for box in self.boxes:
-            needed = box.run is not None or any(box.fits(job) for job in waiting)
-            if box.on_since is not None and self._idle(box, needed=needed):
+            if box.on_since is not None and self._is_to_leave(box, waiting):
                 self._off(box, self.now)
 
     def _paused(self) -> set[str]:
@@ -252,8 +254,15 @@ class Month:
             off_ms=None,
         )
 
-    def _idle(self, box: Box, *, needed: bool) -> bool:
-        return not needed and self.now - box.free_since >= IDLE_S
+    def _is_to_leave(self, box: Box, waiting: Sequence[Job]) -> bool:
+        """Return what the box decides by itself, as its agent does; checkpoints are copied, nobody is logged in."""
+        seen = Seen(
+            jobs=[box.run.job.id] if box.run else [],
+            waiting=[job.id for job in waiting if box.fits(job)],
+        )
+        idle, verdict = judge(box.idle, reasons(seen, IDLE), self.now, IDLE, gap=2 * TICK)
+        box.idle = idle
+        return verdict.phase is Phase.OFF
 
     def _on(self, box: Box) -> bool:
         """Switch a box on, if it is not; return whether it is."""

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.goodput_model import EVERY_S, FETCH_S, RESUME_S, SAVE_S
 from benchmarks.schedule import DRIVER_MIB, GIB, HOUR, MIB_PER_HOUR, Kind
 from pi0q.jobs.cost import Hold, Price, total
+from pi0q.workers.idle.decision import Idle
 
 DAY = 24 * HOUR
 #: Mean of what a full disk cost a training under pi0q, seconds (2026-11-29-goodput.md).
@@ -101,6 +102,7 @@ class Box:
     ready_at: float = 0.0
     away_until: float = 0.0
     run: Run | None = None
+    idle: Idle = field(default_factory=Idle)
     #: Names of what lies in its cache.
     warm: set[str] = field(default_factory=set)
 
