@@ -17,6 +17,8 @@ LIMITS = "limits"
 
 def prepare(client: Redis, access: Access, data: Path) -> None:
     """Give a server that has just started its scripts and the users' limits. Raises redis.RedisError."""
+    # It had to read the data; see users.NOBODY_LOADS.
+    ask(client, "ACL", "SETUSER", "default", "reset")
     scripts.load(client, scripts.keep(data))
     pipe = client.pipeline(transaction=True)
     pipe.delete(access.prefix + LIMITS)

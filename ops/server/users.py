@@ -25,6 +25,10 @@ IDLE_SECONDS = 600
 #: Connections in all: six a box and two a running job are enough for some 1,000 boxes.
 MOST_CLIENTS = 10000
 MIB = 2**20
+#: The rule of the user `default` at a start. A server reads its own file as that user and leaves out, silently, what a
+#: script or a transaction wrote where `default` may not do it (redis/redis#14541, valkey-io/valkey#3983): all of pi0q's
+#: writes. Nobody can be this user, for it is off; `live.prepare` takes its rights away once all is read.
+NOBODY_LOADS = "reset off ~* &* +@all"
 #: Folder, beside the server's data, of certificates: one a user; the server's own and the authority's besides.
 TLS, SERVER, AUTHORITY = "tls", "server", "authority"
 
@@ -99,7 +103,7 @@ class Access:
             "timeout": IDLE_SECONDS,
             "tcp-keepalive": 60,
             "acllog-max-len": 128,
-            "user default": "reset",
+            "user default": NOBODY_LOADS,
         }
         own = data / TLS / SERVER
         encryption = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -216,3 +217,33 @@ def test_a_user_that_is_removed_is_cut_off_at_once(users: Users, store: Store) -
                 pass
     with pytest.raises(redis.exceptions.AuthenticationError):
         box.ping()
+
+
+@pytest.mark.parametrize("name", ["", "redis-server", "valkey-server"])
+def test_what_scripts_wrote_is_there_after_a_restart(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers read their file as the user `default`, and leave out what that may not do."""
+    from tests.rig import roles
+
+    if name and not (found := shutil.which(name)):
+        pytest.skip(f"no {name} on PATH")
+    if name:
+        monkeypatch.setenv("PI0Q_REDIS_BIN", str(found))
+    data, port = tmp_path / "server", servers.choose_port(0, default=0, option="--port")
+    roles.init(data)
+    first = servers.start(data, port=port, log=tmp_path / "log")
+    with redis.Redis.from_url(first.url, decode_responses=True) as owner:
+        job = JobDriver(Store(owner, "t01234567:")).submit()
+    first.stop()
+    again = servers.start(data, port=port, log=tmp_path / "log")
+    try:
+        with redis.Redis.from_url(again.url, decode_responses=True) as owner:
+            assert Store(owner, "t01234567:").get(job).id == job
+            (rule,) = [line for line in live.ask(owner, "ACL", "LIST") if line.startswith("user default ")]
+            assert " off " in rule and "-@all" in rule and "+" not in rule and "~*" not in rule
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.exceptions.AuthenticationError):
+            stranger.ping()
+        assert "NOPERM" not in (tmp_path / "log").read_text()
+    finally:
+        again.stop()
