@@ -3,7 +3,8 @@
     python -m pi0q.ops.dev.demo_main [DIRECTORY]
 
 The real server, worker, runner and LeRobot; the dataset is noise and the tokenizer a stand-in, so that nothing has to
-be downloaded. Where LeRobot has no pi0 (0.4.4, on a Python below 3.12), a small ACT takes its place.
+be downloaded. Where LeRobot has no pi0 (0.4.4, on a Python below 3.12), a small ACT takes its place. The server has
+roles, and TLS where it was built with it; the job file is signed, and the box runs no other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pi0q.jobs.checkpoint import MANIFEST
 from pi0q.jobs.record import Record
 from pi0q.jobs.schema import flags
 from pi0q.jobs.state import State
+from pi0q.ops.dev import demo_protection
 from pi0q.ops.local import standins_main
 from pi0q.queue import settings
 from pi0q.queue.connection import connect
@@ -47,10 +49,26 @@ def say(text: str) -> None:
     print(f"\n\033[1m# {text}\033[0m" if sys.stdout.isatty() else f"\n# {text}", flush=True)
 
 
+#: The user's variables, where the server has roles: the demo's own commands are not those of its owner.
+AS_USER: dict[str, str] = {}
+
+
 def shown(*words: str) -> None:
     """Runs a command as its user would, and shows that."""
     print(f"$ pi0q {' '.join(words)}", flush=True)
-    subprocess.run(pi0q(*words), check=True)
+    subprocess.run(pi0q(*words), check=True, env={**os.environ, **AS_USER})
+
+
+def protect() -> demo_protection.Protection:
+    """Switches roles, TLS and signatures on, as far as there are any here."""
+    found = demo_protection.of_this_machine()
+    for what in found.missing:
+        print(f"  without {what}", flush=True)
+    if found.roles:
+        shown("server", "init", *(("--tls", "--host", "localhost") if found.tls else ()))
+    if found.signatures:
+        demo_protection.trust_own_key(pi0q())
+    return found
 
 
 def make(kind: str, place: Path) -> None:
@@ -91,7 +109,8 @@ def watch_and_kill(store: Store, job_id: str, home: Path) -> Record:
     """Shows the job's progress, and kills its trainer once it has a checkpoint and went on from there."""
     threading.Thread(target=kill_once, args=(job_id, RunDirectory(home / "runs" / job_id)), daemon=True).start()
     print(f"$ pi0q watch {job_id}", flush=True)
-    with subprocess.Popen(pi0q("watch", job_id), stdout=subprocess.PIPE, text=True) as watching:
+    user = {**os.environ, **AS_USER}
+    with subprocess.Popen(pi0q("watch", job_id), stdout=subprocess.PIPE, text=True, env=user) as watching:
         assert watching.stdout is not None
         for line in watching.stdout:
             print("  " + line, end="", flush=True)
@@ -134,6 +153,8 @@ def report(job: Record) -> None:
 def main() -> None:
     home = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").absolute()
     os.environ |= {"PI0Q_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "huggingface")}
+    # The user's own keys and settings are not touched.
+    os.environ["XDG_CONFIG_HOME"] = str(home / "config")
     for name in [name for name in os.environ if name.startswith("PI0Q_") and name != "PI0Q_HOME"]:
         del os.environ[name]
     shutil.rmtree(home, ignore_errors=True)
@@ -143,8 +164,13 @@ def main() -> None:
     make("dataset", home / "datasets" / "grab_box")
     if example == "quickstart.yaml":
         make("tokenizer", home / "huggingface")
+    say("Who may do what: users of the server, and a key that signs job files")
+    protection = protect()
     say("Server, worker and Flower on this machine")
     with up(home) as store, as_file(files("pi0q.jobs.examples").joinpath(example)) as file:
+        if protection.roles:
+            shown("server", "add-user", demo_protection.USER)
+            AS_USER.update(demo_protection.environment_of(home))
         say(f"One job, all the way: {example}")
         shown("submit", str(file))
         job_id = max(store.page().jobs, key=lambda job: job.created_ms).id

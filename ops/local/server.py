@@ -55,12 +55,21 @@ OPTIONS = (
 )
 
 
-def argv(binary: Path, *, config: Path, port: int, tls: bool = False) -> tuple[str, ...]:
+#: Names of this machine that no other one can reach it by.
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def argv(binary: Path, *, config: Path, port: int, access: users.Access | None = None) -> tuple[str, ...]:
     """Return the server's command line. The password is in `config`, for every user can read a command line.
 
-    With `tls` it listens on every address of the machine, for encrypted connections alone.
+    With TLS it listens for encrypted connections alone, and on every address of the machine unless all of its names
+    are those of the loopback address.
     """
-    ports = (("port", "0"), ("tls-port", str(port)), ("bind", "* -::*")) if tls else (("port", str(port)),)
+    ports: tuple[tuple[str, str], ...] = (("port", str(port)),)
+    if access is not None and access.tls:
+        ports = (("port", "0"), ("tls-port", str(port)))
+        if not LOOPBACK_NAMES.issuperset(access.hosts):
+            ports += (("bind", "* -::*"),)
     options = (*OPTIONS, *ports, ("dir", str(config.parent)))
     return (str(binary), str(config), *(part for name, value in options for part in (f"--{name}", value)))
 
@@ -201,7 +210,7 @@ def _opened(server: Server, access: users.Access, data: Path, port: int) -> Serv
 def _listening(binary: Path, data: Path, *, port: int, log: Path, access: users.Access | None) -> Server:
     with _locked(data) as lock, log.open("ab") as out:
         process = subprocess.Popen(
-            argv(binary, config=data / "server.conf", port=port, tls=access is not None and access.tls),
+            argv(binary, config=data / "server.conf", port=port, access=access),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

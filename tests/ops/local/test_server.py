@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -243,3 +244,15 @@ def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "bound"), [(("localhost",), ["127.0.0.1"]), (("gpu.example",), ["127.0.0.1", "* -::*"])]
+)
+def test_encrypted_it_listens_for_others_only_where_they_have_a_name_for_it(
+    hosts: tuple[str, ...], bound: list[str]
+) -> None:
+    access = users.Access(prefix="pi0q:", memory_mib=64, tls=True, hosts=hosts)
+    words = servers.argv(Path("/bin/valkey-server"), config=Path("/data/server.conf"), port=6389, access=access)
+    assert [after for word, after in itertools.pairwise(words) if word == "--bind"] == bound
+    assert words[words.index("--port") + 1] == "0" and words[words.index("--tls-port") + 1] == "6389"

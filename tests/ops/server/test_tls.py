@@ -40,7 +40,9 @@ def running(call: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A server with TLS and a user, as `pi0q up` runs it."""
     monkeypatch.setenv("PI0Q_REDIS_BIN", str(with_tls()))
     home = tmp_path / "home"
-    made = call("server", "init", "--tls", "--host", "localhost", PI0Q_REDIS_BIN=str(with_tls()))
+    # With a name for others it listens on every address.
+    hosts = ("--host", "localhost", "--host", "queue.example")
+    made = call("server", "init", "--tls", *hosts, PI0Q_REDIS_BIN=str(with_tls()))
     assert made.returncode == 0, made.stderr
     port = servers.choose_port(0, default=0, option="--port")
     (home / "server" / "port").write_text(str(port))
