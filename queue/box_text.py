@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from pi0q.jobs.amounts import gib
 from pi0q.jobs.record import Record
 from pi0q.queue import box_staging, job_text
 from pi0q.queue.box_status import Announced
@@ -60,7 +61,7 @@ def _staging(box: Announced) -> Iterator[str]:
 def _caches(box: Announced) -> Iterator[str]:
     """Yield the largest repositories in the box's cache."""
     for number, one in enumerate(json.loads(box.get("caches") or "[]")):
-        yield f"  {'' if number else 'cache':<9}  {job_text.mib(one['mib']):>10}  {one['name']}"
+        yield f"  {'' if number else 'cache':<9}  {gib(one['mib']):>10}  {one['name']}"
 
 
 def details(box: Announced, jobs: Sequence[Record], *, idle: str = "") -> Iterator[str]:

@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "boxes": ("pi0q.queue.commands.boxes:boxes", "", "The GPU boxes, what they have free and run."),
     "drain": ("pi0q.queue.commands.drain:drain", "", "Keep a box from new jobs, to switch it off or give it back."),
     "worker": ("pi0q.workers.agent.cli:worker", "worker", "Make this machine a box: claim and run jobs."),
-    "cache": ("pi0q.workers.storage.cli:cache", "worker", "List, remove or pin caches and old runs on this box."),
+    "cache": ("pi0q.workers.staging.cli:cache", "worker", "List, fetch, remove or pin caches and old runs here."),
     "up": ("pi0q.ops.local.cli:up", "worker,server,flower", "Server, worker, web page and Flower here in one go."),
     "doctor": ("pi0q.ops.doctor:doctor", "", "Diagnose problems and suggest fixes."),
     "box": ("pi0q.ops.box.cli:box", "", "Make this machine a box that starts its worker by itself."),

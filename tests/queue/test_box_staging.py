@@ -51,7 +51,7 @@ def test_the_line_of_boxes_and_the_details() -> None:
     lines = list(box_text.details(box, []))
     assert f"  mode       {mode}" in lines
     assert "  not for    b2: disk: needs 90.0 GiB, 40.0 GiB free on /data" in lines
-    assert [line.split() for line in lines if "GiB  lerobot" in line] == [["cache", "13", "GiB", "lerobot/pi0"]]
+    assert [line.split() for line in lines if "GiB  lerobot" in line] == [["cache", "13.0", "GiB", "lerobot/pi0"]]
     view = box_view(box, [], 60.0, 0)
     assert isinstance(view.staging, Staging) and view.staging.job == "a1"
     assert [(one.name, one.mib) for one in view.caches] == [("lerobot/pi0", 13_352), ("datasets/you/grab_box", 700)]

@@ -44,8 +44,9 @@ class AccessReport:
     account_why: str = ""
     #: Whose token it is.
     user: str = ""
-    #: Bytes of what is wanted of each repository, by pin.
+    #: Bytes of what is wanted of each repository, and the commit that was named, by pin.
     sizes: dict[str, int] = field(default_factory=dict)
+    commits: dict[str, str] = field(default_factory=dict)
     #: What its user should know.
     notes: list[str] = field(default_factory=list)
 
@@ -153,6 +154,7 @@ class AccessSession(HubSession):
         self.report.sizes = {
             request.fetch.pin: sum(blob.size for blob in request.blobs) for request in self.requests if request.sha
         }
+        self.report.commits = {request.fetch.pin: request.sha for request in self.requests if request.sha}
         return self.report
 
 

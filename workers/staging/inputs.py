@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from pi0q.jobs.record import Record
@@ -39,6 +40,16 @@ def fetch(
     finally:
         for one in chosen:
             usage_locks.let_go(marks, one.folder(settings.hf_home).name)
+
+
+def parts_bytes(fetch: Fetch, settings: Settings) -> int:
+    """Return the bytes of files that a download of this repository has begun; it goes on from there."""
+    found = 0
+    for part in (fetch.folder(settings.hf_home) / "blobs").glob("*.incomplete"):
+        # A part may become a blob at any moment.
+        with contextlib.suppress(OSError):
+            found += part.stat().st_size
+    return found
 
 
 def fetch_torch_weights(spec: Spec, settings: Settings, lerobot: str) -> str:
