@@ -11,34 +11,22 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import psutil
 
 from pi0q.jobs.errors import Pi0qError
 from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import Settings
 from pi0q.workers.host import cache_paths
 from pi0q.workers.network import routes, wandb_key
+from pi0q.workers.postrun import child_command
 from pi0q.workers.postrun.scheduler import RetryLater, TaskContext, TaskDone
 from pi0q.workers.runs import ledger, wandb_runs
 from pi0q.workers.runs.postrun_tasks import PostrunTask, PostrunTasks
-from pi0q.workers.runs.redaction import known_secrets
 from pi0q.workers.runs.run_directory import RunDirectory
-from pi0q.workers.runs.trainer_log import SECRETS, clean
-from pi0q.workers.trainer import interpreter
 
 #: Seconds that a sync may take, whatever it sends, and the slowest line that is waited for beyond that, MB/s.
 LEAST_SECONDS, SLOWEST_MB_S = 300.0, 0.02
-#: Seconds between two looks at whether the worker stops.
-LOOK_SECONDS = 0.2
-#: The child ends with this worker: another sync of the same run beside it would send all of it twice.
-WITH_US = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
 #: How many runs of one job may be found deleted.
 MOST_RUNS = 3
 #: What it is of the box's environment that would keep WandB from syncing, or is not for it.
@@ -107,7 +95,8 @@ def work(context: TaskContext) -> TaskDone:
     if told.state != "ok":
         why = WHY[told.state].format(box=context.task.box, job=context.job_id)
         raise RetryLater(why, slowly=told.state != "away")
-    python, url, size = _python(context), context.record.wandb_url or "", wandb_runs.megabytes(left)
+    python = child_command.trainer_python(context, "wandb")
+    url, size = context.record.wandb_url or "", wandb_runs.megabytes(left)
     for path in left:
         context.say(f"syncing {path.name}")
         url = _sync(context, path, python, append=_has_begun(context)) or url
@@ -115,16 +104,6 @@ def work(context: TaskContext) -> TaskDone:
         raise RetryLater("more was written meanwhile")
     many = f"{len(left)} runs" if len(left) != 1 else "1 run"
     return TaskDone(detail=f"synced {many}", result={"mb": round(size, 3)}, fields={"wandb_url": url} if url else {})
-
-
-def _python(context: TaskContext) -> str:
-    given = str(context.task.order.get("python") or "")
-    if given and Path(given).exists():
-        return given
-    found = interpreter.find(context.settings)
-    if isinstance(found, interpreter.NoTrainer):
-        raise RetryLater(f"no Python with wandb on {context.task.box}: {found.why}", slowly=True)
-    return found.python
 
 
 def _has_begun(context: TaskContext) -> bool:
@@ -151,17 +130,9 @@ def _sync(context: TaskContext, path: Path, python: str, *, append: bool) -> str
     if errors or not wandb_runs.synced(path):
         # It leaves its mark also where WandB refused all of it.
         wandb_runs.unmark(path)
-        raise RetryLater(f"`wandb sync` of {path.name} failed: {_last_line(errors or said)}")
+        raise RetryLater(f"`wandb sync` of {path.name} failed: {child_command.last_line(errors or said)}")
     found = _URL.findall(said)
     return found[-1] if found else ""
-
-
-def _last_line(said: str) -> str:
-    """What it said last, without secrets."""
-    known = known_secrets(os.environ, user_home=Path.home())
-    secrets = re.compile("|".join([*map(re.escape, known), SECRETS.pattern]))
-    lines = [clean(line.encode(), secrets).strip() for line in said.splitlines()]
-    return next((line[:200] for line in reversed(lines) if line), "it said nothing")
 
 
 def _run(context: TaskContext, argv: list[str], path: Path) -> tuple[str, str]:
@@ -173,38 +144,15 @@ def _run(context: TaskContext, argv: list[str], path: Path) -> tuple[str, str]:
     shutil.rmtree(scratch, ignore_errors=True)
     # Where this directory is, its log goes there instead of the system's temporary directory.
     (scratch / "wandb").mkdir(parents=True)
-    log = scratch / "said.log"
-    deadline = time.monotonic() + LEAST_SECONDS + wandb_runs.megabytes([path]) / SLOWEST_MB_S
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            [argv[0], "-c", WITH_US, *argv[1:]], env=env(os.environ, context.settings) | {"WANDB_DIR": str(scratch)},
-            cwd=scratch, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
-        # In the worker's own session: what left it is taken for what a dead runner left behind, and ended.
-        try:
-            while child.poll() is None:
-                if context.stopping.is_set():
-                    raise RetryLater("the worker stopped")
-                if time.monotonic() > deadline:
-                    raise RetryLater(f"`wandb sync` of {path.name} did not end")
-                time.sleep(LOOK_SECONDS)
-        finally:
-            _end(child)
+    code, said = child_command.run(
+        context, argv, env=env(os.environ, context.settings) | {"WANDB_DIR": str(scratch)}, scratch=scratch,
+        limit_seconds=LEAST_SECONDS + wandb_runs.megabytes([path]) / SLOWEST_MB_S,
+    )  # fmt: skip
     lines = [line for own in scratch.rglob("debug-cli.*.log") for line in own.read_text(errors="replace").splitlines()]
     errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
-    if child.returncode:
-        errors.append(f"it ended with {child.returncode}: {_last_line(log.read_text(errors='replace'))}")
-    return log.read_text(errors="replace"), "\n".join(errors)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """The command and all that it started."""
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(child.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-    child.kill()
-    child.wait()
+    if code:
+        errors.append(f"it ended with {code}: {child_command.last_line(said)}")
+    return said, "\n".join(errors)
 
 
 def env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
