@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,10 +17,16 @@ PEER_GONE = 79
 WANDB_S, WANDB_END_S = 20.0, 60.0
 #: beside an online run's files: WandB may not have all of it (workers/runs/wandb_runs.py)
 LEFT = "pi0q.left"
+#: end what must not be cut off, with the exit code (trackers.py); they have `WANDB_S` together
+at_leave: list[Callable[[int], None]] = []
 
 
 def leave(code: int, *, wandb_s: float | None = None) -> NoReturn:
     """Exit now: WandB gets some seconds to finish its run; threads, workers and atexit do not."""
+    for end_run in at_leave:
+        own = threading.Thread(target=end_run, args=(code,), daemon=True)
+        own.start()
+        own.join(WANDB_S / len(at_leave))
     wandb: Any = sys.modules.get("wandb")
     run = getattr(wandb, "run", None)
     if run is not None:

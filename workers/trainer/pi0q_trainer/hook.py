@@ -21,6 +21,7 @@ from .held_out import HeldOut, SaveDecision
 from .lease import Lease
 from .ranks import Ranks
 from .save_interval import Schedule
+from .trackers import Trackers, is_train_log
 
 #: marks a save as complete; jobs/checkpoint.py has the same
 FINISHED = "pi0q.manifest.json.saved"
@@ -45,6 +46,7 @@ class Hook:
 
     def __init__(self, events: Events, ranks: Ranks | None = None) -> None:
         self.events, self.lease, self.pid = events, Lease(None), os.getpid()
+        self.trackers = Trackers(events)
         self.order, self.held_out = DataOrder(ranks or Ranks({})), HeldOut.of_environment()
         self.saves = Schedule(
             every_s=float(os.environ.get("PI0Q_SAVE_EVERY_S") or math.inf),
@@ -53,7 +55,6 @@ class Hook:
         self.original: dict[str, Any] = {}
         self.cfg: Any = None
         self.ds_meta: Any = None
-        self.save_freq: Any = None
         self.step: int | None = None
         self.gpu = checks.GpuWatch()
         self.unsaved = False  # a step was done here that no checkpoint has: a stop waits for its save
@@ -129,7 +130,7 @@ class Hook:
         return policy
 
     def make_optimizer_and_scheduler(self, cfg: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
-        self.cfg, self.policy, self.save_freq = cfg, policy, cfg.save_freq
+        self.cfg, self.policy, self.saves.frequency = cfg, policy, cfg.save_freq
         return self.original["make_optimizer_and_scheduler"](cfg, policy, *args, **kwargs)
 
     def WandBLogger(self, cfg: Any) -> Any:
@@ -153,6 +154,7 @@ class Hook:
             self.stop_early()  # it was killed between its last save and its end
         if getattr(self.cfg.policy, "compile_model", False):
             self.events.send("compiling")
+        self.trackers.begin(self.cfg)
         self.order.restore_state(self.cfg, scaler)
 
     # Each step.
@@ -170,6 +172,7 @@ class Hook:
         self.lease.look()
         self.step, self.unsaved = tracker.steps + 1, True
         self.report(result[0], scaler)
+        self.trackers.step(result[1])
         if self.ranks.count > 1:
             self.agree()
         if "should_save_checkpoint" not in self.original and self.due():
@@ -215,7 +218,7 @@ class Hook:
 
     def restore_save_freq(self) -> None:
         self.saves.told = False
-        self.cfg.save_freq = self.save_freq
+        self.cfg.save_freq = self.saves.frequency
 
     def should_save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
         saves = self.due() or bool(self.original["should_save_checkpoint"](*args, **kwargs))
@@ -230,6 +233,7 @@ class Hook:
         self.lease.look()
         step, best = self.step or 0, False
         if loss is not None:
+            self.trackers.log({"eval/eval_loss": loss}, step)
             best = self.held_out.add(step, loss) and self.held_out.save_best
             self.held_out.ends_here = self.held_out.exhausted and step < self.cfg.steps
         self.events.send("evaluated", step=step, eval_loss=loss, best=best, **self.held_out.fields())
@@ -249,6 +253,7 @@ class Hook:
             self.diverged("weights", f"not finite ({bad})")
         self.saves.begin()
         self.events.send("saving", step=self.step)
+        self.trackers.flush()
         result = self.original["save_checkpoint"](*args, **kwargs)
         place = Path(kwargs.get("checkpoint_dir") or args[0])
         self.order.keep_states_of_ranks(place)
@@ -269,7 +274,9 @@ class Hook:
         return result
 
     def on_log_record(self, record: logging.LogRecord) -> bool:
-        if record.msg == "End of training":
+        if is_train_log(record.msg):
+            self.trackers.train_log(record.msg)
+        elif record.msg == "End of training":
             self.lease.look()
             model_card.write(self.cfg, self.policy, self.ds_meta)
         return True

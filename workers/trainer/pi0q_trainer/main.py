@@ -14,7 +14,7 @@ from typing import Any
 
 from . import checks
 from .events import Events
-from .exits import INTERRUPTED, PEER_GONE, WANDB_END_S, leave
+from .exits import INTERRUPTED, PEER_GONE, WANDB_END_S, at_leave, leave
 from .hook import Hook
 from .lease import Lease
 from .rank_hook import RankHook
@@ -77,6 +77,6 @@ def main() -> None:
     if ranks.rank:
         leave(0)  # the run ends with rank 0: no library here is to fail at its end
     events.send("end", step=hook.cfg.steps if hook.cfg else None)
-    if hook.cfg and hook.cfg.wandb.enable:
-        # Its own end waits for a network that is away, with the GPU.
+    if hook.cfg and (hook.cfg.wandb.enable or at_leave):
+        # WandB's own end waits for a network that is away, with the GPU.
         leave(0, wandb_s=WANDB_END_S)

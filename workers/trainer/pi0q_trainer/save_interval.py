@@ -41,6 +41,8 @@ class Schedule:
         self.requests = self.answered = 0
         #: whether LeRobot was told to save at the end of this step
         self.told = False
+        #: LeRobot's own steps between two saves
+        self.frequency: Any = None
 
     def restart_clock(self) -> None:
         self.ended_at = time.monotonic()
