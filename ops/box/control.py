@@ -27,6 +27,7 @@ NOT_INHERITED = {f"PI0Q_{name.upper()}" for name in all_settings.READERS} | {
     "HF_TOKEN",
     "HF_HOME",
     "WANDB_API_KEY",
+    "SWANLAB_API_KEY",
     "TMPDIR",
 }
 #: Supervisors that this process started; they outlive it.
@@ -39,7 +40,7 @@ def worker_log(home: Path) -> Path:
 
 
 def environment_file(home: Path) -> Path:
-    """Return the file with the worker's environment besides its settings: cache directories, the WandB key."""
+    """Return the file with the worker's environment besides its settings: cache directories, trackers' keys."""
     return home / "box.env"
 
 

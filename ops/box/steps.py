@@ -95,8 +95,12 @@ class StoredSettings:
         return f"our lines in {self.plan.config}"
 
 
+#: Keys of experiment trackers that a setup takes over from its own environment, and what they are called.
+TRACKER_KEYS = {"WANDB_API_KEY": "the WandB key", "SWANLAB_API_KEY": "the SwanLab key"}
+
+
 class Secrets:
-    """The worker's environment file: cache directories and the WandB key, which a booting machine does not have."""
+    """The worker's environment file: cache directories and trackers' keys, which a booting machine does not have."""
 
     name = "environment"
 
@@ -104,10 +108,9 @@ class Secrets:
         self.plan, self.file = plan, control.environment_file(plan.home)
 
     def _wanted(self) -> dict[str, str]:
-        key = self.plan.machine.env.get("WANDB_API_KEY") or control.read_environment(self.plan.home).get(
-            "WANDB_API_KEY"
-        )
-        return cache_environment(self.plan) | ({"WANDB_API_KEY": key} if key else {})
+        there = control.read_environment(self.plan.home)
+        keys = {name: self.plan.machine.env.get(name) or there.get(name) for name in TRACKER_KEYS}
+        return cache_environment(self.plan) | {name: key for name, key in keys.items() if key}
 
     def missing(self) -> str:
         lacking = sorted(set(self._wanted().items()) - set(control.read_environment(self.plan.home).items()))
@@ -116,8 +119,8 @@ class Secrets:
     def do(self) -> str:
         lines = "".join(f"{name}={value}\n" for name, value in sorted(self._wanted().items()))
         file_edits.write(self.file, "# The worker's environment; written by `pi0q box setup`.\n" + lines, 0o600)
-        key = " and the WandB key" if "WANDB_API_KEY" in self._wanted() else ""
-        return f"caches{key} in {self.file}"
+        keys = [text for name, text in TRACKER_KEYS.items() if name in self._wanted()]
+        return f"{' and '.join(['caches', *keys])} in {self.file}"
 
     def undo(self) -> str:
         there = self.file.exists()

@@ -1,4 +1,4 @@
-"""Check the routes out of a box, and the accounts behind them: the Hub's token, the gated tokenizer, the WandB key."""
+"""Check the routes out of a box, and the accounts behind them: the Hub's token, the gated tokenizer, trackers' keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pi0q.workers.host import cache_paths
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import PALIGEMMA, TOKENIZER_FILES, Fetch
 from pi0q.workers.network import routes as network
-from pi0q.workers.network import wandb_key
+from pi0q.workers.network import swanlab_key, wandb_key
 
 LOGIN = "hf auth login"
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
@@ -37,6 +37,7 @@ def check(target: CheckTarget) -> Iterator[Finding]:
     yield from token(target)
     yield from account(target, [route for route in open_ if route.trusted])
     yield wandb(target)
+    yield from swanlab(target)
 
 
 def ways(routes: tuple[network.Route, ...], open_: list[network.Route], *, turbo: bool, autodl: bool) -> Finding:
@@ -142,3 +143,15 @@ def wandb(target: CheckTarget) -> Finding:
     if said.state == "away":
         return skipped("wandb key", f"{said.host} can't be reached: runs are written on the box meanwhile")
     return ok("wandb key", f"WandB knows it as {said.user}")
+
+
+def swanlab(target: CheckTarget) -> Iterator[Finding]:
+    """The key of SwanLab. Nothing is said where there is none: most boxes need none, and a job that does says so."""
+    said = swanlab_key.check(target.settings, target.machine.env, user_home=target.machine.user_home)
+    cure = "swanlab login --relogin (a key from https://swanlab.cn/settings)"
+    if said.state == "refused":
+        yield warning("swanlab key", "SwanLab refuses it: runs of `tracking: swanlab` stay on this box", cure)
+    elif said.state == "away":
+        yield skipped("swanlab key", f"{said.host} can't be reached: runs are written on the box meanwhile")
+    elif said.state == "ok":
+        yield ok("swanlab key", f"SwanLab knows it as {said.user}")

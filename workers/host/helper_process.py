@@ -27,7 +27,7 @@ START_SECONDS = 60.0
 #: Seconds after SIGKILL in which a process dies, unless a dead disk holds it.
 DEATH_SECONDS = 5.0
 #: Variables that no helper needs: none has business with the queue.
-_DROPPED = ("PI0Q_REDIS_URL", "CELERY_", "WANDB_")
+_DROPPED = ("PI0Q_REDIS_URL", "CELERY_", "WANDB_", "SWANLAB_")
 _QUIET = {"HF_HUB_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 

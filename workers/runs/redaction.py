@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import netrc
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from pi0q.workers.network import swanlab_key
 
 #: Variables whose values are secrets.
 SECRET_NAMES = re.compile(r"TOKEN|API_KEY|PASSWORD|SECRET")
@@ -20,7 +23,8 @@ def known_secrets(env: Mapping[str, str], *, user_home: Path) -> list[str]:
     """Return every form of this box's secrets to hide, longest first.
 
     They are the values of variables named like secrets, the password in PI0Q_REDIS_URL, and the keys in `~/.netrc`
-    (where `wandb login` puts its key). The longest come first, so that a part of one never leaves its rest.
+    and SwanLab's file of that name (where `wandb login` and `swanlab login` put theirs). The longest come first, so
+    that a part of one never leaves its rest.
     """
     plain = {text for text in _plain(env, user_home) if len(text) >= SHORTEST}
     forms = plain | {form for text in plain for form in base64_forms(text) if len(form) >= SHORTEST}
@@ -47,8 +51,6 @@ def _plain(env: Mapping[str, str], user_home: Path) -> Iterator[str]:
     except ValueError:
         password = ""
     yield from {password, unquote(password)}
-    try:
-        hosts = netrc.netrc(os.fspath(user_home / ".netrc")).hosts
-    except (OSError, netrc.NetrcParseError):
-        return
-    yield from (str(entry[2]) for entry in hosts.values() if entry[2])
+    for file in (user_home / ".netrc", swanlab_key.login_file(env, user_home=user_home)):
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            yield from (str(entry[2]) for entry in netrc.netrc(os.fspath(file)).hosts.values() if entry[2])
