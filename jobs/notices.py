@@ -88,7 +88,14 @@ def _body(job: Record, kind: str) -> str:
     cause = " ".join(job.detail.split()) if kind in ("failed", "interrupted", "held") else ""
     cure = job.next_step if kind in ("failed", "held") else ""
     loss = f"loss {job.loss:.4f} at step {job.step}" if kind == "finished" and job.loss is not None else ""
-    lines = [cause, f"Fix: {cure}" if cure else "", loss, job.wandb_url or "", f"pi0q show {job.id}"]
+    lines = [
+        cause,
+        f"Fix: {cure}" if cure else "",
+        loss,
+        job.wandb_url or "",
+        job.swanlab_url or "",
+        f"pi0q show {job.id}",
+    ]
     return "\n".join(line for line in lines if line)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.schema import trained_model
@@ -40,13 +40,22 @@ def copy_left(job: Record) -> Iterator[str]:
 
 def wandb_left(job: Record) -> Iterator[str]:
     """Yield `WandB offline, 3.1 MB to sync` for each box that keeps some of the run."""
-    for box, told in sorted(job.wandb_sync.items()):
+    yield from _sync_left("WandB", job, job.wandb_sync)
+
+
+def swanlab_left(job: Record) -> Iterator[str]:
+    """Yield the same of SwanLab; while the job trains only what keeps it from being sent."""
+    yield from _sync_left("SwanLab", job, job.swanlab_sync)
+
+
+def _sync_left(tracker: str, job: Record, kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for box, told in sorted(kept.items()):
         if told.get("state") in ("pending", "failed"):
             why = f" ({told['detail']})" if told.get("detail") else ""
             where = f" on {box}" if box != job.box else ""
-            yield f"WandB offline, {float(told.get('mb') or 0):.1f} MB to sync{where}{why}"
+            yield f"{tracker} offline, {float(told.get('mb') or 0):.1f} MB to sync{where}{why}"
 
 
 def left(job: Record) -> list[str]:
     """Return what is still to do for a job, each in a few words."""
-    return [*push_left(job), *copy_left(job), *wandb_left(job)]
+    return [*push_left(job), *copy_left(job), *wandb_left(job), *swanlab_left(job)]

@@ -231,6 +231,12 @@ class Record:
     copy: Mapping[str, Any] = field(default_factory=dict, metadata=stored(TOLD, Use.LISTED))
     #: WandB runs that were kept on boxes, by box: state (pending, done, failed), mb, detail, tries.
     wandb_sync: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=stored(TOLD_BY_BOX, Use.LISTED))
+    #: Its run at SwanLab, once a box sent something of it.
+    swanlab_url: str | None = field(default=None, metadata=stored(URL, Use.LISTED, Use.CARRIED))
+    #: What of that run is kept on boxes, by box: state (pending, done, failed), mb, detail, tries.
+    swanlab_sync: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict, metadata=stored(TOLD_BY_BOX, Use.LISTED)
+    )
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict, metadata=stored(PINS, Use.CARRIED, Use.LEDGER))
     #: Version of the LeRobot that made its checkpoint.

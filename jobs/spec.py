@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import cast
 
-from pi0q.jobs import best_checkpoint, box_choice
+from pi0q.jobs import best_checkpoint, box_choice, tracking
 from pi0q.jobs.box_choice import BoxChoice
 from pi0q.jobs.cost import Money
 from pi0q.jobs.dependencies import NONE as NO_CONDITIONS
@@ -16,7 +16,7 @@ from pi0q.jobs.dependencies import Conditions
 from pi0q.jobs.errors import Fault, SpecError
 from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.notice_kinds import OF_JOBS
-from pi0q.jobs.schema import backbone_weights, flags, image_transforms, trained_model
+from pi0q.jobs.schema import backbone_weights, flags, image_transforms, tracker_names, trained_model
 from pi0q.jobs.schema.box_types import Amount, BoxPatterns, GpuNames
 from pi0q.jobs.schema.image_transforms import TFS
 from pi0q.jobs.schema.nodes import MappingNode, node_of
@@ -27,6 +27,7 @@ from pi0q.jobs.schema.sweep_space import SweepSpace
 from pi0q.jobs.schema.units import Size, Span
 from pi0q.jobs.schema.value_types import Bool, Choice, Int, ListOf, Name, PathType, Value
 from pi0q.jobs.sweep import Sweep
+from pi0q.jobs.tracking import Tracking
 
 
 class Priority(str, Enum):
@@ -104,6 +105,8 @@ class Spec:
     conditions: Conditions = NO_CONDITIONS
     #: The keys that vary from trial to trial; None for a single job. `train` holds the values of the first trial.
     sweep: Sweep | None = None
+    #: The experiment trackers that it reports to, and its settings of SwanLab.
+    tracking: Tracking = tracking.NOT_CHOSEN
     #: lerobot-train's flags by dotted name, in file order.
     train: Mapping[str, Value]
     #: What was read of the weights that it starts from, for estimates; no part of the file, nor of the record's spec.
@@ -143,6 +146,7 @@ class Spec:
             **limit,
             **launch,
             **notify,
+            **self.tracking.to_json(),
             **self.conditions.to_json(),
             **({"sweep": self.sweep.to_json()} if self.sweep else {}),
             "train": dict(self.train),
@@ -215,6 +219,14 @@ RULES: tuple[Rule, ...] = (
         ListOf(Choice(*OF_JOBS)),
         "What its user is told by message; the choice of the queue's settings if left out, [] for nothing.",
     ),
+    Rule(
+        "tracking",
+        tracker_names.TrackerNames(),
+        "Trackers that the run is reported to; WandB if left out and train.wandb.enable is true.",
+    ),
+    Rule("swanlab.project", tracker_names.PROJECT, "SwanLab project; WandB's project if left out, else lerobot."),
+    Rule("swanlab.workspace", tracker_names.WORKSPACE, "SwanLab workspace; that of the box's key if left out."),
+    Rule("swanlab.mode", Choice("online", "offline"), "`offline` keeps the run on the box; online if left out."),
     Rule("resources.gpus", Int(low=0, high=16, nullable=True), "GPUs of one box, 0 for the CPU; 1 if left out."),
     Rule(
         "resources.vram",
@@ -332,7 +344,8 @@ def _read(root: MappingNode, *, filename: str) -> Spec:
     _check_model(train, found)
     _check_start(train, found)
     _check_device(train, found)
-    for key, text in (best_checkpoint.fault(train, found.values) | box_choice.fault(found.values)).items():
+    across = best_checkpoint.fault(train, found.values) | box_choice.fault(found.values)
+    for key, text in (across | tracking.faults(train, found.values)).items():
         found.tell(key, text)
     if found.faults:
         raise SpecError(filename, found.faults)
@@ -341,6 +354,7 @@ def _read(root: MappingNode, *, filename: str) -> Spec:
 
 def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> Spec:
     every = cast("float | None", values.get("checkpoints.every", Checkpoints.every_seconds))
+    chosen = tracking.of_values(values)
     return Spec(
         name=name,
         priority=Priority(str(values.get("priority") or "normal")),
@@ -367,7 +381,8 @@ def _build(name: str, train: dict[str, Value], values: Mapping[str, Value]) -> S
         sweep=Sweep.of(values.get("sweep")),
         notify_on=_kinds(values.get("notify.on")),
         mixed_precision=str(values.get("launch.mixed_precision") or ""),
-        train=train,
+        tracking=chosen,
+        train=tracking.with_choice(train, chosen),
     )
 
 

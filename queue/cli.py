@@ -22,7 +22,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "import": ("pi0q.queue.commands.import_:import_", "worker", "Make a job file of a lerobot-train command line."),
     "ls": ("pi0q.queue.commands.ls:ls", "", "List jobs, one a line."),
     "show": ("pi0q.queue.commands.show:show", "", "Show everything about one job."),
-    "open": ("pi0q.queue.commands.open_:open_", "", "Open a job's WandB run, or its web page, in the browser."),
+    "open": (
+        "pi0q.queue.commands.open_:open_",
+        "",
+        "Open a job's WandB or SwanLab run, or its web page, in the browser.",
+    ),
     "why": ("pi0q.queue.commands.why:command", "", "Why a job is where it is, what it needs, what would help."),
     "get": ("pi0q.queue.commands.get:get", "", "Print the job file of a job."),
     "diff": ("pi0q.queue.commands.get:diff", "", "Print the settings that two jobs have different."),

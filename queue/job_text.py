@@ -68,7 +68,7 @@ def note(job: Record, waits: str = "") -> str:
     if job.state is State.QUEUED and not job.reason:
         return waits or f"needs {wanted(job.needs)}"
     if job.state in OWNED:
-        return " · ".join(filter(None, [wished(job) or job.phase, *wandb(job)]))
+        return " · ".join(filter(None, [wished(job) or job.phase, *trackers(job)]))
     if job.trials:
         return waits or job.trials.note()
     if job.state is State.WAITING and not job.held:
@@ -76,7 +76,9 @@ def note(job: Record, waits: str = "") -> str:
     # A trainer's message may have many lines.
     reason = " ".join(job.detail.split()) or str(job.reason) if job.reason and job.state is not State.SUCCEEDED else ""
     return " · ".join(
-        filter(None, [waits, reason, *postrun.push_left(job), *postrun.copy_left(job), *([] if reason else wandb(job))])
+        filter(
+            None, [waits, reason, *postrun.push_left(job), *postrun.copy_left(job), *([] if reason else trackers(job))]
+        )
     )
 
 
@@ -85,6 +87,20 @@ def wandb(job: Record) -> list[str]:
     kept = list(postrun.wandb_left(job))
     link = [job.wandb_url] if job.wandb_url else []
     return link + kept or (["WandB offline"] if job.wandb_dir else [])
+
+
+def swanlab(job: Record) -> list[str]:
+    """The same of its SwanLab run."""
+    kept = list(postrun.swanlab_left(job))
+    link = [job.swanlab_url] if job.swanlab_url else []
+    chosen = job.spec.get("tracking")
+    begun = job.started_ms is not None and isinstance(chosen, list) and "swanlab" in chosen
+    return link + kept or (["SwanLab offline"] if begun else [])
+
+
+def trackers(job: Record) -> list[str]:
+    """Where its runs at experiment trackers are."""
+    return [*wandb(job), *swanlab(job)]
 
 
 def pushed(job: Record) -> str:

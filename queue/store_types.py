@@ -70,7 +70,7 @@ class LogChunk:
 class PostrunStatus:
     """How a post-run task stands."""
 
-    #: The record's field: push, copy or wandb_sync.
+    #: The record's field: push, copy, wandb_sync or swanlab_sync.
     field: str
     #: state, detail, tries and what else the task has to say.
     status: Mapping[str, Any]

@@ -103,7 +103,14 @@ def _teach(source: Source, redactor: Redactor) -> None:
     redactor.name(str(train.get("wandb.project") or ""), "project")
     facts = json.dumps(record.facts, ensure_ascii=False, default=str)
     redactor.learn(
-        [source.log, record.wandb_url or "", record.detail, facts, *(event.text for event in record.history)]
+        [
+            source.log,
+            record.wandb_url or "",
+            record.swanlab_url or "",
+            record.detail,
+            facts,
+            *(event.text for event in record.history),
+        ]
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pi0q.jobs.errors import Fault, SpecError
+from pi0q.jobs.importing import swanlab_flags
 from pi0q.jobs.importing.report import Report
 from pi0q.jobs.importing.variables import Word
 from pi0q.jobs.job_file import nested
@@ -61,6 +62,8 @@ class Settings:
     gpus: int = 1
     #: accelerate's mixed precision; "" for none.
     precision: str = ""
+    #: The keys `tracking` and `swanlab` of the job file.
+    tracking: dict[str, Any] = field(default_factory=dict)
     #: Line on which the command begins.
     line: int = 1
     #: Flags that were given and have a fault already.
@@ -114,7 +117,11 @@ def _fault_of_word(word: Word, report: Report) -> None:
 def settings_of(given: Mapping[str, Word], report: Report) -> Settings:
     """The settings that belong into the job file; notes and faults of the others."""
     found = Settings()
+    on = "wandb.enable" in given and _value("wandb.enable", given["wandb.enable"].text) is True
+    found.tracking = swanlab_flags.keys(given, wandb=on, report=report)
     for name, value in given.items():
+        if swanlab_flags.is_one(name):
+            continue
         if why := _why_left_out(name, value):
             report.note(value.line, f"left out --{name}: {why}")
             continue
@@ -195,6 +202,7 @@ def write(settings: Settings, report: Report) -> str:
         content["resources"] = {"gpus": settings.gpus}
     if settings.precision:
         content["launch"] = {"mixed_precision": settings.precision}
+    content |= settings.tracking
     content["train"] = nested(train)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     try:

@@ -15,6 +15,7 @@ DENIED: dict[str, str] = {
     "config_path": "is pi0q's to set when it resumes; write the settings themselves here",
     "checkpoint_path": "is pi0q's to set when it resumes",
     "wandb.run_id": "is pi0q's to set: one run for the job's whole life, whatever box it is on",
+    "swanlab.*": "is not taken: write `tracking: swanlab` beside `train`, and `swanlab: {project: …}` there",
     "save_checkpoint": "is always true: a job without checkpoints could not be resumed",
     "save_checkpoint_to_hub": "is not taken: `checkpoints.copy_to` copies verified checkpoints elsewhere",
     _ANY_PACKAGE: "is not taken: it would import any package on the box",

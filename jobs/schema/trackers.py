@@ -2,6 +2,9 @@
 
 LeRobot 0.4 to 0.6 report to WandB (`wandb.*`). 0.7.0's notes say that `trackio.*` takes its place. A tracker is not the
 training: what a release has no flags for is not passed to it, and a job that wants it is refused by that box.
+
+A job file chooses among trackers by `tracking` (jobs/tracking.py). SwanLab is none of LeRobot's and has no flags here:
+pi0q feeds it itself (workers/trainer/pi0q_trainer/trackers.py).
 """
 
 from __future__ import annotations

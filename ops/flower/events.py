@@ -119,6 +119,7 @@ def result(job: Record) -> str:
     if saved:
         parts.append(f"saved {saved.path}" if job.state in ENDED else f"saved {saved.step}")
     parts.append(job.wandb_url or ("WandB offline" if job.wandb_dir else ""))
+    parts.append(job.swanlab_url or "")
     return " · ".join(part for part in parts if part)
 
 

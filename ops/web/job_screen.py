@@ -91,7 +91,7 @@ def safe_url(url: object) -> str:
 
 
 def _links(job: JobView, _: Words) -> list[PageLink]:
-    texts = {LinkKind.WANDB: "WandB", LinkKind.HUB: _("Policy on the Hub")}
+    texts = {LinkKind.WANDB: "WandB", LinkKind.SWANLAB: "SwanLab", LinkKind.HUB: _("Policy on the Hub")}
     found = [(texts[link.kind], safe_url(link.url)) for link in job.links]
     return [PageLink(text=text, url=url) for text, url in found if url]
 

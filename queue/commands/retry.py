@@ -30,7 +30,7 @@ def retry(job: str, file: str | None, as_json: bool) -> None:
     """Continue a job that failed or was cancelled, from its newest checkpoint and in the same WandB run.
 
     The ended job stays as it is: the job that continues it has an id of its own. Of a job that succeeded, retry the
-    pending post-run tasks now (push, last copy, WandB sync); boxes also retry them by themselves.
+    pending post-run tasks now (push, last copy, WandB and SwanLab sync); boxes also retry them by themselves.
 
     \b
       pi0q retry grab_box                       as it was
@@ -107,7 +107,8 @@ def _try_now(store: Store, job: Record, left: list[str], *, as_json: bool) -> No
 
 def _senders(job: Record) -> set[str]:
     """The boxes that have something of it to send."""
-    waits = {box for box, told in job.wandb_sync.items() if told.get("state") != "done"}
+    kept = (*job.wandb_sync.items(), *job.swanlab_sync.items())
+    waits = {box for box, told in kept if told.get("state") != "done"}
     return waits | ({job.box} if job.box and any([*postrun.push_left(job), *postrun.copy_left(job)]) else set())
 
 

@@ -11,7 +11,7 @@ if keep_ms >= 0 then due = math.max(due, redis.call('ZCOUNT', P .. 'ended', '-in
 
 -- An unreadable field keeps its job: nothing is lost because of a damaged record.
 local function pending(id)
-  for _, field in ipairs({ 'push', 'copy', 'wandb_sync' }) do
+  for _, field in ipairs({ 'push', 'copy', 'wandb_sync', 'swanlab_sync' }) do
     local text = get(id, field)
     if text:find('"pending"', 1, true) or text:find('"failed"', 1, true) then return true end
   end

@@ -5,5 +5,7 @@ set(id, { retry_ms = at })
 note(id, at, '', ARGV[2])
 announce(id)
 wake(get(id, 'box'), 'postrun')
-for box in pairs(decoded(get(id, 'wandb_sync'))) do wake(box, 'postrun') end
+for _, field in ipairs({ 'wandb_sync', 'swanlab_sync' }) do
+  for box in pairs(decoded(get(id, field))) do wake(box, 'postrun') end
+end
 return 1

@@ -38,6 +38,7 @@ class LinkKind(str, Enum):
     """Where a link of a job leads."""
 
     WANDB = "wandb"
+    SWANLAB = "swanlab"
     #: The repository that its policy was pushed to.
     HUB = "hub"
 

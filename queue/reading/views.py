@@ -139,6 +139,8 @@ def links(job: Record) -> tuple[Link, ...]:
     found = []
     if job.wandb_url:
         found.append(Link(kind=LinkKind.WANDB, url=job.wandb_url))
+    if job.swanlab_url:
+        found.append(Link(kind=LinkKind.SWANLAB, url=job.swanlab_url))
     pushed = job.push.get("url")
     # A record may say anything there, and a page makes a link of it.
     with suppress(ValueError):

@@ -51,6 +51,7 @@ FULL: dict[str, Any] = {
     "pins": {"lerobot/pi0": "c0ffee00" * 5}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3d4e5f6",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
     "disk_plan": {"checkpoint_mib": 22000, "free": {"autodl-1": 90000}},
+    "swanlab_url": "https://swanlab.cn/@e/p/runs/r", "swanlab_sync": {"autodl-1": {"state": "done", "mb": 0.5}},
     "push": {"state": "pending", "repo": "you/it"}, "wandb_sync": {"autodl-1": {"state": "done", "mb": 0.5}},
 }  # fmt: skip
 

@@ -43,6 +43,7 @@ def register(app: Celery, box: Box) -> None:
                 "step": record.step,
                 "checkpoint": saved and saved.path,
                 "wandb": record.wandb_url or record.wandb_dir,
+                **({"swanlab": record.swanlab_url} if record.swanlab_url else {}),
                 **({"push": f"{record.push.get('repo')}: {record.push.get('state')}"} if record.push else {}),
             }
         if record.state is State.FAILED:

@@ -1,4 +1,4 @@
-"""Preflight: check what a job needs of the Hub and of WandB before a GPU is claimed, off the claiming thread.
+"""Preflight: check what a job needs of the Hub and of trackers before a GPU is claimed, off the claiming thread.
 
     questions(job) -> check (a thread, a process for each route to the Hub) -> conclude -> the record, for every box
 
@@ -43,7 +43,7 @@ from pi0q.workers.hub import requirements as fetches
 from pi0q.workers.hub.access_main import USES
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import Fetch
-from pi0q.workers.network import wandb_key
+from pi0q.workers.network import swanlab_key, wandb_key
 from pi0q.workers.network.wandb_key import WANDB
 from pi0q.workers.trainer.interpreter import TrainerPython
 
@@ -69,9 +69,11 @@ class Questions:
     copies: str = ""
     #: Whether the WandB key matters.
     wandb: bool = False
+    #: Whether the SwanLab key matters.
+    swanlab: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.fetches or self.push or self.copies or self.wandb)
+        return bool(self.fetches or self.push or self.copies or self.wandb or self.swanlab)
 
 
 def questions(job: Record, spec: Spec, *, laid: Callable[[Fetch, str], bool], lerobot: str = "") -> Questions:
@@ -83,6 +85,7 @@ def questions(job: Record, spec: Spec, *, laid: Callable[[Fetch, str], bool], le
         push=postrun.push_to(spec) or "",
         copies=replicas.repository(replicas.place_of(spec)),
         wandb="wandb" in fetches.talks_to(spec),
+        swanlab=spec.tracking.swanlab and spec.tracking.mode == "online" and not spec.rehearsal,
     )
 
 
@@ -213,6 +216,12 @@ def _wandb_note(key: wandb_key.WandB | None) -> list[str]:
     return [f"WandB: {WANDB[key.state]}; the run is kept on the box (offline)"]
 
 
+def _swanlab_note(key: swanlab_key.SwanLab | None) -> list[str]:
+    if key is None or key.state == "ok":
+        return []
+    return [f"SwanLab: {swanlab_key.WRONG[key.state]}; the run is kept on the box until that is fixed"]
+
+
 def facts_of(job: Record) -> DatasetInfo | None:
     """Return the facts of its dataset that any box found out."""
     return DatasetInfo.of_any(job.preflight)
@@ -315,10 +324,15 @@ class Preflight:
                 self._running.discard(job.id)
 
     def check(self, job: Record, spec: Spec, asked: Questions) -> Result:
-        """Ask the Hub and WandB; up to a minute."""
-        with ThreadPoolExecutor(1) as pool, tempfile.TemporaryDirectory(prefix="pi0q-dataset-") as meta:
+        """Ask the Hub and the trackers; up to a minute."""
+        with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="pi0q-dataset-") as meta:
             key = (
                 pool.submit(wandb_key.wandb, self.settings, os.environ, user_home=Path.home()) if asked.wandb else None
+            )
+            tracker = (
+                pool.submit(swanlab_key.check, self.settings, os.environ, user_home=Path.home())
+                if asked.swanlab
+                else None
             )
             heard = access.ask(
                 asked.fetches,
@@ -330,6 +344,7 @@ class Preflight:
             )
             unsafe = unsafe_files(heard, spec, self.lerobot, code_hashes(self.settings))
             result = conclude(heard, key.result() if key else None, spec, push=asked.push, unsafe=unsafe)
+            result = replace(result, notes=(*result.notes, *_swanlab_note(tracker.result() if tracker else None)))
             if images := result.facts.images if result.facts else None:
                 peak = self.peaks.find(spec, images) if self.peaks else None
                 estimate = job_needs.estimate(spec, images=images, peak=peak, base=job.base)

@@ -1,4 +1,4 @@
-"""Plan what follows a run: the push of its policy, its last copy, and the sync of WandB runs kept on this box."""
+"""Plan what follows a run: the push of its policy, its last copy, and the sync of trackers' runs kept on this box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pi0q.jobs.outcome import COMPLETE, Reason
 from pi0q.jobs.record import Saved
-from pi0q.workers.postrun import last_copy, push, wandb_sync
+from pi0q.workers.postrun import last_copy, push, swanlab_sync, wandb_sync
 from pi0q.workers.runs.postrun_tasks import PostrunTasks
 from pi0q.workers.runs.run_context import RunContext
 
@@ -31,8 +31,9 @@ def plan_tasks(context: RunContext, reason: Reason, *, behind: Saved | None) -> 
             fields["copy"] = task.to_record()
         # Of this box alone, so that it is reported under the box's name: see lua/postrun.lua.
         python = context.request.python
-        if task := wandb_sync.task_for(spec, context.directory, epoch=epoch, box=box, python=python):
-            tasks.add(task)
+        for tracker in (wandb_sync, swanlab_sync):
+            if task := tracker.task_for(spec, context.directory, epoch=epoch, box=box, python=python):
+                tasks.add(task)
     except OSError as error:
         log.info("could not write the list of post-run tasks: %s", error)
     return fields

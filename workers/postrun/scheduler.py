@@ -1,4 +1,4 @@
-"""Retrying scheduler of post-run tasks: the push, the last copy, the WandB sync. They need the network and no GPU.
+"""Retrying scheduler of post-run tasks: the push, the last copy, trackers' syncs. They need the network and no GPU.
 
     the runner adds a task (runs/postrun_tasks.py) -> a round finds it due -> a child process does it -> the record
 
@@ -90,6 +90,8 @@ class TaskKind:
     #: Finds tasks whose runner died before it wrote them down, "module:function": (settings, box) -> tasks of each
     #: run; "" where only the runner knows.
     found: str = ""
+    #: Whether it may be done while the job trains here.
+    live: bool = False
 
     def load(self) -> Callable[[TaskContext], TaskDone]:
         work: Callable[[TaskContext], TaskDone] = _named(self.work)
@@ -110,6 +112,13 @@ KINDS: dict[str, TaskKind] = {
         field="wandb_sync",
         own=True,
         found="pi0q.workers.postrun.wandb_sync:found",
+    ),
+    "swanlab": TaskKind(
+        work="pi0q.workers.postrun.swanlab_sync:work",
+        field="swanlab_sync",
+        own=True,
+        found="pi0q.workers.postrun.swanlab_sync:found",
+        live=True,
     ),
 }
 
@@ -211,8 +220,10 @@ class PostrunScheduler(threading.Thread):
 
     def _may_do(self, tasks: PostrunTasks, task: PostrunTask, record: Record) -> bool:
         """Return whether the task may be done now; a task that belongs to a later claim is dropped."""
-        if self.kinds[task.kind].own:
-            return task.epoch < record.epoch or (task.epoch == record.epoch and record.state not in OWNED)
+        kind = self.kinds[task.kind]
+        if kind.own:
+            over = record.state not in OWNED or kind.live
+            return task.epoch < record.epoch or (task.epoch == record.epoch and over)
         if task.epoch > record.epoch or (task.epoch == record.epoch and record.state in OWNED):
             return False
         if (record.epoch, record.box) != (task.epoch, self.box) or record.ended_ms is None:

@@ -69,6 +69,11 @@ class RunDirectory:
         return self.path / "wandb"
 
     @property
+    def swanlab(self) -> Path:
+        """SwanLab runs of all lives, see swanlab_runs.py."""
+        return self.path / "swanlab"
+
+    @property
     def start(self) -> Path:
         """Weights of another job's checkpoint that this one starts from, see start_weights.py."""
         return self.path / "start"

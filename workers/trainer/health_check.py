@@ -135,6 +135,8 @@ def refusals(seen: Mapping[str, Any] | None, limits: Limits, job: CheckedJob) ->
     needs = job.needs
     yield from (finding.refusal() for finding in _environment(seen or {}, job) if finding.prevents in needs)
     yield from model_packages.missing(seen or {}, job.spec.train)
+    if job.spec.tracking.swanlab and (text := health_findings.swanlab(seen or {})):
+        yield text
     if job.facts and (text := newer(job.facts)):
         yield text
     if not job.spec.rehearsal:

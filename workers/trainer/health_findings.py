@@ -21,6 +21,9 @@ CREATE_ENVIRONMENT = (
 #: Blackwell (sm_120).
 REPAIR = "pip install 'lerobot[training,pi]==0.6.1' 'wandb>=0.20,<1'"
 INSTALL_WANDB = "pip install 'wandb>=0.20,<1'"
+INSTALL_SWANLAB = "pip install 'swanlab>=0.10.3,<0.11'"
+#: The first release whose `swanlab sync` goes on with a run.
+SWANLAB = (0, 10)
 INSTALL_TORCH = "pip install --force-reinstall 'torch>=2.7,<2.12' torchvision"
 TAKE_OUT = "unset PYTHONPATH where the worker starts (~/.bashrc, its service or script), then start the worker again"
 INSTALL_FFMPEG = "conda install -c conda-forge 'ffmpeg<8'"
@@ -91,6 +94,21 @@ def environment(seen: Mapping[str, Any], python: str) -> Iterator[Finding]:
             subject="wandb package", detail=detail, prevents=Need.WANDB, fix=f"{python} -m {INSTALL_WANDB}",
             job_fix=f"{INSTALL_WANDB} in the trainer's environment",
         )  # fmt: skip
+
+
+def swanlab(seen: Mapping[str, Any]) -> str:
+    """Return why this environment can't report to SwanLab, with the fix; "" if it can, or nobody looked.
+
+    Of jobs that report there alone: for all others a box without that package is as good as any.
+    """
+    if "swanlab" not in seen:
+        return ""
+    version = str(seen["swanlab"] or "")
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers >= SWANLAB:
+        return ""
+    has = f"has swanlab {version}, which does not go on with a run as 0.10 does" if version else "has no swanlab"
+    return f"swanlab package: the trainer's environment {has}. Fix: {INSTALL_SWANLAB} in the trainer's environment"
 
 
 def _fatal(seen: Mapping[str, Any], repair: str) -> Finding | None:

@@ -2,8 +2,8 @@
 
 Keys: python, lerobot, torch, built (the CUDA that torch was built for), cuda (whether it works),
 cuda_error, cards (name, arch, whether torch has kernels for it), unmet (requirements that are not met), train_error
-and pi0_error (why LeRobot's train script or pi0 can't be imported, "" if they can), wandb, absent (those of OPTIONAL
-that are not there), foreign (package -> where PYTHONPATH has another one than the
+and pi0_error (why LeRobot's train script or pi0 can't be imported, "" if they can), wandb, swanlab, absent (those of
+OPTIONAL that are not there), foreign (package -> where PYTHONPATH has another one than the
 installed), decoders (backend -> why it decodes no frame, "" if it does; "" is LeRobot's default).
 """
 
@@ -173,7 +173,7 @@ def decodes(video_utils: Any, video: Path, backend: str) -> str:
 
 def main() -> None:
     seen: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
-    seen |= {name: version(name) for name in ("lerobot", "wandb")}
+    seen |= {name: version(name) for name in ("lerobot", "wandb", "swanlab")}
     # Before anything is imported: what is imported may change the path.
     seen["foreign"] = foreign(os.environ.get("PYTHONPATH", ""))
     seen["absent"] = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pi0q.jobs import command, postrun
+from pi0q.jobs import command, postrun, tracking
 from pi0q.jobs.estimates import policy_sizes
 from pi0q.jobs.record import Saved
 from pi0q.jobs.spec import Spec
@@ -60,6 +61,7 @@ def trainer(context: RunContext, resume: Saved | None, cache_env: Mapping[str, s
         "PI0Q_SAVE_EVERY_S": str(spec.checkpoints.every_seconds or ""),
         "PI0Q_SAVE_COST_S": str(record.save_seconds or ""),
         **_held_out(spec),
+        **_swanlab(context),
         # An adapter's checkpoint names where its base lay on the box that saved it.
         "PI0Q_ADAPTER_BASE": policy_sizes.adapted_base(spec) if resume else "",
     }
@@ -82,6 +84,21 @@ def _held_out(spec: Spec) -> dict[str, str]:
     return {"PI0Q_BEST": spec.checkpoints.best, "PI0Q_PATIENCE": str(spec.checkpoints.patience or "")}
 
 
+def _swanlab(context: RunContext) -> dict[str, str]:
+    """Return what the hook is told of the job's run in SwanLab, which it writes to the disk alone."""
+    spec = context.spec
+    if not spec.tracking.swanlab:
+        return {}
+    told = {
+        "id": tracking.run_id(str(context.record.wandb_run_id)),
+        "project": tracking.project(spec.tracking, spec.train),
+        "workspace": spec.tracking.workspace,
+        "name": str(spec.train.get("job_name") or spec.name),
+        "dir": str(context.directory.swanlab),
+    }
+    return {"PI0Q_SWANLAB": json.dumps(told)}
+
+
 def _command(context: RunContext, resume: Saved | None) -> command.Command:
     spec, root = context.spec, local_root(context.spec.train, context.settings)
     shared: dict[str, Any] = {
@@ -98,9 +115,10 @@ def _command(context: RunContext, resume: Saved | None) -> command.Command:
 #: Variables that hold the Hub's token and WandB's key.
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 WANDB_KEYS = ("WANDB_API_KEY",)
-#: Dropped: the queue's address and password, and what makes lerobot-train refuse to start.
+#: Dropped: the queue's address and password, what makes lerobot-train refuse to start, and SwanLab's key and settings:
+#: the box sends its run, not the trainer.
 DROPPED = (
-    *("PI0Q_REDIS_URL", "ACCELERATE_", "FSDP_", "CELERY_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_"),
+    *("PI0Q_REDIS_URL", "ACCELERATE_", "FSDP_", "CELERY_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "SWANLAB_"),
     *("LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "TORCHELASTIC_", "PI0Q_RANKS", "PI0Q_STORE"),
     # torch refuses to load anything where this is set beside what SAFE_LOADING sets.
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",

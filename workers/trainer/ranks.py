@@ -26,7 +26,7 @@ from pi0q.workers.host import process_tree
 #: As pi0q_trainer/exits.py has it: this rank had nothing more to do, since another one had ended.
 PEER_GONE = 79
 #: Tokens that rank 0 alone needs: it alone speaks to WandB.
-_OF_RANK_0 = ("WANDB_API_KEY", "PI0Q_CARD")
+_OF_RANK_0 = ("WANDB_API_KEY", "PI0Q_CARD", "PI0Q_SWANLAB")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def test_open_prefers_the_wandb_run_and_takes_the_own_page_where_asked(
     assert call("open", job).stdout == LINK + "\n"
     assert call("open", job, "--page").returncode == 0
     assert opened == [page, LINK, page]
-    assert json.loads(call("open", job, "--json").stdout) == {"id": job, "wandb": LINK, "page": page}
+    assert json.loads(call("open", job, "--json").stdout) == {"id": job, "wandb": LINK, "swanlab": None, "page": page}
 
 
 @pytest.mark.parametrize("url", ["https://elsewhere.example", 5, None])
@@ -66,6 +66,8 @@ def test_open_without_a_page_says_what_to_start(
         ("https://api.wandb.ai/x", "", True),
         ("https://wandb.example/x", "https://wandb.example", True),
         ("https://wandb.example/x", "", False),
+        ("https://swanlab.cn/@us/lerobot/runs/r", "", True),
+        ("https://evilswanlab.cn/x", "", False),
         ("https://wandb.ai@evil.example/x", "", False),
         ("https://evilwandb.ai/x", "", False),
     ],

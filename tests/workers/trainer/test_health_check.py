@@ -15,6 +15,7 @@ import pytest
 
 from pi0q.jobs.dataset import DatasetInfo
 from pi0q.jobs.spec import Resources, Spec
+from pi0q.jobs.tracking import Tracking
 from pi0q.ops.checks import trainer
 from pi0q.ops.checks.finding import Status
 from pi0q.queue.settings import Settings
@@ -30,7 +31,7 @@ CARD = {"name": "RTX PRO 6000", "arch": "sm_120", "fits": True}
 SEEN: dict[str, Any] = {
     "python": "3.12.1", "lerobot": "0.6.1",
     "torch": "2.11.0", "built": "12.8", "cuda": True, "cards": [CARD], "train_error": "", "pi0_error": "",
-    "wandb": "0.27.2", "decoders": {"": "", "torchcodec": "", "pyav": ""},
+    "wandb": "0.27.2", "swanlab": "0.10.3", "decoders": {"": "", "torchcodec": "", "pyav": ""},
 }  # fmt: skip
 ROOMY = Limits(shared_mib=16 * 1024, memory_mib=None)
 TRAIN: dict[str, Any] = {"dataset.repo_id": "you/box", "policy.type": "pi0", "batch_size": 32}
@@ -80,6 +81,18 @@ def test_a_sound_box_says_nothing() -> None:
 def test_what_is_wrong_with_the_environment(seen: dict[str, Any], train: dict[str, Any], word: str) -> None:
     (said,) = told(seen, **train)
     assert word in said
+
+
+@pytest.mark.parametrize(("version", "word"), [(None, "has no swanlab"), ("0.6.12", "has swanlab 0.6.12")])
+def test_a_job_that_reports_to_swanlab_needs_its_package(version: str | None, word: str) -> None:
+    seen = {**SEEN, "swanlab": version}
+    spec = Spec(name="x", train=TRAIN, tracking=Tracking(to=("swanlab",)))
+    job = CheckedJob(spec=spec, facts=FACTS, simulated=False, online=True)
+    (said,) = refusals(seen, ROOMY, job)
+    assert word in said and "Fix: pip install 'swanlab>=0.10" in said
+    assert list(refusals(SEEN, ROOMY, job)) == [] and told({"swanlab": version}) == []
+    # What an older pi0q remembered says nothing of it.
+    assert list(refusals({name: value for name, value in SEEN.items() if name != "swanlab"}, ROOMY, job)) == []
 
 
 def test_what_the_job_does_not_use_does_not_matter() -> None:

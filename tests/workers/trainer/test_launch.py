@@ -24,7 +24,9 @@ def built(settings: Settings, base: dict[str, str] | None = None, **how: Any) ->
     return launch.build(base or {}, settings, **usual | how)
 
 
-@pytest.mark.parametrize("name", ["PI0Q_REDIS_URL", "CELERY_BROKER_URL", "ACCELERATE_USE_FSDP", "RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize(
+    "name", ["PI0Q_REDIS_URL", "CELERY_BROKER_URL", "ACCELERATE_USE_FSDP", "RANK", "WORLD_SIZE", "SWANLAB_API_KEY"]
+)
 def test_what_is_not_its_business_is_left_out(settings: Settings, name: str) -> None:
     assert name not in built(settings, {name: "x", "PATH": "/bin"})
     assert built(settings, {name: "x", "PATH": "/bin"})["PATH"] == "/bin"
