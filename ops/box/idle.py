@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import click
 from pi0q.jobs.errors import UsageError
 from pi0q.jobs.printable import printable
 from pi0q.ops.box import control
+from pi0q.ops.checks.finding import Finding, warning
 from pi0q.queue.idle_outlook import STATUS_FILE, Outlook
-from pi0q.queue.idle_policy import ALLOWED, Phase, minutes
+from pi0q.queue.idle_policy import ALLOWED, SHUTDOWN, Phase, minutes
 from pi0q.queue.settings import READERS, Settings
+from pi0q.workers.idle import command
 
 #: Bytes of the status file that are read.
 MOST_BYTES = 8192
@@ -55,6 +58,17 @@ def values(given: Mapping[str, str | None]) -> dict[str, str]:
             ) from None
         found[name] = wanted
     return found
+
+
+def check(stored: Mapping[str, str]) -> Finding | None:
+    """Return the warning that this machine will not switch off as the settings say; None where it may, or never does.
+
+    `stored`: the settings that the worker will have.
+    """
+    if not stored.get("idle_after") or READERS["idle_after"](stored["idle_after"]) is None:
+        return None
+    wrong = command.fault(READERS["idle_do"](stored.get("idle_do", SHUTDOWN)), root=os.geteuid() == 0)
+    return warning("power off", wrong.why, wrong.fix) if wrong else None
 
 
 def status(settings: Settings, *, now: float) -> str:

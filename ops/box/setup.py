@@ -162,7 +162,12 @@ def remove(made: Plan) -> Iterator[Done]:
 def unrepairable(made: Plan) -> list[Finding]:
     """Return the faults that setup can't repair: GPU, memory, the trainer's environment, disk space."""
     target = CheckTarget(machine=made.machine, settings=made.settings, box=True)
-    findings = [*trainer.check(target), disks.data(made.machine, made.home), disks.system(target)]
+    findings = [
+        *filter(None, [idle.check(made.values)]),
+        *trainer.check(target),
+        disks.data(made.machine, made.home),
+        disks.system(target),
+    ]
     return [finding for finding in findings if finding.status in (Status.WARNING, Status.BROKEN)]
 
 

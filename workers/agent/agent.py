@@ -121,6 +121,7 @@ class Agent(threading.Thread):
         if "" in words:
             # The message concerns the box itself: someone drains it, or the server is ready again.
             self._next_beat = 0.0
+            self.box.idle.hurry()
         if words & {ROOM, POSTRUN}:
             self.box.context.postrun_due.set()
         if ROOM in words:

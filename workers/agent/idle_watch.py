@@ -94,6 +94,10 @@ class IdleWatch:
         elif self._tell(verdict):
             self.announce("")
 
+    def hurry(self) -> None:
+        """Look at the next occasion: somebody may have asked the box to stay on."""
+        self._next_look = 0.0
+
     def unreachable(self) -> None:
         """Note that the queue does not answer: being cut off looks like having nothing to do."""
         if self.policy.after is not None:
@@ -132,7 +136,7 @@ class IdleWatch:
 
     def _closer(self, host: Host) -> Seen:
         runs, store = self.context.settings.runs, self.context.store
-        tasks, newest = remains.open_tasks(runs), dict(remains.newest_steps(runs))
+        tasks, newest = remains.open_tasks(runs), remains.newest_steps(runs)
         alone = remains.only_copies(newest, store.listed, self.context.name)
         names = {job.id: job.name for job in store.listed(sorted({*alone, *(task.job for task in tasks)}))}
         return Seen(

@@ -18,8 +18,15 @@ SYSTEMD = Path("/run/systemd/system")
 PATIENCE, MOST_SAID = 60.0, 200
 
 
+OWN = 'pi0q box setup --idle-do \'["/path/of/a/program", "its-argument"]\''
+
+
 class CannotSwitchOff(Exception):
-    """The machine is not switched off; the text says why and what to do."""
+    """The machine is not switched off; the text says why and, where that is known, what to do."""
+
+    def __init__(self, why: str, *, fix: str = "") -> None:
+        self.why, self.fix = why, fix
+        super().__init__(f"{why}. Fix: {fix}" if fix else why)
 
 
 def words(chosen: Sequence[str], *, autodl: bool, systemd: str) -> list[str]:
@@ -34,10 +41,7 @@ def words(chosen: Sequence[str], *, autodl: bool, systemd: str) -> list[str]:
     if systemd:
         # Without a terminal there is nobody to type a password.
         return [systemd, "--no-ask-password", "poweroff"]
-    raise CannotSwitchOff(
-        "this machine has neither systemd nor AutoDL's shutdown. "
-        'Fix: pi0q box setup --idle-do \'["/path/of/a/program", "its-argument"]\''
-    )
+    raise CannotSwitchOff("this machine has neither systemd nor AutoDL's shutdown", fix=OWN)
 
 
 def of_this_machine(chosen: Sequence[str]) -> list[str]:
@@ -48,6 +52,20 @@ def of_this_machine(chosen: Sequence[str]) -> list[str]:
         autodl=os.path.isdir(all_settings.AUTODL_DATA) and Path(AUTODL).exists(),  # noqa: PTH112 - another's home
         systemd=systemctl if SYSTEMD.exists() else "",
     )
+
+
+def fault(chosen: Sequence[str], *, root: bool) -> CannotSwitchOff | None:
+    """Return why the chosen command will probably not work here; None where it may. `root`: its user may do all."""
+    try:
+        command = of_this_machine(chosen)
+    except CannotSwitchOff as error:
+        return error
+    if not os.access(command[0], os.X_OK):
+        return CannotSwitchOff(f"{command[0]} is no program that this user may run", fix=OWN)
+    if list(chosen) == [SHUTDOWN] and command[-1] == "poweroff" and not root:
+        why = "systemctl poweroff asks for a password from anyone but root, unless polkit has a rule for this user"
+        return CannotSwitchOff(why, fix='pi0q box setup --idle-do \'["/usr/bin/sudo", "-n", "/usr/sbin/poweroff"]\'')
+    return None
 
 
 def run(command: Sequence[str], home: Path) -> None:

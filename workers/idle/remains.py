@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pi0q.jobs.job_id import is_job_id
 from pi0q.jobs.record import Record
-from pi0q.jobs.state import State
+from pi0q.jobs.state import ENDED, State
 from pi0q.workers.checkpoints import local_store
 from pi0q.workers.idle.decision import OpenTask
 from pi0q.workers.runs.postrun_tasks import FAILED, everywhere
@@ -23,19 +24,45 @@ def open_tasks(runs: Path) -> list[OpenTask]:
     ]
 
 
-def newest_steps(runs: Path) -> Iterator[tuple[str, int]]:
-    """Yield each job with sealed checkpoints here, and the step of the newest."""
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The checkpoints of one job on this disk."""
+
+    #: The newest step, finished or not; 0 for none.
+    any: int
+    #: The newest sealed one; None where none is.
+    sealed: int | None
+
+
+def newest_steps(runs: Path) -> dict[str, Steps]:
+    """Return the newest checkpoints of each job that has some here."""
+    found = {}
     for directory in sorted(runs.glob("*")):
         if is_job_id(directory.name):
-            steps = list(local_store.sealed_checkpoints(RunDirectory(directory).checkpoints))
+            steps = local_store.step_directories(RunDirectory(directory).checkpoints)
+            sealed = [step for step, path in steps.items() if local_store.is_sealed(path)]
             if steps:
-                yield directory.name, steps[-1]
+                found[directory.name] = Steps(any=max(steps), sealed=sealed[-1] if sealed else None)
+    return found
 
 
-def only_copies(newest: Mapping[str, int], listed: Callable[[Iterable[str]], Iterable[Record]], box: str) -> list[str]:
-    """Return the jobs of `newest` (job -> step) whose checkpoint is nowhere else; one without a record counts, too."""
+def only_copies(
+    newest: Mapping[str, Steps], listed: Callable[[Iterable[str]], Iterable[Record]], box: str
+) -> list[str]:
+    """Return the jobs whose newest checkpoint here is nowhere else; a sealed one without a record counts, too.
+
+    Of a job that goes on and was last here, one that is not sealed counts as well: its runner died, and only until
+    the host restarts are its bytes known to be whole.
+    """
     known = {job.id: job for job in listed(sorted(newest))}
-    return [job for job, step in newest.items() if not is_elsewhere(known.get(job), step, box)]
+    found = []
+    for job_id, steps in newest.items():
+        job = known.get(job_id)
+        goes_on = job is not None and job.state not in ENDED and job.box == box
+        step = steps.any if goes_on else steps.sealed
+        if step is not None and not is_elsewhere(job, step, box):
+            found.append(job_id)
+    return found
 
 
 def is_elsewhere(job: Record | None, step: int, box: str) -> bool:

@@ -32,6 +32,17 @@ def test_a_machine_without_any_says_what_to_do() -> None:
         command.words(("shutdown",), autodl=False, systemd="")
 
 
+def test_setup_warns_of_a_command_that_will_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "off"
+    script.write_text("#!/bin/sh\n")
+    assert "no program that this user may run" in str(command.fault([str(script)], root=True))
+    script.chmod(0o755)
+    assert command.fault([str(script)], root=False) is None
+    monkeypatch.setattr(command, "of_this_machine", lambda chosen: [sys.executable, "poweroff"])
+    assert command.fault(["shutdown"], root=True) is None
+    assert "Fix: pi0q box setup --idle-do" in str(command.fault(["shutdown"], root=False))
+
+
 def test_its_words_meet_no_shell_and_its_environment_holds_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

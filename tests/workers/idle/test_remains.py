@@ -12,6 +12,7 @@ from pi0q.jobs.record import Record, Saved
 from pi0q.jobs.state import State
 from pi0q.workers.idle import remains
 from pi0q.workers.idle.decision import OpenTask
+from pi0q.workers.idle.remains import Steps
 from pi0q.workers.runs.postrun_tasks import DONE, FAILED, PostrunTask, PostrunTasks
 from pi0q.workers.runs.run_directory import RunDirectory
 
@@ -57,9 +58,17 @@ def test_checkpoints_and_tasks_are_found_on_the_disk(tmp_path: Path) -> None:
         if sealed:
             (directory / MANIFEST).write_text("{}")
     (tmp_path / "not-a-job" / "output" / "checkpoints" / "000010").mkdir(parents=True)
-    assert dict(remains.newest_steps(tmp_path)) == {JOB: 20}
-    assert remains.only_copies({JOB: 20}, lambda ids: [record(copied=saved(20))], "box-a") == []
-    assert remains.only_copies({JOB: 20}, lambda ids: [], "box-a") == [JOB]
+    newest = remains.newest_steps(tmp_path)
+    assert newest == {JOB: Steps(any=30, sealed=20)}
+
+    def alone(*jobs: Record) -> bool:
+        return remains.only_copies(newest, lambda ids: jobs, "box-a") == [JOB]
+
+    assert alone() and alone(record(state=State.CANCELLED, copied=saved(10)))
+    assert not alone(record(state=State.CANCELLED, copied=saved(20)))
+    # Its runner died before it could seal step 30, and the job goes on here.
+    assert alone(record(copied=saved(20))) and not alone(record(copied=saved(30)))
+    assert not alone(record(copied=saved(20), box="box-b"))
     tasks = PostrunTasks(run.path)
     tasks.add(PostrunTask(kind="push", epoch=1, box="box-a"))
     tasks.add(PostrunTask(kind="copy", epoch=1, box="box-a", state=DONE))
