@@ -239,6 +239,8 @@ class Record:
     )
     #: Hub repositories and the commits they were pinned to at the first claim.
     pins: Mapping[str, str] = field(default_factory=dict, metadata=stored(PINS, Use.CARRIED, Use.LEDGER))
+    #: Those of these commits that are ModelScope's own: nobody compared their files with the Hub's.
+    uncompared: Mapping[str, str] = field(default_factory=dict, metadata=stored(PINS, Use.CARRIED, Use.LEDGER))
     #: Version of the LeRobot that made its checkpoint.
     lerobot: str = field(default="", metadata=stored(VERSION, Use.CARRIED))
     #: What was found before a claim, by box: ok, why not, seconds, notes, wandb, dataset (its facts).

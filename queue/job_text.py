@@ -245,6 +245,11 @@ def before(job: Record) -> str:
     return "\n".join(lines)
 
 
+def not_compared(job: Record) -> list[str]:
+    """Return what ModelScope gave of its own, whose files nobody could compare with the Hub's."""
+    return [f"{name} at its commit {commit[:8]}: not compared with the Hub" for name, commit in job.uncompared.items()]
+
+
 def rehearsed(job: Record) -> str:
     """What came of the rehearsal before the run."""
     told = job.rehearsal

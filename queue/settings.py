@@ -29,6 +29,9 @@ AUTODL_DATA = Path("/root/autodl-tmp")
 #: The mirror that AutoDL's boxes reach without help; the Hub itself they don't.
 AUTODL_MIRROR = "https://hf-mirror.com"
 
+#: Ways to public files in the order in which they are tried, where the settings name no other.
+ROADS = ("mirror", "turbo", "hub", "modelscope")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -79,6 +82,12 @@ class Settings:
     #: Where public files may come from as well, never shown the token: $HF_ENDPOINT where that is another address,
     #: hf-mirror.com on AutoDL, else nothing; `off` for none.
     hf_mirror: str = ""
+    #: Roads to public files, best first: mirror, turbo, hub (straight to the Hub), modelscope; others are not taken.
+    roads: tuple[str, ...] = ROADS
+    #: ModelScope's address: same-named repositories are taken from it where their hashes are the Hub's.
+    modelscope: str = "https://modelscope.cn"
+    #: Whether pi0's gated tokenizer may come from ModelScope, which asks nobody to accept its terms.
+    modelscope_tokenizer: bool = False
     #: Where torchvision's files of weights come from (resnet18-f37072fd.pth); each is checked by the hash in its name.
     #: `off` leaves them to the trainer.
     torch_weights: str = "https://download.pytorch.org/models"
@@ -140,6 +149,13 @@ def _repositories(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[\w.*?-]+(/[\w.*?-]+)?", pattern, re.ASCII):
             raise ValueError(f"it must hold names like lerobot/pi0 or lerobot/*, not {pattern}")
     return patterns
+
+
+def _roads(text: str) -> tuple[str, ...]:
+    roads = tuple(dict.fromkeys(text.replace(",", " ").split()))
+    if wrong := [road for road in roads if road not in ROADS]:
+        raise ValueError(f"it must hold some of {', '.join(ROADS)}, not {', '.join(wrong)}")
+    return roads
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -280,6 +296,9 @@ READERS: dict[str, Callable[[str], Any]] = {
     "unsigned_checkpoints": _allowed,
     "hf_endpoint": _hub,
     "hf_mirror": lambda text: "" if text == "off" else _mirror(text),
+    "roads": _roads,
+    "modelscope": _hub,
+    "modelscope_tokenizer": _switch,
     "torch_weights": lambda text: "" if text == "off" else _mirror(text),
     "network_turbo": lambda text: Path(text).expanduser().absolute(),
     "stall_seconds": _positive,
@@ -301,6 +320,7 @@ _LISTS = {
     "weights_roots": ":",
     "copy_roots": ":",
     "allow_repos": ",",
+    "roads": ",",
     "notify": " ",
     "notify_on": ",",
     "idle_allow": ",",

@@ -166,6 +166,7 @@ def env(server: servers.Server, store: Store, tmp_path: Path, request: pytest.Fi
         # No test asks the real Hub; those that ask a stand-in say so.
         "HF_HUB_OFFLINE": "1",
         "PI0Q_TORCH_WEIGHTS": "off",
+        "PI0Q_ROADS": "mirror,turbo,hub",
         "PYTHONUNBUFFERED": "1",
     }
 

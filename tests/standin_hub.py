@@ -23,8 +23,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: The only token the stand-in knows.
 TOKEN = "hf_of_the_standin"
@@ -90,6 +93,9 @@ class _Repo:
 class StandInHub:
     """The server and what it holds; a context manager."""
 
+    #: How it answers.
+    answers: type[HubAnswers]
+
     def __init__(self, *, hosts: tuple[str, str] = ("127.0.0.1", "127.0.0.2")) -> None:
         self.requests: list[Request] = []
         #: How often someone only wanted to know whether it is there; not among the requests.
@@ -108,7 +114,7 @@ class StandInHub:
         self._lock = threading.Lock()
         hub = self
 
-        class Handler(_Handler):
+        class Handler(self.answers):  # type: ignore[name-defined, misc]
             standin = hub
 
         # The Hub itself and the place that it sends readers of large files to: another host, or huggingface_hub
@@ -123,7 +129,7 @@ class StandInHub:
         )
         self._open = False
 
-    def __enter__(self) -> StandInHub:
+    def __enter__(self) -> Self:
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.daemon_threads = True
             thread.start()
@@ -304,7 +310,7 @@ def _mode(file: Mapping[str, Any]) -> dict[str, Any]:
     return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubAnswers(BaseHTTPRequestHandler):
     standin: StandInHub
     protocol_version = "HTTP/1.1"
 
@@ -551,6 +557,9 @@ class _Handler(BaseHTTPRequestHandler):
                     self.standin.count(len(data[start : start + 65536]), self._forgotten)
                 self.wfile.write(data[start : start + 65536])
             self.wfile.flush()
+
+
+StandInHub.answers = HubAnswers
 
 
 class StandInProxy:

@@ -11,11 +11,12 @@ from pi0q.jobs.outcome import Reason
 from pi0q.ops import file_edits
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
 from pi0q.ops.checks.install import private
+from pi0q.queue.settings import ROADS
 from pi0q.workers.host import cache_paths
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import PALIGEMMA, TOKENIZER_FILES, Fetch
+from pi0q.workers.network import roads, swanlab_key, wandb_key
 from pi0q.workers.network import routes as network
-from pi0q.workers.network import swanlab_key, wandb_key
 
 LOGIN = "hf auth login"
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
@@ -28,11 +29,12 @@ def check(target: CheckTarget) -> Iterator[Finding]:
         return
     settings, env = target.settings, target.machine.env
     turbo = network.read_turbo(settings.network_turbo)
-    routes = network.hub_routes(settings, env, turbo)
-    with ThreadPoolExecutor(len(routes)) as pool:
+    routes = roads.roads(settings, env, turbo)
+    with ThreadPoolExecutor(max(1, len(routes))) as pool:
         answers = list(pool.map(network.answers_at, routes))
     open_ = [route for route, answer in zip(routes, answers, strict=True) if answer]
     yield ways(routes, open_, turbo=bool(turbo), autodl=target.machine.autodl)
+    yield from modelscope(target)
     yield from proxies(env, turbo)
     yield from token(target)
     yield from account(target, [route for route in open_ if route.trusted])
@@ -43,7 +45,10 @@ def check(target: CheckTarget) -> Iterator[Finding]:
 def ways(routes: tuple[network.Route, ...], open_: list[network.Route], *, turbo: bool, autodl: bool) -> Finding:
     """Which ways lead to the Hub. The run chooses among them by itself."""
     told = ", ".join(f"{route.name} {'answers' if route in open_ else 'does not'}" for route in routes)
-    host = urlsplit(routes[-1].endpoint).hostname
+    host = next((urlsplit(route.endpoint).hostname for route in reversed(routes) if route.trusted), "the Hub")
+    if not routes:
+        cure = f"export PI0Q_ROADS={','.join(ROADS)}"
+        return broken("network", "this box has none of the roads that PI0Q_ROADS names", cure)
     if not open_:
         cure = "look at the container's network in the console"
         if not turbo:
@@ -55,8 +60,24 @@ def ways(routes: tuple[network.Route, ...], open_: list[network.Route], *, turbo
         return broken("network", f"{host} can't be reached: {told}", cure)
     if not any(route.trusted for route in open_):
         cure = "source /etc/network_turbo && curl -I https://huggingface.co (the proxy is down: try again later)"
-        return warning("network", f"only the mirror answers, which has no gated files ({told})", cure)
+        only = " and ".join("the mirror" if route.name == "mirror" else "ModelScope" for route in open_)
+        return warning("network", f"only {only} answers, which has no gated files ({told})", cure)
     return ok("network", f"{host}: {told}; each run takes what works")
+
+
+def modelscope(target: CheckTarget) -> Iterator[Finding]:
+    """What the settings want of ModelScope, and whether its client is there; nothing where they want nothing."""
+    settings = target.settings
+    wanted = "PI0Q_ROADS names modelscope" if "modelscope" in settings.roads and "roads" in settings.sources else ""
+    if settings.modelscope_tokenizer:
+        wanted = "PI0Q_MODELSCOPE_TOKENIZER is on"
+    if not wanted:
+        return
+    if find_spec(roads.PACKAGE) is None:
+        yield warning("modelscope", f"{wanted}, and its client is not installed", "pip install 'pi0q[modelscope]'")
+        return
+    told = "with your MODELSCOPE_API_TOKEN" if target.machine.env.get("MODELSCOPE_API_TOKEN") else "without a token"
+    yield ok("modelscope", f"{wanted}: {settings.modelscope}, {told}")
 
 
 def proxies(env: Mapping[str, str], turbo: Mapping[str, str]) -> Iterator[Finding]:
@@ -117,7 +138,12 @@ def account(target: CheckTarget, routes: list[network.Route]) -> Iterator[Findin
         yield skipped("token", f"the Hub did not say ({report.account_why or (error.why if error else 'no answer')})")
     else:
         yield ok("token", f"the Hub knows it as {report.user}")
-        yield gated(error, report.user)
+        if target.settings.modelscope_tokenizer and find_spec(roads.PACKAGE) is not None:
+            yield ok(
+                "gated tokenizer", "PI0Q_MODELSCOPE_TOKENIZER is on: it comes from ModelScope, by hashes of pi0q's"
+            )
+        else:
+            yield gated(error, report.user)
 
 
 def gated(error: HubError | None, user: str) -> Finding:

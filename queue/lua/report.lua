@@ -11,6 +11,13 @@ local was = get(id, 'wandb_run_id')
 if (fields.wandb_run_id or was) ~= was and get(id, 'wandb_url') ~= '' then
   note(id, at, '', get(id, 'wandb_url') .. ' was deleted at WandB: it goes on as ' .. tostring(fields.wandb_run_id))
 end
+-- What came from ModelScope without being compared with the Hub: {repository: commit}.
+local known_of = decoded(get(id, 'uncompared'))
+for name, commit in pairs(decoded(fields.uncompared or '')) do
+  if known_of[name] ~= commit then
+    note(id, at, '', name .. ' came from ModelScope (its commit ' .. tostring(commit):sub(1, 8) .. '), not compared with the Hub')
+  end
+end
 fields.updated_ms = at
 date_checkpoint(id, fields, at)
 set(id, fields)

@@ -48,6 +48,7 @@ FULL: dict[str, Any] = {
     ),
     "receipt": ClaimReceipt(key="cd" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", at_ms=3, value="B" * 86 + "=="),
     "lerobot": "0.6.1", "wandb_dir": "/data/wandb",
+    "uncompared": {"lerobot/pi0": "c0ffee00" * 5},
     "pins": {"lerobot/pi0": "c0ffee00" * 5}, "wish": "cancel", "run_dir": "/data/runs/a1b2c3d4e5f6",
     "preflight": {"autodl-1": {"ok": True, "seconds": 1.5}}, "rehearsal": {"ok": True, "seconds": 50.5},
     "disk_plan": {"checkpoint_mib": 22000, "free": {"autodl-1": 90000}},
@@ -85,7 +86,9 @@ def test_redis_names_of_renamed_attributes_stay() -> None:
 
 def test_fields_of_each_use_are_those_that_their_reader_names() -> None:
     """A field that is forgotten here is silently at its default in a list, a retried job or a ledger."""
-    assert {"checkpoint", "copied", "pins", "kept_steps", "wandb_run_id", "disk_plan"} <= set(keys_for(Use.CARRIED))
+    assert {"checkpoint", "copied", "pins", "uncompared", "kept_steps", "wandb_run_id", "disk_plan"} <= set(
+        keys_for(Use.CARRIED)
+    )
     assert {"state", "checkpoint", "fruitless", "save_served"} <= set(keys_for(Use.LEDGER))
     assert {"step", "loss", "checkpoint", "save_detail"} <= set(keys_for(Use.FINAL))
     assert {"gpus", "vram_now_mib", "disk_now_mib"} <= set(keys_for(Use.OWNED))

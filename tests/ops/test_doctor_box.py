@@ -49,6 +49,7 @@ def box(tmp_path: Path, standin: StandInHub | None = None, **more: str) -> Check
         "HOME": str(tmp_path),
         "PI0Q_HOME": str(tmp_path / "data"),
         "PI0Q_HF_ENDPOINT": url,
+        "PI0Q_ROADS": "mirror,turbo,hub",
         "WANDB_BASE_URL": "http://127.0.0.1:1",
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
@@ -132,6 +133,23 @@ def test_the_turbo_files_proxy_is_a_way(tmp_path: Path, standin: StandInHub) -> 
     found = by_name(list(hub.check(one)))
     assert "turbo" in found["network"].detail and "direct answers" in found["network"].detail
     assert found["proxy"].status is Status.WARNING and "unset http_proxy" in found["proxy"].cure
+
+
+def test_what_the_settings_want_of_modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(hub.modelscope(box(tmp_path))) == []
+    one = box(tmp_path, PI0Q_ROADS="hub,modelscope", MODELSCOPE_API_TOKEN="ms-secret")
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    (missing,) = hub.modelscope(one)
+    assert missing.status is Status.WARNING and missing.cure == "pip install 'pi0q[modelscope]'"
+    monkeypatch.setattr(hub, "find_spec", lambda name: name)
+    (found,) = hub.modelscope(one)
+    assert found.status is Status.OK and "with your MODELSCOPE_API_TOKEN" in found.detail
+    assert "ms-secret" not in repr(found)
+
+
+def test_roads_that_this_box_does_not_have(tmp_path: Path, standin: StandInHub) -> None:
+    found = by_name(list(hub.check(box(tmp_path, standin, PI0Q_ROADS="turbo"))))["network"]
+    assert found.status is Status.BROKEN and found.cure == "export PI0Q_ROADS=mirror,turbo,hub,modelscope"
 
 
 @pytest.mark.parametrize(("key", "status"), [("k" * 40, Status.OK), ("bad", Status.WARNING), ("", Status.WARNING)])

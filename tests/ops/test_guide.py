@@ -64,7 +64,7 @@ def box(tmp_path: Path, **env: str) -> CheckTarget:
     (tmp_path / "etc/network_turbo").write_text(TURBO)
     shell = {"HOME": str(tmp_path / "root"), "PATH": "/usr/bin:/bin", "PI0Q_REDIS_URL": "redis://:pw@203.0.113.9:6379/0",
              "PI0Q_HOME": str(tmp_path / "root/autodl-tmp/pi0q"), "PI0Q_TRAINER_PYTHON": "/bin/false",
-             "PI0Q_NETWORK_TURBO": str(tmp_path / "etc/network_turbo")}  # fmt: skip
+             "PI0Q_ROADS": "mirror,turbo,hub", "PI0Q_NETWORK_TURBO": str(tmp_path / "etc/network_turbo")}  # fmt: skip
     return check_target(Machine(root=tmp_path, env=shell | env), box=True)
 
 

@@ -194,6 +194,13 @@ def test_another_address_in_hf_endpoint_is_a_mirror_unless_it_is_said_to_be_the_
     assert load(bare | {"HF_ENDPOINT": "https://hf-mirror.com", "PI0Q_HF_MIRROR": "off"}).hf_mirror == ""
 
 
+def test_roads_are_known_by_name(bare: dict[str, str]) -> None:
+    assert load(bare).roads == ("mirror", "turbo", "hub", "modelscope") and not load(bare).modelscope_tokenizer
+    assert load(bare | {"PI0Q_ROADS": "modelscope, hub,hub"}).roads == ("modelscope", "hub")
+    with pytest.raises(UsageError, match=r"can.t read roads: it must hold some of .* not direct"):
+        load(bare | {"PI0Q_ROADS": "hub,direct"})
+
+
 def test_another_users_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     """/root may not be looked into by anyone else, and a Path raises then, as it does for too long a name."""
     monkeypatch.setattr(settings, "AUTODL_DATA", Path("/" + "x" * 300))

@@ -811,6 +811,17 @@ def test_a_wandb_run_that_gave_way_to_another_is_kept_in_the_history(driver: Job
     assert known.history[-1].text == told
 
 
+def test_what_nobody_compared_with_the_hub_stands_in_the_history_once(driver: JobDriver, store: Store) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    before = len(store.get(job).history)
+    for _ in range(2):
+        driver.report(job, epoch, uncompared={"lerobot/pi0": "c0ffee00" * 5})
+    known = store.get(job)
+    assert (known.uncompared, len(known.history)) == ({"lerobot/pi0": "c0ffee00" * 5}, before + 1)
+    assert known.history[-1].text == "lerobot/pi0 came from ModelScope (its commit c0ffee00), not compared with the Hub"
+
+
 def test_a_waiting_job_comes_with_all_that_a_box_judges_it_by(store: Store, driver: JobDriver) -> None:
     job = driver.submit(continues="b" * 12, kept_steps=[10], disk_plan={"checkpoint_mib": 5}, lerobot="0.6.1")
     (waiting,) = store.waiting()

@@ -328,6 +328,7 @@ class Cluster:
             "PI0Q_SYSTEM_DISK_RESERVE_MIB": "0",
             # The fake trainer loads none, and no test asks the real place.
             "PI0Q_TORCH_WEIGHTS": "off",
+            "PI0Q_ROADS": "mirror,turbo,hub",
             "PI0Q_FAKE_GPUS": "[]",
             "FAKE_STEP_SECONDS": "0.03",
             "FAKE_SLOWLY": str(self._slowly),

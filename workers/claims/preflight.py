@@ -43,6 +43,7 @@ from pi0q.workers.hub import requirements as fetches
 from pi0q.workers.hub.access_main import USES
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 from pi0q.workers.network import swanlab_key, wandb_key
 from pi0q.workers.network.wandb_key import WANDB
 from pi0q.workers.trainer.interpreter import TrainerPython
@@ -337,7 +338,7 @@ class Preflight:
             heard = access.ask(
                 asked.fetches,
                 self.settings,
-                pins=job.pins,
+                pins=Pins(job.pins, job.uncompared),
                 push=asked.push,
                 copies=asked.copies,
                 meta_dir=Path(meta) if self.trainer else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from pi0q.workers.host import helper_process
 from pi0q.workers.host.helper_process import Helper
 from pi0q.workers.hub.errors import HubError, unreachable
 from pi0q.workers.hub.requirements import Fetch
-from pi0q.workers.hub.session import HubSession, Request
+from pi0q.workers.hub.session import HubSession, Pins, Request
 from pi0q.workers.network import routes
-from pi0q.workers.network.routes import Route
+from pi0q.workers.network.routes import MODELSCOPE, Route
 
 #: Seconds without an answer after which a route is given up; no file of any size is asked for.
 SILENCE_SECONDS = 20.0
@@ -55,7 +55,7 @@ def ask(
     fetches: Iterable[Fetch],
     settings: Settings,
     *,
-    pins: Mapping[str, str],
+    pins: Pins,
     push: str,
     copies: str = "",
     meta_dir: Path | None = None,
@@ -64,7 +64,7 @@ def ask(
 
     `meta_dir`: an empty directory for the small files of a dataset, where they are wanted.
     """
-    requests = [Request(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches]
+    requests = [pins.request(fetch) for fetch in fetches]
     session = AccessSession(requests, settings, questions={"push": push, "copies": copies})
     session.meta_dir = str(meta_dir or "")
     if routes.offline():
@@ -110,6 +110,14 @@ class AccessSession(HubSession):
         self.meta_dir = ""
         self.report, self._questions = AccessReport(), questions
 
+    def public_routes(self, known: Sequence[Route]) -> Sequence[Route]:
+        # What it says is not the Hub's: it comes after all others, whatever the settings prefer for the bytes.
+        return [route for route in known if route.name != MODELSCOPE]
+
+    def candidates(self) -> Iterator[Route]:
+        yield from super().candidates()
+        yield from (route for route in self.known if route.name == MODELSCOPE)
+
     def is_open(self) -> bool:
         return bool(self.pending() or self._unanswered())
 
@@ -124,6 +132,8 @@ class AccessSession(HubSession):
 
     def on_answer(self, request: Request, line: Mapping[str, Any]) -> None:
         request.error, request.done = None, True
+        if line.get("uncompared"):
+            self.report.notes.append(f"{request.what}: ModelScope has it, not compared with the Hub")
         self.report.info = line.get("info", self.report.info)
         if isinstance(names := line.get("names"), list):
             self.report.names = tuple(map(str, names))

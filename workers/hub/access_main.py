@@ -26,10 +26,12 @@ from pi0q.jobs.safety.findings import Use
 from pi0q.jobs.safety.pretrained import needed
 from pi0q.jobs.safety.strict_json import MOST_BYTES
 from pi0q.workers.host import helper_base
-from pi0q.workers.hub import snapshots
+from pi0q.workers.hub import blobs, snapshots
 from pi0q.workers.hub.blobs import Blob
-from pi0q.workers.hub.errors import lacking
-from pi0q.workers.hub.helper_base import PATIENCE_SECONDS, HubHelper, Plan
+from pi0q.workers.hub.errors import WrongBytes, lacking
+from pi0q.workers.hub.helper_base import PATIENCE_SECONDS, HubHelper
+from pi0q.workers.hub.modelscope import some
+from pi0q.workers.hub.plans import Plan
 
 #: What the files of a fetch are read for; of a base it is not known whether its config.json counts.
 USES = {"base": Use.POLICY, "tokenizer": Use.TOKENIZER, "code": Use.CODE, "backbone": Use.TOKENIZER,
@@ -62,46 +64,58 @@ class AccessHelper(HubHelper):
 
     def open(self, plan: Plan) -> None:
         """Request the one file without which the repository is not what is wanted. Raises what the client does."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub import get_hf_file_metadata
 
         fetch = plan.fetch
         names = [name for name in snapshots.ESSENTIAL[fetch.kind] if name in plan.files]
         if not names:
             error = lacking(f"{fetch.kind} {fetch.repo_id}", snapshots.ESSENTIAL[fetch.kind][0], plan.sha)
             return self.emit(n=plan.n, refused=error.to_json())
-        where: dict[str, Any] = {"repo_type": fetch.repo_type, "revision": plan.sha, "endpoint": self.endpoint}
+        told: dict[str, Any] = {"n": plan.n, "open": True, "uncompared": plan.uncompared}
         if fetch.kind != "dataset":
-            url = hf_hub_url(fetch.repo_id, names[0], **where)
-            get_hf_file_metadata(url, token=self.token, timeout=PATIENCE_SECONDS)
-            return self.emit(n=plan.n, open=True, model=self.small_files(plan, where))
+            if not self.from_modelscope:
+                get_hf_file_metadata(self.url(plan, names[0]), token=self.token, timeout=PATIENCE_SECONDS)
+            return self.emit(**told, model=self.small_files(plan))
         with tempfile.TemporaryDirectory() as folder:
             # What is to be looked into stays where the parent wants it.
             place = self.request.get("meta_dir") or folder
-            file = hf_hub_download(
-                fetch.repo_id, names[0], local_dir=place, token=self.token, library_name="pi0q", **where
-            )
+            file = self.read(plan, names[0], place)
             info = None
             with contextlib.suppress(OSError, ValueError):
                 info = json.loads(Path(file).read_text(encoding="utf-8"))
             for name in looked_into(plan.files) if self.request.get("meta_dir") else ():
-                hf_hub_download(fetch.repo_id, name, local_dir=place, token=self.token, library_name="pi0q", **where)
+                self.read(plan, name, place)
         listed = sorted(plan.files) if len(plan.files) <= MOST_NAMES else None
-        return self.emit(n=plan.n, open=True, info=info, names=listed)
+        return self.emit(**told, info=info, names=listed)
 
-    def small_files(self, plan: Plan, where: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, plan: Plan, name: str, place: str) -> Path:
+        """Download one file below a directory. Raises what the client does, or WrongBytes."""
+        fetch = plan.fetch
+        if not self.from_modelscope:
+            from huggingface_hub import hf_hub_download
+
+            where: dict[str, Any] = {"repo_type": fetch.repo_type, "revision": plan.sha, "endpoint": self.endpoint}
+            file = hf_hub_download(fetch.repo_id, name, local_dir=place, token=self.token, library_name="pi0q", **where)
+            return Path(file)
+        if name in plan.elsewhere:
+            raise WrongBytes(f"it lacks {some([name])}, or has other contents there")
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            source = blobs.Source(url=self.url(plan, name), headers=self.headers(), count=self.count)
+            blobs.download(source, plan.files[name], Path(folder))
+            path = Path(place, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, plan.files[name].name).replace(path)
+        return path
+
+    def small_files(self, plan: Plan) -> dict[str, Any]:
         """Return the names of a model's files, and those that LeRobot makes objects of (as Latin-1: any byte)."""
-        from huggingface_hub import hf_hub_download
-
         contents = {}
         with tempfile.TemporaryDirectory() as folder:
             for name in needed(USES[plan.fetch.kind], plan.files):
                 # What is larger is none of LeRobot's, and is refused for not having been read.
                 if plan.files[name].size > MOST_BYTES:
                     continue
-                file = hf_hub_download(
-                    plan.fetch.repo_id, name, local_dir=folder, token=self.token, library_name="pi0q", **where
-                )
-                contents[name] = Path(file).read_bytes().decode("latin-1")
+                contents[name] = self.read(plan, name, folder).read_bytes().decode("latin-1")
         return {"sha": plan.sha, "names": sorted(plan.files), "contents": contents}
 
     def may_copy(self, repo_id: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Helper process that downloads repositories; started anew for each route, so that a hung one can be killed.
 
-as in helper_base.py                      on stdin
-{"n": 0, "whole": true}                   on stdout besides: fetch 0 is in the cache
+as in helper_base.py, and "plan_only": true        on stdin: only say what each fetch takes
+{"n": 0, "whole": true}                            on stdout besides: fetch 0 is in the cache
+{"n": 0, "brought": 3}                             so many of its files came over this route
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any
 from pi0q.workers.host import helper_base
 from pi0q.workers.hub import blobs, snapshots
 from pi0q.workers.hub.blobs import Blob
-from pi0q.workers.hub.helper_base import HubHelper, Plan
+from pi0q.workers.hub.errors import WrongBytes
+from pi0q.workers.hub.helper_base import HubHelper
+from pi0q.workers.hub.modelscope import some
+from pi0q.workers.hub.plans import Plan
 
 #: Files of a repository that are downloaded at once.
 AT_ONCE = 8
@@ -44,7 +48,7 @@ class DownloadHelper(HubHelper):
         self.import_hub()
         self.start_heartbeat()
         plans = [plan for n, fetch in enumerate(self.fetches) if (plan := self.plan(n, fetch))]
-        for plan in plans:
+        for plan in () if self.request.get("plan_only") else plans:
             with self.reporting(plan.n, plan.fetch):
                 self.download(plan)
                 self.emit(n=plan.n, whole=True)
@@ -62,24 +66,35 @@ class DownloadHelper(HubHelper):
             }
             verified.save()
             snapshots.begin(plan.fetch, self.hf_home, plan.sha)
-            self._download_blobs(plan, missing, folder)
-            verified.save(missing)
+            here = {blob: name for blob, name in missing.items() if name not in plan.elsewhere}
+            differing = self._download_blobs(plan, here, folder)
+            brought = {blob: name for blob, name in here.items() if name not in differing}
+            verified.save(brought)
+            if brought:
+                self.emit(n=plan.n, brought=len(brought))
+            if lacking := [name for name in missing.values() if name in plan.elsewhere or name in differing]:
+                raise WrongBytes(f"it lacks {some(lacking)}, or has other contents there")
+            if plan.uncompared:
+                snapshots.mark_uncompared(plan.fetch, self.hf_home, plan.sha)
             snapshots.materialize(plan.fetch, self.hf_home, plan.sha, plan.files)
 
-    def _download_blobs(self, plan: Plan, missing: Mapping[Blob, str], folder: Path) -> None:
-        """Download several at once; the first error ends the others, which keep their parts."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    def _download_blobs(self, plan: Plan, missing: Mapping[Blob, str], folder: Path) -> list[str]:
+        """Download several at once; the first error ends the others, which keep their parts.
 
-        headers = build_hf_headers(token=self.token, library_name="pi0q")
-        fetch = plan.fetch
+        Return the files of a repository on ModelScope that turned out to be others: they end nothing.
+        """
+        headers, differing = self.headers(), list[str]()
 
         def download(blob: Blob, name: str) -> None:
-            url = hf_hub_url(fetch.repo_id, name, repo_type=fetch.repo_type, revision=plan.sha, endpoint=self.endpoint)
             with self._blob_lock(folder, blob):
                 if not (folder / "blobs" / blob.name).exists():
-                    source = blobs.Source(url=url, headers=headers, count=self.count)
-                    blobs.download(source, blob, folder / "blobs")
+                    source = blobs.Source(url=self.url(plan, name), headers=headers, count=self.count)
+                    try:
+                        blobs.download(source, blob, folder / "blobs")
+                    except WrongBytes:
+                        if not self.from_modelscope:
+                            raise
+                        differing.append(name)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             # Large ones first: the small ones come beside them.
@@ -94,6 +109,7 @@ class DownloadHelper(HubHelper):
         self._cancelled.clear()
         if failed:
             raise failed[0]
+        return differing
 
     @contextlib.contextmanager
     def _repository_lock(self, folder: Path) -> Iterator[None]:

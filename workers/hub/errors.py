@@ -36,6 +36,11 @@ class HubError(Exception):
         self.asked_seconds = asked_seconds
         super().__init__(self.detail)
 
+    def of_the_network(self) -> HubError:
+        """Return the same as a reason to try again."""
+        detail, asked = self.detail, self.asked_seconds
+        return HubError(reason=Reason.NETWORK, why=self.why, detail=detail, asked_seconds=asked)
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes: the line that a helper process sends its parent."""
         return {"reason": str(self.reason), "why": self.why, "detail": self.detail, "asked_seconds": self.asked_seconds}

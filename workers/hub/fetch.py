@@ -20,9 +20,9 @@ from pi0q.workers.host.helper_process import Helper
 from pi0q.workers.hub import blobs, snapshots
 from pi0q.workers.hub.errors import lacking, unreachable
 from pi0q.workers.hub.requirements import Fetch
-from pi0q.workers.hub.session import HubSession, Request
+from pi0q.workers.hub.session import HubSession, Pins, Request
 from pi0q.workers.network import routes
-from pi0q.workers.network.routes import Route
+from pi0q.workers.network.routes import MODELSCOPE, Route, Ways
 
 #: Seconds before each further round over all routes.
 PAUSES_SECONDS = (2.0, 10.0)
@@ -64,11 +64,11 @@ def prepare(
     fetches: Iterable[Fetch],
     settings: Settings,
     *,
-    pins: Mapping[str, str],
+    pins: Pins,
     on_phase: Callable[[Phase], None],
     may_go_on: Callable[[], bool] = lambda: True,
-) -> dict[str, str]:
-    """Download everything into the cache; return the commit of each, by `Fetch.pin`.
+) -> Pins:
+    """Download everything into the cache; return the commit of each.
 
     Args:
         settings: Of this box, for its cache and its routes to the Hub.
@@ -80,11 +80,15 @@ def prepare(
         Abandoned: `may_go_on` said no.
         HubError: The Hub or the disk failed, and the cache does not hold all of it either.
     """
-    requests = [Request(fetch=fetch, pin=pins.get(fetch.pin)) for fetch in fetches]
+    requests = [pins.request(fetch) for fetch in fetches]
     session = FetchSession(requests, settings, on_phase)
     session.may_go_on = may_go_on
     session.run()
-    return {request.fetch.pin: str(request.pin) for request in requests}
+    commits = {request.fetch.pin: str(request.pin) for request in requests}
+    own = [one.fetch for one in requests if snapshots.is_uncompared(one.fetch, settings.hf_home, str(one.pin))]
+    for fetch in own:
+        log.warning("%s %s came from ModelScope and was not compared with the Hub", fetch.kind, fetch.repo_id)
+    return Pins(commits, {fetch.pin: commits[fetch.pin] for fetch in own})
 
 
 class FetchSession(HubSession):
@@ -99,6 +103,8 @@ class FetchSession(HubSession):
         self.may_go_on: Callable[[], bool] = lambda: True
         self._last_phase: Phase | None = None
         self._next_report = 0.0
+        #: Names of the routes that were asked in this round.
+        self._asked: set[str] = set()
 
     def run(self) -> None:
         """Download what is not complete yet. Raises HubError."""
@@ -130,11 +136,26 @@ class FetchSession(HubSession):
             self._report(waiting)
             time.sleep(max(asked, pause * random.uniform(0.75, 1.25)))
 
+    def try_routes(self) -> None:
+        self._asked.clear()
+        super().try_routes()
+
+    def try_modelscope(self, route: Route) -> None:
+        """Ask the Hub what its files are first: the bytes of just those are taken from elsewhere."""
+        others = [way for way in self.known if way.name not in {MODELSCOPE, *self._asked}]
+        for way in Ways("plans", others, self.settings.home).probed() if others else ():
+            unknown = [one for one in self.pending() if not (one.planned or one.foreign)]
+            if requests := [one for one in unknown if way.trusted or not one.guarded]:
+                self.send(way, requests, {"plan_only": True})
+        super().try_modelscope(route)
+
     def send(self, route: Route, requests: Sequence[Request], extra: Mapping[str, Any]) -> None:
+        self._asked.add(route.name)
         super().send(route, requests, extra)
         for request in requests:
-            if request.pending and request.error:
-                log.warning("%s", request.error.why)
+            error = request.missed if route.name == MODELSCOPE else request.error
+            if request.pending and error:
+                log.warning("%s", error.why)
 
     def on_answer(self, request: Request, line: Mapping[str, Any]) -> None:
         request.pin, request.done = request.sha, True
@@ -160,10 +181,15 @@ class FetchSession(HubSession):
         for ways, served in ((self.public, unguarded), (self.hub, requests)):
             if not served or route.name not in [way.name for way in ways.routes]:
                 continue
-            if any(request.done for request in served):
+            if any(self._served(request, route) for request in served):
                 ways.remember(route)
             elif all(request.pending for request in served):
                 ways.forget(route)
+
+    @staticmethod
+    def _served(request: Request, route: Route) -> bool:
+        """Return whether most of it came over the route: the Hub may only have added what ModelScope lacks."""
+        return request.brought if route.name == MODELSCOPE else request.done and not request.brought
 
     def _report(self, phase: Phase) -> None:
         if phase != self._last_phase:

@@ -4,6 +4,7 @@ hub/models--owner--name/{blobs, snapshots/SHA, refs}      as huggingface_hub lay
     .pi0q-fetching-SHA-…  while a download of that commit runs, or after it was cut
     .pi0q-whole-SHA-…     names and sizes of what a finished download put there
     .pi0q-good.json       verified blobs, by size and modification time
+    .pi0q-uncompared-SHA  the commit is ModelScope's own, and its hashes were not compared with the Hub's
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ def materialize(fetch: Fetch, hf_home: Path, sha: str, files: Mapping[str, Blob]
         fresh.replace(link)
     write_atomic(_complete(fetch, hf_home, sha), json.dumps({name: blob.size for name, blob in files.items()}))
     _fetching(fetch, hf_home, sha).unlink(missing_ok=True)
+
+
+def mark_uncompared(fetch: Fetch, hf_home: Path, sha: str) -> None:
+    """Note that nobody compared this commit with the Hub."""
+    _uncompared(fetch, hf_home, sha).touch()
+
+
+def is_uncompared(fetch: Fetch, hf_home: Path, sha: str) -> bool:
+    """Return whether the commit came from ModelScope, by ModelScope's own hashes."""
+    return _uncompared(fetch, hf_home, sha).exists()
 
 
 def is_complete(fetch: Fetch, hf_home: Path, sha: str) -> bool:
@@ -187,6 +198,10 @@ def _fetching(fetch: Fetch, hf_home: Path, sha: str) -> Path:
 
 def _complete(fetch: Fetch, hf_home: Path, sha: str) -> Path:
     return fetch.folder(hf_home) / f".pi0q-whole-{sha}-{_part(fetch)}"
+
+
+def _uncompared(fetch: Fetch, hf_home: Path, sha: str) -> Path:
+    return fetch.folder(hf_home) / f".pi0q-uncompared-{sha}"
 
 
 def _part(fetch: Fetch) -> str:

@@ -35,6 +35,10 @@ WANDB = "https://api.wandb.ai"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+#: ModelScope's, which goes nowhere else.
+_MODELSCOPE_TOKEN = "MODELSCOPE_API_TOKEN"
+#: The name of the route to ModelScope, see roads.py.
+MODELSCOPE = "modelscope"
 _PROXY = re.compile(r"(?:https?|socks5h?)://[^\s\"'`$]+")
 
 
@@ -42,7 +46,7 @@ _PROXY = re.compile(r"(?:https?|socks5h?)://[^\s\"'`$]+")
 class Route:
     """One way to one place."""
 
-    #: "mirror", "turbo" or "direct".
+    #: "mirror", "turbo", "direct" or "modelscope".
     name: str
     #: The address at its end.
     endpoint: str
@@ -59,6 +63,8 @@ class Route:
                 env.pop(name, None)
             # Xet's data does not come over the mirror: huggingface_hub would fetch it from the Hub's own store.
             env |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN_PATH": os.devnull, "HF_HUB_DISABLE_XET": "1"}
+        if self.name != MODELSCOPE:
+            env.pop(_MODELSCOPE_TOKEN, None)
         return env
 
 
@@ -303,16 +309,21 @@ def environment(places: str | Sequence[str], env: Mapping[str, str], settings: S
 
 def each(public: Ways, hub: Ways) -> Iterator[Route]:
     """Every way once: the best for public files, then the best for the others; known only when it is asked for."""
-    first, *others = public.order()
-    yield first
+    # There may be none at all: the settings exclude what they like.
+    ordered = public.order()
+    first, others = ordered[:1], ordered[1:]
+    yield from first
     trusted = hub.order()
-    yield from (route for route in trusted if route.name != first.name)
-    yield from (route for route in others if route.name not in {way.name for way in trusted})
+    taken = {route.name for route in first}
+    yield from (route for route in trusted if route.name not in taken)
+    taken |= {route.name for route in trusted}
+    yield from (route for route in others if route.name not in taken)
 
 
 def named(route: Route) -> str:
     """Return a route as text."""
-    return {"mirror": "over the mirror", "turbo": "over AutoDL's proxy"}.get(route.name, "directly from the Hub")
+    names = {"mirror": "over the mirror", "turbo": "over AutoDL's proxy", MODELSCOPE: "from ModelScope"}
+    return names.get(route.name, "directly from the Hub")
 
 
 def offline() -> bool:

@@ -22,6 +22,7 @@ from pi0q.workers.compiled.sharing import CompiledKernels
 from pi0q.workers.host import process_tree
 from pi0q.workers.hub import cached, fetch, requirements, torch_weights
 from pi0q.workers.hub.errors import HubError
+from pi0q.workers.hub.session import Pins
 from pi0q.workers.network import wandb_key
 from pi0q.workers.network.wandb_key import WANDB
 from pi0q.workers.runner import messages, rank_count, starting
@@ -132,27 +133,30 @@ def _download(session: RunSession, start: Restored) -> Prepared:
     resuming, lerobot = start.checkpoint is not None, context.request.lerobot
     wanted = requirements.wanted(spec, resuming=resuming, lerobot=lerobot)
     before = cached.sizes_bytes(wanted, settings, pins)
-    commits = {**pins, **_fetch(wanted, session)}
+    fetched = _fetch(wanted, session)
+    commits = {**pins, **fetched.commits}
     spec = requirements.at_home(spec, wanted, hf_home=settings.hf_home, pins=commits) if wanted else spec
     _prepare_weights(spec, session, start)
     spec = wandb.decide(spec)
     session.usage.add_download(cached.fetched_mib(wanted, before, settings, commits))
+    progress.update(uncompared={**context.record.uncompared, **fetched.uncompared})
     progress.update(pins=commits, phase="", disk_now_mib=session.usage.taken_mib())
     cache_env = requirements.offline_env(spec, hf_home=settings.hf_home)
     return Prepared(context=replace(context, spec=spec), cache_env=cache_env, start=start)
 
 
-def _fetch(wanted: Sequence[requirements.Fetch], session: RunSession) -> Mapping[str, str]:
+def _fetch(wanted: Sequence[requirements.Fetch], session: RunSession) -> Pins:
     """Download into the cache; return the commits. Raises Stop."""
     context = session.context
 
     def show(phase: fetch.Phase) -> None:
         session.progress.update(phase=str(phase))
 
+    pins = Pins(context.record.pins, context.record.uncompared)
     if not wanted:
-        return {}
+        return Pins({})
     try:
-        return fetch.prepare(wanted, context.settings, pins=context.record.pins, on_phase=show)
+        return fetch.prepare(wanted, context.settings, pins=pins, on_phase=show)
     except HubError as error:
         raise Stop(error.reason, error.detail, error.asked_seconds) from None
 

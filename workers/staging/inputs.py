@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
@@ -12,6 +12,7 @@ from pi0q.workers.host import usage_locks
 from pi0q.workers.hub import fetch as downloads
 from pi0q.workers.hub import requirements, torch_weights
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 
 
 def wanted(job: Record, spec: Spec, lerobot: str) -> tuple[Fetch, ...]:
@@ -23,7 +24,7 @@ def fetch(
     fetches: Iterable[Fetch],
     settings: Settings,
     *,
-    pins: Mapping[str, str],
+    pins: Pins,
     on_phase: Callable[[str], None],
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
@@ -34,9 +35,10 @@ def fetch(
     chosen = list(fetches)
     marks = usage_locks.of_hub(settings.hf_home)
     try:
-        return downloads.prepare(
+        fetched = downloads.prepare(
             chosen, settings, pins=pins, on_phase=lambda phase: on_phase(str(phase)), may_go_on=may_go_on
         )
+        return dict(fetched.commits)
     finally:
         for one in chosen:
             usage_locks.let_go(marks, one.folder(settings.hf_home).name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pi0q.workers.host.model_files import code_hashes
 from pi0q.workers.hub import access, cached, requirements, snapshots
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 from pi0q.workers.runs.job_trust import JobTrust
 from pi0q.workers.staging import inputs
 from pi0q.workers.storage import inventory
@@ -41,7 +41,7 @@ class Wish:
     #: "" for a file.
     job_id: str = ""
     #: Commits of an earlier run of it.
-    pins: Mapping[str, str] = field(default_factory=dict)
+    pins: Pins = field(default_factory=lambda: Pins({}))
     resuming: bool = False
 
 
@@ -82,7 +82,7 @@ def wish(what: str, settings: Settings) -> Wish:
         spec = Spec.from_json(job.spec)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The spec of job {job.id} is not valid: {error}. {NOTHING}") from None
-    return Wish(spec=spec, job_id=job.id, pins=job.pins, resuming=job.checkpoint is not None)
+    return Wish(spec=spec, job_id=job.id, pins=Pins(job.pins, job.uncompared), resuming=job.checkpoint is not None)
 
 
 def look(wish: Wish, settings: Settings) -> Request:
@@ -119,7 +119,7 @@ def _allowed_code(settings: Settings) -> frozenset[str]:
 
 
 def _input(fetch: Fetch, heard: access.AccessReport, wish: Wish, settings: Settings) -> Input:
-    commit = heard.commits.get(fetch.pin, "") or wish.pins.get(fetch.pin, "")
+    commit = heard.commits.get(fetch.pin, "") or wish.pins.commits.get(fetch.pin, "")
     if not commit:
         return Input(fetch=fetch, commit="", bytes=cached.size_bytes(fetch, settings.hf_home, None), here=True)
     here = snapshots.is_complete(fetch, settings.hf_home, commit)

@@ -28,6 +28,7 @@ from pi0q.workers.hub import requirements, snapshots
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.fetch import Abandoned
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 from pi0q.workers.staging import inputs, plan
 from pi0q.workers.staging.plan import JobNeed, Room
 from pi0q.workers.staging.state import StagingState
@@ -211,7 +212,7 @@ class Stager(threading.Thread):
         commits = inputs.fetch(
             self._missing(one),
             settings,
-            pins=job.pins,
+            pins=Pins(job.pins, job.uncompared),
             on_phase=self._say,
             may_go_on=lambda: self._may_go_on(job.id),
         )

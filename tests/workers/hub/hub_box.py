@@ -17,15 +17,18 @@ from tests.standin_hub import StandInHub
 DRIVER = """
 import json, logging, os, sys
 from pi0q.queue.settings import load
-from pi0q.workers.hub import fetch
+from pi0q.workers.hub import fetch, modelscope
 from pi0q.workers.network import routes
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.fetch import prepare
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 
 fetch.PAUSES_SECONDS = (0.1, 0.1)
 # A way that is slow to answer here is a busy machine's, and no other is to be taken for it.
 routes.PROBE_SECONDS = 60.0
+if told := os.environ.get("TOKENIZER_HASHES"):
+    modelscope.TOKENIZER = json.loads(told)
 asked = json.loads(sys.argv[1])
 before = dict(os.environ)
 fetches = [Fetch.from_json(one) for one in asked["fetches"]]
@@ -36,8 +39,8 @@ class Say(logging.Handler):
         say(record.getMessage())
 logging.getLogger("pi0q").addHandler(Say())
 try:
-    pins = prepare(fetches, load(), pins=asked["pins"], on_phase=lambda phase: say(str(phase)))
-    end = {"pins": pins}
+    pins = prepare(fetches, load(), pins=Pins(**asked["pins"]), on_phase=lambda phase: say(str(phase)))
+    end = {"pins": pins.commits, "uncompared": pins.uncompared}
 except HubError as refused:
     end = {"reason": refused.reason.value, "detail": refused.detail, "asked": refused.asked_seconds}
 end |= {"environment_kept": before == dict(os.environ), "imported": "huggingface_hub" in sys.modules}
@@ -67,6 +70,8 @@ class End:
 
     says: list[str]
     pins: dict[str, str]
+    #: Those of them that are ModelScope's own.
+    uncompared: dict[str, str]
     reason: str
     detail: str
     asked: float
@@ -82,15 +87,24 @@ def box_env(hub: StandInHub, home: Path, **env: str) -> dict[str, str]:
         "PI0Q_HOME": str(home.parent),
         "PI0Q_HF_HOME": str(home),
         "PI0Q_HF_ENDPOINT": hub.url,
+        "PI0Q_ROADS": "mirror,turbo,hub",
         "PI0Q_NETWORK_TURBO": str(home.parent / "network_turbo"),
     }
     return {**kept, **own, **env}
 
 
 def begin(
-    hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str
+    hub: StandInHub,
+    home: Path,
+    *fetches: Fetch,
+    pins: Mapping[str, str] = {},
+    uncompared: Mapping[str, str] = {},
+    **env: str,
 ) -> subprocess.Popen[str]:
-    asked = {"fetches": [asdict(one) for one in fetches], "pins": dict(pins)}
+    asked = {
+        "fetches": [asdict(one) for one in fetches],
+        "pins": {"commits": dict(pins), "uncompared": dict(uncompared)},
+    }
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(asked)],
         env=box_env(hub, home, **env),
@@ -103,12 +117,19 @@ def finish(process: subprocess.Popen[str]) -> End:
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     *says, end = [json.loads(line) for line in told.splitlines()]
-    blank = {"pins": {}, "reason": "", "detail": "", "asked": 0.0}
+    blank = {"pins": {}, "uncompared": {}, "reason": "", "detail": "", "asked": 0.0}
     return End(says=[line["say"] for line in says], **{**blank, **end})
 
 
-def prepare(hub: StandInHub, home: Path, *fetches: Fetch, pins: Mapping[str, str] = {}, **env: str) -> End:
-    return finish(begin(hub, home, *fetches, pins=pins, **env))
+def prepare(
+    hub: StandInHub,
+    home: Path,
+    *fetches: Fetch,
+    pins: Mapping[str, str] = {},
+    uncompared: Mapping[str, str] = {},
+    **env: str,
+) -> End:
+    return finish(begin(hub, home, *fetches, pins=pins, uncompared=uncompared, **env))
 
 
 def content(fetch: Fetch, home: Path, sha: str) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -178,7 +179,7 @@ def test_a_token_without_the_right_is_told_from_a_missing_repository(hub: StandI
 
 @pytest.mark.parametrize("token", ["", TOKEN])
 def test_a_repository_or_revision_that_is_not_there(hub: StandInHub, home: Path, token: str) -> None:
-    env = {"HF_TOKEN": token} if token else {}
+    env: dict[str, Any] = {"HF_TOKEN": token} if token else {}
     missing = prepare(hub, home, BASE, pins={}, **env)
     assert missing.reason == "not_on_hub" and "no such repository: base you/base" in missing.detail
     hub.commit("model", BASE.repo_id, BASE_FILES)
@@ -278,7 +279,7 @@ def test_a_full_disk_is_told_as_one(hub: StandInHub, home: Path) -> None:
     if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel lets no user mount a small disk")
     hub.commit("model", BASE.repo_id, {**BASE_FILES, "model.safetensors": b"w" * 500_000})
-    asked = {"fetches": [asdict(BASE)], "pins": {}}
+    asked = {"fetches": [asdict(BASE)], "pins": {"commits": {}}}
     process = subprocess.Popen(
         [*small, sys.executable, "-c", DRIVER, json.dumps(asked)],
         env=box_env(hub, home),

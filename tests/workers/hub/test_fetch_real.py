@@ -33,8 +33,10 @@ from pi0q.jobs.spec import Spec
 from pi0q.queue.settings import load
 from pi0q.workers.hub.fetch import prepare
 from pi0q.workers.hub.requirements import wanted
+from pi0q.workers.hub.session import Pins
 spec = Spec(name="real", train=json.loads(sys.argv[1]))
-print(json.dumps(prepare(wanted(spec, resuming=False), load(), pins={}, on_phase=lambda phase: None)))
+pins = prepare(wanted(spec, resuming=False), load(), pins=Pins({}), on_phase=lambda phase: None)
+print(json.dumps(pins.commits))
 """
 DATASET = """
 import sys

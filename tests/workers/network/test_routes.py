@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pi0q.queue.settings import Settings
+from pi0q.workers.network import roads
 from pi0q.workers.network import routes as network
 from pi0q.workers.network.routes import Route, Ways, completed, environment, hub_routes, own, parse_turbo, read_turbo
 from tests.conftest import PATIENCE
@@ -92,6 +93,19 @@ def test_what_a_shell_took_from_the_turbo_file_is_not_the_boxs_own() -> None:
     sourced = {"http_proxy": PROXY, "https_proxy": PROXY, "HTTPS_PROXY": "http://firm:8080"}
     assert own(sourced, {"http_proxy": PROXY}) == {"https_proxy": PROXY}
     assert own({"HTTPS_PROXY": "http://firm:8080"}, {}) == {"https_proxy": "http://firm:8080"}
+
+
+def test_roads_are_taken_in_the_owners_order_and_no_token_goes_astray(settings: Settings) -> None:
+    base = {"HF_TOKEN": "hf_x", "MODELSCOPE_API_TOKEN": "ms-x"}
+    pytest.importorskip("modelscope_hub")
+    chosen = replace(settings, roads=("modelscope", "hub", "mirror"))
+    found = roads.roads(chosen, base, TURBOED)
+    assert [route.name for route in found] == ["modelscope", "direct", "mirror"]
+    envs = {route.name: route.environment(base) for route in found}
+    assert [name for name, env in envs.items() if "hf_x" in env.values()] == ["direct"]
+    assert [name for name, env in envs.items() if "ms-x" in env.values()] == ["modelscope"]
+    # Where its client is not installed there is no such road.
+    assert {route.name for route in roads.roads(settings, base, TURBOED)} >= {"mirror", "turbo", "direct"}
 
 
 def test_the_mirror_is_reached_without_the_turbo_and_without_the_token(settings: Settings) -> None:

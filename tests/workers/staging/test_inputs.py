@@ -15,6 +15,7 @@ from pi0q.workers.host import usage_locks
 from pi0q.workers.hub import snapshots
 from pi0q.workers.hub.fetch import Abandoned
 from pi0q.workers.hub.requirements import Fetch
+from pi0q.workers.hub.session import Pins
 from pi0q.workers.staging import inputs
 from tests.standin_hub import Fault, StandInHub
 
@@ -51,7 +52,7 @@ def test_a_fetch_that_nobody_wants_any_more_ends_and_the_next_goes_on_from_there
         inputs.fetch(
             [BASE],
             chosen,
-            pins={},
+            pins=Pins({}),
             on_phase=lambda phase: None,
             may_go_on=lambda: not (fault.halfway and fault.halfway.is_set() and inputs.parts_bytes(BASE, chosen)),
         )
@@ -61,7 +62,7 @@ def test_a_fetch_that_nobody_wants_any_more_ends_and_the_next_goes_on_from_there
     assert kept > 0
     fault.resume.set()
     hub.forget()
-    commits = inputs.fetch([BASE], chosen, pins={}, on_phase=lambda phase: None)
+    commits = inputs.fetch([BASE], chosen, pins=Pins({}), on_phase=lambda phase: None)
     assert snapshots.is_complete(BASE, chosen.hf_home, commits[BASE.pin])
     assert hub.served < len(BIG) - kept + 10_000
     assert usage_locks._held == {} and inputs.parts_bytes(BASE, chosen) == 0
