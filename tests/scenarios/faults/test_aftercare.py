@@ -1,4 +1,4 @@
-"""Rows 27, 28, 45: WandB or the Hub fails, and the training has nothing to do with it."""
+"""Rows 27, 28, 45: a tracker or the Hub fails, and the training has nothing to do with it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pi0q.jobs.record import Record
 from tests.rig.cluster import send, wait
 from tests.scenarios.faults.scenarios import FREQ, MIDDLE, STEPS, dies, nothing_left
 from tests.standin_hub import TOKEN, Fault, StandInHub
+from tests.workers.standin_swanlab import StandInSwanLab
 from tests.workers.standin_wandb import StandInWandB
 
 if TYPE_CHECKING:
@@ -103,6 +104,35 @@ def test_row_27_wandb_hangs_as_the_run_is_to_begin(cluster: Cluster, wandb: Stan
     assert "WandB failed (it did not answer in time); the trainer restarts" in box.trainer_log(job)
     cluster.until(job, lambda record: record.wandb_sync.get("box-a", {}).get("state") == "done")
     nothing_left(cluster, job)
+
+
+def test_row_27_swanlab_refuses_the_key_a_trainer_is_killed_and_one_run_is_sent_later(cluster: Cluster) -> None:
+    pytest.importorskip("swanlab")
+    with StandInSwanLab() as swanlab:
+        box = cluster.box(SWANLAB_API_HOST=swanlab.url, SWANLAB_WEB_HOST=swanlab.url, SWANLAB_API_KEY=KEY)
+        cluster.slow_down(MIDDLE)
+        job = cluster.submit(
+            steps=STEPS, save_freq=FREQ, flags={"wandb": {"project": "trials"}, "log_freq": 1}, tracking="swanlab"
+        )
+        box.sealed(job, FREQ)
+        box.steps(job, MIDDLE)
+        trainer = box.trainer(job)
+        send(signal.SIGKILL, trainer)
+        dies(trainer)
+        cluster.speed_up()
+        done = cluster.ends(job)
+        assert (str(done.state), done.attempt, done.step, done.wandb_dir) == ("succeeded", 2, STEPS, None)
+        # Its key is refused so far.
+        cluster.until(job, lambda record: record.swanlab_sync.get("box-a", {}).get("tries"))
+        is_told(cluster, job, "MB to sync (SwanLab refuses the key of box-a: run `swanlab login --relogin` on it")
+        swanlab.keys[KEY] = "ada"
+        assert cluster.pi0q("retry", job).returncode == 0
+        done = cluster.until(job, lambda record: record.swanlab_sync["box-a"]["state"] == "done")
+        assert swanlab.steps(f"pi0q-{job}") == list(range(1, STEPS + 1)) and len(swanlab.runs) == 1
+        assert done.swanlab_url == f"{swanlab.url}/@ada/trials/runs/pi0q-{job}"
+        is_told(cluster, job, str(done.swanlab_url))
+        assert KEY not in box.trainer_log(job)
+        nothing_left(cluster, job)
 
 
 # -- 28 -----------------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ class Trackers:
 
 def is_train_log(message: Any) -> bool:
     """Whether a record of the log is LeRobot's line of a step, which is its meters themselves."""
-    return not isinstance(message, str) and hasattr(message, "to_dict") and hasattr(message, "metrics")
+    # Its class is asked: an object may answer with any error for what it does not have.
+    return callable(getattr(type(message), "to_dict", None)) and "metrics" in getattr(message, "__dict__", {})
 
 
 def _numbers(told: Mapping[str, Any]) -> dict[str, float]:

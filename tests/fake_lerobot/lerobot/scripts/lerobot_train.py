@@ -90,6 +90,9 @@ class MetricsTracker:
     def step(self) -> None:
         self.__dict__["steps"] += 1
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, **{name: meter.val for name, meter in self.metrics.items()}}
+
     def __str__(self) -> str:
         samples = self.steps * self.batch_size
         place = f"step:{short_number(self.steps)} smpl:{short_number(samples)} ep:0 epch:{samples / 200:.2f}"

@@ -48,8 +48,10 @@ class Tracker:
 class Meters:
     """What LeRobot logs at a step."""
 
-    metrics: Mapping[str, Any] = {}
     steps = 7
+
+    def __init__(self) -> None:
+        self.metrics = dict[str, Any]()
 
     def to_dict(self) -> dict[str, Any]:
         return {"loss": 0.5, "lr": 1e-4, "steps": 7}
