@@ -149,6 +149,12 @@ def _staging(text: str) -> None:
             raise ValueError
     for name in ("ready_count", "left"):
         whole(told.get(name, 0))
+    cards = told.get("cards", [])
+    if not isinstance(cards, list) or len(cards) > MAX_GPUS:
+        raise ValueError
+    for card in cards:
+        str(card["name"])
+        whole(card["total_mib"])
     if not all(isinstance(why, str) for why in mapping(told.get("problems", {})).values()):
         raise ValueError
 

@@ -31,6 +31,9 @@ class Staging:
     #: Why not, of some of those, by job.
     problems: Mapping[str, str] = field(default_factory=dict)
 
+    #: MiB of each card that it has at other times; empty where nobody knows.
+    cards_mib: tuple[int, ...] = ()
+
     @property
     def mode(self) -> str:
         """Return what the box is and does, in words."""
@@ -69,4 +72,5 @@ def read(box: Announced) -> Staging | None:
         ready_count=told.get("ready_count", 0),
         left=told.get("left", 0),
         problems=told.get("problems", {}),
+        cards_mib=tuple(int(card["total_mib"]) for card in told.get("cards", ())),
     )

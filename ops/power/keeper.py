@@ -15,7 +15,7 @@ from pi0q.ops.power import plan, state_file
 from pi0q.ops.power.autodl_api import ApiError, Container, Refused
 from pi0q.ops.power.plan import Need, ReleaseSoon, RentedBox, Start, TooPoor
 from pi0q.ops.power.state_file import Linked, State
-from pi0q.queue.reading.values import BoxStatus, FleetView, JobView
+from pi0q.queue.reading.values import BoxStatus, BoxView, FleetView, JobView
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class PowerKeeper:
                     box=name,
                     instance=linked.instance,
                     power=container.power,
-                    cards_mib=tuple(card.total_mib for card in box.cards) if box else (),
+                    cards_mib=_cards_mib(box) if box else (),
                     is_up=box is not None and box.status not in (BoxStatus.STOPPED, BoxStatus.UNREACHABLE),
                     price=linked.price,
                     off_ms=container.off_ms,
@@ -164,6 +164,11 @@ class PowerKeeper:
         text = f"AutoDL releases {soon.box.box} ({soon.box.instance}) {when}, with its disks: it has been off too long."
         self.outlets.say(text)
         self.outlets.tell(Message(title=f"{soon.box.box} is lost {when}", body=f"{text}\nFix: switch it on once"))
+
+
+def _cards_mib(box: BoxView) -> tuple[int, ...]:
+    """Return what a box has of cards with its GPU on: one that was last on without it shows none."""
+    return tuple(card.total_mib for card in box.cards) or (box.staging.cards_mib if box.staging else ())
 
 
 def waiting(view: FleetView) -> list[Need]:

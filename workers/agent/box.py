@@ -42,6 +42,7 @@ class Box:
             Surroundings(
                 measure=self.context.measure,
                 trainer=lambda: self.context.trainer,
+                cards=self.context.cards.cards,
                 stopping=self.context.stopping,
             ),
         )

@@ -10,6 +10,7 @@ from pi0q.queue.refusals import WithoutCards
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
 from pi0q.workers.host import gpu_mode, probe
+from pi0q.workers.host.card_memory import CardMemory
 from pi0q.workers.host.gpu_mode import ModeReader
 from pi0q.workers.host.identity import Identity
 from pi0q.workers.trainer.interpreter import NoTrainer, TrainerPython
@@ -30,6 +31,8 @@ class BoxContext:
     #: What a user wants of this box, as of the last heartbeat: "" nothing, `drain` or `now` no new jobs.
     drain: str = ""
     modes: ModeReader = field(default_factory=ModeReader)
+    #: The cards that the box had when it had some.
+    cards: CardMemory = field(init=False)
     #: What the box says of switching itself off, JSON (queue/idle_outlook.py); "" where it never does.
     idle: str = ""
     #: Called with job and claim number of each claim. A worker starts the runner by it at once; the job's message,
@@ -39,6 +42,9 @@ class BoxContext:
     postrun_due: threading.Event = field(default_factory=threading.Event)
     #: Set once the worker is to stop.
     stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.cards = CardMemory(self.settings.home)
 
     @property
     def name(self) -> str:

@@ -142,6 +142,7 @@ class Heartbeat:
     def announce(self, *, status: str = "") -> None:
         """Announce the box, as `status` or as what follows from its drain. Raises NameTaken."""
         host, owned = self.context.measure(), self.context.store.owned(self.context.name)
+        self.context.cards.note(host.gpus)
         self.context.server_trouble = eviction(self.context.store.client) or ""
         drain = self.registration.drain
         self.registration.announce(self._fields(host, owned, status or self._status(len(owned))))
@@ -188,7 +189,9 @@ class Heartbeat:
         without = self.context.without_cards(host)
         if without is None:
             return ""
-        return self.staging().to_json(no_gpu_mode=without.no_gpu_mode, fetches=without.fetches)
+        return self.staging().to_json(
+            no_gpu_mode=without.no_gpu_mode, fetches=without.fetches, cards=self.context.cards.cards()
+        )
 
     def _note(self, host: Host) -> str:
         """Return what keeps the box from all jobs, or from most."""

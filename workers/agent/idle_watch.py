@@ -152,8 +152,8 @@ class IdleWatch:
         )
 
     def _waiting(self, host: Host) -> list[str]:
-        """Return the waiting jobs that this box could run; a drained box runs none."""
-        if self.registration.drain:
+        """Return the waiting jobs that this box could run; a drained one runs none, and one without its cards."""
+        if self.registration.drain or self.context.without_cards(host):
             return []
         jobs = self.context.store.waiting()
         return [job.name for job in waiting.fitting(jobs, self.context.name, host.gpus, self.claims.refusals)]

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import redis
 
@@ -21,6 +22,7 @@ from pi0q.jobs.outcome import MAX_REST_SECONDS, OUTCOMES
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec
 from pi0q.queue import capacity
+from pi0q.queue.capacity import CardRoom
 from pi0q.queue.refusals import PreflightRuns, Refusal, TooLittleDisk
 from pi0q.workers.claims.admission import Admission
 from pi0q.workers.host.probe import Host
@@ -53,6 +55,8 @@ class Surroundings:
 
     measure: Callable[[], Host]
     trainer: Callable[[], TrainerPython | NoTrainer]
+    #: Name and MiB of each card that it has at other times; empty where nobody knows.
+    cards: Callable[[], Sequence[Mapping[str, Any]]]
     #: Set once the worker is to stop.
     stopping: threading.Event
 
@@ -75,6 +79,21 @@ class _Candidate:
     spec: Spec
     wanted: tuple[Fetch, ...]
     need: JobNeed
+
+
+def _rooms(cards: Sequence[Mapping[str, Any]]) -> list[CardRoom]:
+    """Return what these cards have while nothing runs on them."""
+    sizes = [(str(card["name"]), int(card["total_mib"])) for card in cards]
+    return [CardRoom(name=name, total_mib=mib, measured_mib=mib, free_mib=mib) for name, mib in sizes]
+
+
+def _misfit(job: Record, box: str, rooms: Sequence[CardRoom]) -> Refusal | None:
+    """Return why a box of this name with these cards would not take the job; None if it may. No cards: unknown ones."""
+    need = capacity.needed(job)
+    if not rooms:
+        named = replace(need, choice=replace(need.choice, gpu=()))
+        return capacity.not_chosen(named, box, rooms)
+    return capacity.not_chosen(need, box, rooms) or capacity.shortage(need, rooms)
 
 
 class Stager(threading.Thread):
@@ -158,12 +177,12 @@ class Stager(threading.Thread):
     def _candidates(self, jobs: Sequence[Record]) -> tuple[list[_Candidate], dict[str, str]]:
         """Return the jobs that this box may fetch for, and why not for the others."""
         found, problems = list[_Candidate](), dict[str, str]()
-        trainer, box = self._around.trainer(), self._admission.preflight.box
+        trainer, box, rooms = self._around.trainer(), self._admission.preflight.box, _rooms(self._around.cards())
         for job in jobs:
             against: list[str | Refusal] = list(self._admission.fetch_problems(job, trainer))
             spec = self._admission.spec(job)
-            if not capacity.needed(job).choice.allows_box(box):
-                against.append("its file keeps it from this box")
+            if misfit := _misfit(job, box, rooms):
+                against.append(misfit)
             if against or isinstance(spec, str):
                 problems[job.id] = "; ".join(map(str, against))
                 continue

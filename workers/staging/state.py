@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +27,9 @@ class StagingState:
     #: Why the inputs of some of those are not fetched now, by job.
     problems: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self, *, no_gpu_mode: bool, fetches: bool) -> str:
-        """Return the field that a box announces."""
-        told: dict[str, Any] = {"no_gpu_mode": no_gpu_mode, "fetches": fetches}
+    def to_json(self, *, no_gpu_mode: bool, fetches: bool, cards: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return the field that a box announces; `cards`: those that it has at other times."""
+        told: dict[str, Any] = {"no_gpu_mode": no_gpu_mode, "fetches": fetches, "cards": list(cards)}
         if fetches:
             problems = dict(list(self.problems.items())[:MOST_PROBLEMS])
             told |= {

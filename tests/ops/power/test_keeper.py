@@ -91,6 +91,16 @@ def test_look_starts_the_box_and_tells(
     assert "secret" not in kept and account.token not in kept
 
 
+def test_look_starts_a_box_that_was_last_on_without_its_card(
+    keeper: PowerKeeper, account: Account, waits: str, store: Store
+) -> None:
+    """It fetched what the job reads, and switched itself off."""
+    known = {"no_gpu_mode": True, "fetches": True, "cards": [{"name": "RTX PRO 6000", "total_mib": 98304}]}
+    store.announce_box(BOX, BOX, {"status": "stopped", "gpus": "[]", "free_mib": "[]", "staging": json.dumps(known)})
+    keeper.look()
+    assert [one["payload"] for one in account.started] == ["gpu"]
+
+
 def test_look_asks_each_day_what_a_box_costs(keeper: PowerKeeper, account: Account, told: Told, tmp_path: Path) -> None:
     keeper.look()
     account.containers[INSTANCE] = ("running", 4980, "")

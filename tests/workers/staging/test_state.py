@@ -23,6 +23,7 @@ def test_a_box_that_may_not_fetch_says_no_more() -> None:
     assert json.loads(StagingState().to_json(no_gpu_mode=True, fetches=False)) == {
         "no_gpu_mode": True,
         "fetches": False,
+        "cards": [],
     }
 
 
@@ -34,6 +35,9 @@ def test_a_box_that_may_not_fetch_says_no_more() -> None:
         ("staging", '{"left": -1}'),
         ("staging", '{"problems": ["x"]}'),
         ("staging", '{"problems": {"a": {}}}'),
+        ("staging", '{"cards": {}}'),
+        ("staging", '{"cards": [{"name": "x"}]}'),
+        ("staging", '{"cards": [{"name": "x", "total_mib": -1}]}'),
         ("caches", "{}"),
         ("caches", '[{"name": "a/b"}]'),
         ("caches", '[{"name": 1, "mib": 2}]'),
