@@ -103,6 +103,36 @@ class Money:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserBudget:
+    """What the jobs of a user may cost, and have cost since it was set."""
+
+    limit: Money
+    spent: float
+    since_ms: int
+
+    def __str__(self) -> str:
+        day = datetime.fromtimestamp(self.since_ms / 1000, timezone.utc).date()
+        return f"{self.spent:.2f} of {self.limit.amount:.2f} {self.limit.currency} since {day}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {**self.limit.to_json(), "spent": round(self.spent, 4), "since_ms": self.since_ms}
+
+    @classmethod
+    def of_json(cls, value: object) -> UserBudget | None:
+        """Read what budget.lua wrote; None for anything else."""
+        found = value if isinstance(value, Mapping) else {}
+        limit = Price.of_json({"per_hour": found.get("amount"), "currency": found.get("currency")})
+        spent, since_ms = found.get("spent"), found.get("since_ms")
+        if limit is None or isinstance(spent, bool) or not isinstance(spent, (int, float)) or not isfinite(spent):
+            return None
+        if type(since_ms) is not int or not 0 <= since_ms <= 2**42:
+            return None
+        money = Money(amount=limit.per_hour, currency=limit.currency)
+        return cls(limit=money, spent=float(spent), since_ms=since_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hold:
     """One claim of one job, from its begin to its end; times are milliseconds since 1970 on the server's clock."""
 

@@ -20,7 +20,7 @@ from pi0q.queue.store_base import StoreBase, number
 from pi0q.queue.timing import timing
 
 if TYPE_CHECKING:
-    from pi0q.jobs.cost import Hold, Price
+    from pi0q.jobs.cost import Hold, Price, UserBudget
     from pi0q.queue.reservation import Plan
 
 #: Waiting jobs of which `pi0q why` tells those before its own.
@@ -74,6 +74,17 @@ class StoreReads(StoreBase):
             with suppress(ValueError, RecursionError):
                 if price := Price.of_json(json.loads(text)):
                     found[printable(str(box))] = price
+        return found
+
+    def budgets(self) -> dict[str, UserBudget]:
+        """Return what the jobs of users may cost, by user."""
+        from pi0q.jobs.cost import UserBudget
+
+        found = {}
+        for user, text in sorted(self.client.hgetall(self.prefix + "budgets").items()):
+            with suppress(ValueError, RecursionError):
+                if budget := UserBudget.of_json(json.loads(text)):
+                    found[printable(str(user), lines=False)] = budget
         return found
 
     def plan(self, *, every_seconds: float = 0.0) -> Plan:

@@ -14,7 +14,7 @@ from pi0q.queue.placement import Placement
 from pi0q.queue.store_base import StoreBase, state_of
 
 if TYPE_CHECKING:
-    from pi0q.jobs.cost import Price
+    from pi0q.jobs.cost import Money, Price
     from pi0q.jobs.signing.job_signature import JobSignature
     from pi0q.jobs.spec import Priority
 
@@ -171,6 +171,10 @@ class StoreRequests(StoreBase):
         """Have a box not switch itself off for so long from now; 0 ends that. Raises NotFound."""
         if not self._run("keep_on", box, int(seconds * 1000)):
             raise NotFound(self._no_box(box))
+
+    def set_budget(self, user: str, budget: Money | None) -> bool:
+        """Write what the jobs of a user may cost from now on; None ends that. Return False where there was none."""
+        return bool(self._run("budget", user, json.dumps(budget.to_json()) if budget else ""))
 
     def _no_box(self, box: str) -> str:
         known = ", ".join(map(str, self.client.zrange(self.prefix + "boxes", 0, -1))) or "none so far"

@@ -79,7 +79,10 @@ QUEUE_ACTS = (
 )
 #: What a box writes besides; `{box}` is its own name.
 BOX_ACTS = (
-    Grant(commands=HASH, keys=("promises:*", "peaks", "paces", "box:{box}", "refusals:{box}", "plans:{box}", "prices")),
+    Grant(
+        commands=HASH,
+        keys=("promises:*", "peaks", "paces", "box:{box}", "refusals:{box}", "plans:{box}", "prices", "budgets"),
+    ),
     Grant(commands=ZSET, keys=("leases", "boxes", "peaks:age", "paces:age", "held")),
     # What a claim cost, kept as it ends.
     Grant(commands=("rpush", "lpop"), keys=("holds:*",)),

@@ -30,6 +30,10 @@ for _, one in ipairs(cjson.decode(ARGV[4])) do
   if get(id, 'state') == 'queued' and is_kept(id, one[2], tonumber(one[6]) or -1) then
     -- A box of an older version knows no other answer.
     refused_one = one[6] ~= nil
+  elseif get(id, 'state') == 'queued' and over_budget(id) then
+    local text = over_budget(id)
+    set(id, { held = text })
+    finish_or_requeue(id, 'waiting', 'held', 'held ' .. text, at)
   elseif get(id, 'state') == 'queued' then
     local offer = { promises = one[2], gpus = one[3], text = one[4], least_epoch = one[5] }
     -- All offers were judged by the same measurements.

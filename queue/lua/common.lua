@@ -13,6 +13,7 @@
 --                         outlives its job; MOST_HELD of them.
 -- holds:<id>      list    the same of one job, oldest first.
 -- prices          hash    box -> what it costs an hour as JSON.
+-- budgets         hash    user (`submitter` of jobs) -> what their jobs may cost, and have cost since then, as JSON.
 -- lookup          zset    `i:<id>` and `n:<name>\0<id>`, all of score 0, for prefixes of ids and for names.
 -- leases          zset    owned jobs, by the time their lease runs out.
 -- owned:<box>     set     jobs that a box owns.
@@ -831,9 +832,49 @@ local function keep_to_budget(id, at)
   announce(id)
 end
 
+-- Adds what a claim cost since this was called last to the budget of its user; returns whether there is one,
+-- and whether it was reached by that.
+local function charge(id, at)
+  local user, claimed, charged = get_all(id, 'submitter', 'claimed_ms', 'charged_ms')
+  local text = hash_field('budgets', user)
+  if text == '' or claimed == '' then return false end
+  local budget, hold = decoded(text), cjson.decode(hold_of(id, '', at))
+  if type(budget.amount) ~= 'number' then return false end
+  hold.from_ms = math.max(whole(claimed, at), whole(charged, 0), whole(budget.since_ms, 0))
+  local money, currency = money_of(hold)
+  set(id, { charged_ms = at })
+  if money and currency == budget.currency then
+    local before = type(budget.spent) == 'number' and budget.spent or 0
+    budget.spent = before + money
+    redis.call('HSET', P .. 'budgets', user, cjson.encode(budget))
+    return true, before < budget.amount and budget.spent >= budget.amount
+  end
+  return true, false
+end
+
+-- Returns why a job is held whose user's budget is reached; nil where it is not, or there is none.
+local function over_budget(id)
+  local budget = decoded(hash_field('budgets', get(id, 'submitter')))
+  if type(budget.amount) ~= 'number' or type(budget.spent) ~= 'number' or budget.spent < budget.amount then return end
+  return string.format('because the jobs of %s cost %.2f %s of a budget of %.2f: it goes on once that is larger and it is released',
+                       get(id, 'submitter'), budget.spent, tostring(budget.currency), budget.amount)
+end
+
+-- Holds an owned job whose user's budget is reached: its owner saves it first. Returns whether it was reached just now.
+local function keep_to_users_budget(id, at)
+  local exists, reached = charge(id, at)
+  local text = exists and get(id, 'held') == '' and get(id, 'wish') == '' and over_budget(id)
+  if not text then return reached end
+  set(id, { held = text, wish = 'stop' })
+  note(id, at, '', 'held ' .. text)
+  announce(id)
+  return reached
+end
+
 -- Keeps what a claim took that ends now. A job of an older version has no time of its claim, and nothing is kept of it.
 local function account(id, after, at)
   if get(id, 'claimed_ms') == '' then return end
+  charge(id, at)
   local entry = hold_of(id, after, at)
   local money, currency = money_of(cjson.decode(entry))
   if money then
@@ -844,7 +885,7 @@ local function account(id, after, at)
   redis.call('ZADD', P .. 'held', at, entry)
   redis.call('ZREMRANGEBYRANK', P .. 'held', 0, -MOST_HELD - 1)
   if redis.call('RPUSH', P .. 'holds:' .. id, entry) > MOST_HOLDS then redis.call('LPOP', P .. 'holds:' .. id) end
-  set(id, { claimed_ms = '', ran_ms = '' })
+  set(id, { claimed_ms = '', ran_ms = '', charged_ms = '' })
 end
 
 -- Gives back all that an owner held: promises, lease, place on its box.

@@ -1,7 +1,7 @@
 -- report(id, epoch, lease in ms, fields as JSON, log text, box or '', bytes of log before that text or '')
 -- -> {1, wish, checkpoint request or 0, 1 if it is to be pinned, steps that are kept as JSON} | {0} | {2} this server knows less than the owner
 -- The owner reports progress and renews its lease; a stale owner gets {0}.
-local MARK_MS, MOST_MARKS = 10000, 100
+local MARK_MS, MOST_MARKS, MOST_HELD_AT_ONCE = 10000, 100, 1000
 local id, epoch, lease, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local owner = check_owner(id, ARGV[6], epoch)
 if owner ~= 'ours' then return { owner == 'older' and 2 or 0 } end
@@ -45,6 +45,16 @@ if text ~= '' then
   end
 end
 if get(id, 'budget') ~= '' then keep_to_budget(id, at) end
+if keep_to_users_budget(id, at) then
+  -- No box is to be started for those that wait.
+  for _, other in ipairs(redis.call('ZRANGE', P .. 'live', 0, MOST_HELD_AT_ONCE - 1)) do
+    local over = get(other, 'state') == 'queued' and get(other, 'submitter') == get(id, 'submitter') and over_budget(other)
+    if over then
+      set(other, { held = over })
+      finish_or_requeue(other, 'waiting', 'held', 'held ' .. over, at)
+    end
+  end
+end
 if text ~= '' or ARGV[4] ~= '{}' then announce(id) end
 local wished, pinned = whole(get(id, 'save_wish'), 0), whole(get(id, 'save_pin'), 0)
 if pinned > 0 and pinned <= whole(get(id, 'save_served'), 0) then

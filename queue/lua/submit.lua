@@ -37,4 +37,9 @@ if before ~= '' then
   announce(before)
 end
 add_job(id, fields, text, before, at)
+local over = get(id, 'state') == 'queued' and over_budget(id)
+if over then
+  set(id, { held = over })
+  finish_or_requeue(id, 'waiting', 'held', 'held ' .. over, at)
+end
 return id

@@ -120,6 +120,68 @@ def test_a_budget_of_another_currency_or_without_a_price_holds_nothing(driver: J
     assert store.get(job).held == ""
 
 
+def test_jobs_of_a_user_are_held_when_they_have_cost_the_users_limit(
+    driver: JobDriver, store: Store, call: Command
+) -> None:
+    announce(store, "box-a", box((80, 80)))
+    store.set_price("box-a", Price(per_hour=10.0, currency="CNY"))
+    first, second = driver.submit(submitter="ann@laptop"), driver.submit(submitter="ann@laptop")
+    other = driver.submit(submitter="bob@laptop")
+    said = call("cost", "--limit", "5CNY", "--user", "ann@laptop")
+    assert said.stdout.startswith("The jobs of ann@laptop may cost 5CNY; so far 0.00 of 5.00 CNY since 20"), said.stderr
+    epoch = driver.run(first)
+    began(store, first, hours=0.6)
+    driver.report(first, epoch, step=1)
+    assert store.budgets()["ann@laptop"].spent < 0.5, "it counts from when it was set"
+    set_since(store, "ann@laptop", hours=0.6)
+    assert driver.report(first, epoch, step=2) == "", "charged to now already"
+    store.client.hdel(f"{store.prefix}job:{first}", "charged_ms")
+    assert driver.report(first, epoch, step=3) == "stop"
+    assert store.get(first).held.startswith("because the jobs of ann@laptop cost 6.0")
+    store.move(first, ended(store.get(first), epoch, Reason.STOPPED_BY_BOX, "saved and stopped"))
+    assert str(store.get(first).state) == "waiting"
+    # Those that wait are held with it, one that comes later at once; others are not.
+    assert store.get(second).held.startswith("because the jobs of ann@laptop") and store.get(other).held == ""
+    third = driver.submit(submitter="ann@laptop")
+    assert str(store.get(third).state) == "waiting" and driver.run(other)
+    assert "The jobs of ann@laptop cost 6.0" in call("cost").stdout
+    assert json.loads(call("cost", "--json").stdout)["budgets"]["ann@laptop"]["amount"] == 5
+    # Released too early it is held again; a larger limit goes on from what was spent.
+    store.release(second)
+    assert driver.try_claim(second) == "gone" and store.get(second).held
+    assert "so far 6.0" in call("cost", "--limit", "20CNY", "--user", "ann@laptop").stdout
+    store.release(second)
+    assert driver.run(second)
+    assert call("cost", "--limit", "none", "--user", "ann@laptop").stdout.endswith("have no limit any more.\n")
+    assert call("cost", "--limit", "none", "--user", "ann@laptop").stdout.endswith("had no limit.\n")
+    assert store.budgets() == {}
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--limit", "200"), ("--limit", "0CNY"), ("--limit", "5CNY", "--user", "a\nb"), ("--user", "a")]
+)
+def test_a_limit_that_is_none_changes_nothing(call: Command, store: Store, wrong: tuple[str, ...]) -> None:
+    said = call("cost", *wrong)
+    assert said.returncode == 2 and "Fix: " in said.stderr and "nothing was changed" in said.stderr
+    assert store.budgets() == {}
+
+
+@pytest.mark.parametrize("text", ["", "[", "5", "{}", '{"amount": 5, "currency": "CNY", "spent": "x", "since_ms": 1}'])
+def test_a_damaged_limit_holds_nothing(driver: JobDriver, store: Store, text: str) -> None:
+    job = driver.submit(submitter="ann@laptop")
+    store.client.hset(f"{store.prefix}budgets", "ann@laptop", text)
+    epoch = driver.run(job)
+    driver.report(job, epoch, step=1)
+    assert store.get(job).held == "" and store.budgets() == {}
+
+
+def set_since(store: Store, user: str, *, hours: float) -> None:
+    """Let a limit have been set so long ago, with nothing spent."""
+    budget = json.loads(store.client.hget(f"{store.prefix}budgets", user) or "")
+    budget |= {"since_ms": store.now_ms() - round(hours * 3_600_000), "spent": 0}
+    store.client.hset(f"{store.prefix}budgets", user, json.dumps(budget))
+
+
 def began(store: Store, job: str, *, hours: float) -> None:
     """Let the present claim be so old."""
     store.client.hset(f"{store.prefix}job:{job}", "claimed_ms", store.now_ms() - round(hours * 3_600_000))
