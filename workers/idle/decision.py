@@ -19,7 +19,10 @@ TASKS = {
     "push": ("push", "pushes", ONLY_COPIES),
     "copy": ("copy of a last checkpoint", "copies of last checkpoints", ONLY_COPIES),
     "wandb": ("WandB sync", "WandB syncs", UNSYNCED_RUNS),
+    "swanlab": ("SwanLab sync", "SwanLab syncs", UNSYNCED_RUNS),
 }
+#: Kinds that this module does not know keep the box on, whatever is allowed.
+OTHER = ("post-run task", "post-run tasks", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,8 @@ def reasons(seen: Seen, policy: IdlePolicy) -> list[str]:
 
 
 def _tasks(tasks: Sequence[OpenTask], policy: IdlePolicy) -> Iterator[str]:
-    for kind, (one, several, allowed) in TASKS.items():
+    for kind in dict.fromkeys([*TASKS, *(task.kind for task in tasks)]):
+        one, several, allowed = TASKS.get(kind, OTHER)
         here = [task for task in tasks if task.kind == kind]
         if kept := [task for task in here if not (task.tried and allowed in policy.allow)]:
             yield f"{len(kept)} {several if kept[1:] else one} pending ({_named(sorted({task.job for task in kept}))})"

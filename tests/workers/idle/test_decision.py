@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pi0q.queue.idle_policy import LOGINS, ONLY_COPIES, UNSYNCED_RUNS, IdlePolicy, Phase
-from pi0q.workers.idle.decision import Idle, OpenTask, Seen, Verdict, judge, reasons
+from pi0q.queue.idle_policy import ALLOWED, LOGINS, ONLY_COPIES, UNSYNCED_RUNS, IdlePolicy, Phase
+from pi0q.workers.idle.decision import TASKS, Idle, OpenTask, Seen, Verdict, judge, reasons
+from pi0q.workers.postrun.scheduler import KINDS
 
 POLICY = IdlePolicy(after=1200.0, grace=300.0)
 PUSHES = tuple(OpenTask(kind="push", job=name, tried=False) for name in ("a", "b"))
@@ -34,6 +35,8 @@ SYNC = OpenTask(kind="wandb", job="a", tried=True)
         (Seen(tasks=[SYNC]), (ONLY_COPIES,), "1 WandB sync pending (a)"),
         (Seen(tasks=[SYNC]), (UNSYNCED_RUNS,), None),
         (Seen(tasks=[replace(SYNC, tried=False)]), (UNSYNCED_RUNS,), "1 WandB sync pending (a)"),
+        (Seen(tasks=[replace(SYNC, kind="swanlab")]), (ONLY_COPIES,), "1 SwanLab sync pending (a)"),
+        (Seen(tasks=[replace(SYNC, kind="new")]), ALLOWED, "1 post-run task pending (a)"),
         (Seen(only_copies=["a"]), (), "it has the only copy of checkpoints of a"),
         (Seen(only_copies=["a"]), (ONLY_COPIES,), None),
         (Seen(people=["pts/0"]), (), "a person is logged in on pts/0"),
@@ -47,6 +50,10 @@ def test_what_keeps_a_box_on(seen: Seen, allow: tuple[str, ...], text: str | Non
 
 def test_every_reason_is_told() -> None:
     assert len(reasons(Seen(tasks=[*PUSHES, SYNC], people=["pts/0"], only_copies=["a"]), POLICY)) == 4
+
+
+def test_every_kind_of_post_run_task_has_a_name() -> None:
+    assert set(TASKS) == set(KINDS)
 
 
 def way(*looks: tuple[float, str], policy: IdlePolicy = POLICY) -> list[Verdict]:
