@@ -23,7 +23,7 @@ OLDER = 2
 @cache
 def source(name: str) -> str:
     """Return the text of a script as the server runs it."""
-    return "".join((_lua() / f"{part}.lua").read_text() for part in (*PRELUDE, name))
+    return "".join((_lua() / f"{part}.lua").read_text(encoding="utf-8") for part in (*PRELUDE, name))
 
 
 def script_names() -> list[str]:

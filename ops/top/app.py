@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.console import Group
 from rich.text import Text
@@ -13,13 +16,13 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from pi0q.jobs.errors import NotFound
 from pi0q.jobs.printable import printable
 from pi0q.jobs.state import ENDED
 from pi0q.ops.top import panels
+from pi0q.ops.top.dialogs import Confirm, JobScreen
 from pi0q.ops.top.panels import Losses
 from pi0q.queue import stored_curves
 from pi0q.queue.reading.values import FleetView, JobView
@@ -32,77 +35,12 @@ if TYPE_CHECKING:
 SMALL, LARGE = 8, 120
 #: Seconds between two reads of the curves in the list.
 CURVE_SECONDS = 5.0
-#: Lines of log on a job's own page.
-LOG_LINES = 200
+#: How much of the screen the boxes take at most, as #fleet below says.
+FLEET_SHARE = 0.45
 
 
 class FleetChanged(Message):
     """The watcher has a newer state."""
-
-
-class Confirm(ModalScreen[bool]):
-    """Asks before a job is cancelled."""
-
-    DEFAULT_CSS = """
-    Confirm { align: center middle; }
-    Confirm > Static { width: 60; height: auto; border: round $error; padding: 1 2; background: $surface; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer(True)", "Cancel it"),
-        Binding("n,escape,q", "answer(False)", "Leave it"),
-    ]
-
-    def __init__(self, job: JobView) -> None:
-        super().__init__()
-        self._job = job
-
-    def compose(self) -> ComposeResult:
-        job = self._job
-        stops = "its box stops it and frees its cards; what it saved stays." if job.box else "it leaves the queue."
-        yield Static(
-            Text.assemble("Cancel ", (job.name, "bold"), f" ({job.id}) for good?\n\n{stops}\n\n", ("y", "bold red"),
-                          " cancels it   ", ("n", "bold"), " leaves it")
-        )  # fmt: skip
-
-    def action_answer(self, answer: bool) -> None:
-        self.dismiss(answer)
-
-
-class JobScreen(ModalScreen[None]):
-    """One job: how far it is, its loss, the end of its log; it follows both."""
-
-    DEFAULT_CSS = """
-    JobScreen { background: $surface; }
-    JobScreen #facts { height: auto; padding: 0 1; border-bottom: solid $primary; }
-    JobScreen #log { padding: 0 1; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,l,enter", "close", "Back"),
-        Binding("c", "app.cancel", "Cancel job"),
-    ]
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__()
-        self.job_id = job_id
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="facts")
-        with VerticalScroll(id="log"):
-            yield Static(id="text")
-        yield Footer()
-
-    def show(self, job: JobView, now_ms: int, losses: Losses, log: str) -> None:
-        """Show the job as it is now; the log's view stays at its end unless its user scrolled up."""
-        self.query_one("#facts", Static).update(Group(*panels.facts(job, now_ms, losses, self.size.width)))
-        place = self.query_one("#log", VerticalScroll)
-        follows = place.scroll_offset.y >= place.max_scroll_y - 1
-        lines = log.splitlines()[-LOG_LINES:]
-        self.query_one("#text", Static).update(Text("\n".join(lines) or "No log yet."))
-        if follows:
-            place.scroll_end(animate=False)
-
-    def action_close(self) -> None:
-        self.dismiss()
 
 
 class Top(App[None]):
@@ -113,16 +51,19 @@ class Top(App[None]):
     #totals { height: 1; padding: 0 1; background: $primary-background; }
     #fleet { height: auto; max-height: 45%; padding: 0 1; border-bottom: solid $primary; }
     #jobs { height: 1fr; }
-    #selected { height: 2; padding: 0 1; border-top: solid $primary; }
+    #selected { height: 3; padding: 0 1; border-top: solid $primary; }
     #filter { display: none; dock: bottom; }
-    #filter.shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter"),
+        # Before whatever has the focus: the letters that are typed after it are no keys of the list.
+        Binding("slash", "filter", "Filter", priority=True),
         Binding("escape", "all", "All jobs", show=False),
         Binding("enter,l", "job", "Job and log"),
         Binding("c", "cancel", "Cancel job"),
+        Binding("b", "boxes", "Cards"),
         Binding("q", "quit", "Quit"),
+        # A terminal's own key; also where a question is open or a filter is typed.
+        Binding("ctrl+c", "quit", "Quit", show=False, priority=True),
     ]
     ENABLE_COMMAND_PALETTE = False
 
@@ -131,8 +72,11 @@ class Top(App[None]):
         super().__init__()
         self._watcher, self._store, self._user = watcher, store, user
         self._pattern = ""
-        self._losses: Mapping[str, Losses] = {}
+        #: A few losses of each running job, by id.
+        self.losses: Mapping[str, Losses] = {}
         self._losses_at = -CURVE_SECONDS
+        #: Whether each box shows its cards, and what its user asked: None for where they fit.
+        self._cards, self._asked_cards = True, cast("bool | None", None)
         #: Titles of the table's columns.
         self._shown: dict[str, int] = {}
 
@@ -148,6 +92,10 @@ class Top(App[None]):
     def on_mount(self) -> None:
         """Listen to the watcher; each second the age of everything has changed, too."""
         self._leave = self._watcher.listen(self._tell)
+        # Killed, or its terminal closed: leave the terminal as it was. Only the main thread hears signals.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
         self.query_one("#jobs", DataTable).focus()
         self.set_interval(1.0, self.refresh_page)
         self.refresh_page()
@@ -189,10 +137,17 @@ class Top(App[None]):
         if state.view is None:
             return
         width = self.size.width
-        base.query_one("#boxes", Static).update(Group(*panels.fleet_lines(state.view, width - 4)))
+        base.query_one("#boxes", Static).update(Group(*self._boxes(state.view, width - 4)))
         self._fill(base.query_one("#jobs", DataTable), state.view, width)
         if isinstance(self.screen, JobScreen):
             self._read_job(self.screen.job_id)
+
+    def _boxes(self, view: FleetView, width: int) -> list[Text]:
+        """Return the boxes with their cards, or a line a box where these would be cut off and nobody asked for them."""
+        lines = panels.fleet_lines(view, width)
+        if self._asked_cards is None:
+            self._cards = len(lines) <= FLEET_SHARE * self.size.height
+        return lines if self._cards else panels.fleet_lines(view, width, cards=False)
 
     def _fill(self, table: DataTable[Text], view: FleetView, width: int) -> None:
         """Fill the table anew; cursor and scroll stay where they are."""
@@ -206,7 +161,7 @@ class Top(App[None]):
         jobs = [job for job in view.jobs if panels.matches(job, self._pattern)]
         table.clear()
         for job in jobs:
-            table.add_row(*panels.cells(job, view.now_ms, self._losses.get(job.id, ()), width), key=job.id)
+            table.add_row(*panels.cells(job, view.now_ms, self.losses.get(job.id, ()), width), key=job.id)
         places = {job.id: place for place, job in enumerate(jobs)}
         if jobs:
             table.move_cursor(row=places.get(chosen or "", min(at, len(jobs) - 1)), scroll=False)
@@ -217,7 +172,7 @@ class Top(App[None]):
         if not self._is_open:
             return
         job = self.view.job(self.selected or "") if self.view else None
-        line = panels.selected_line(job, self.view.now_ms, self.size.width - 2) if job and self.view else Text("")
+        line = panels.selected_line(job, self.view.now_ms, 2 * self.size.width - 12) if job and self.view else Text("")
         self.screen_stack[0].query_one("#selected", Static).update(line)
 
     @property
@@ -239,7 +194,7 @@ class Top(App[None]):
             return
         self._losses_at = now
         ids = [job.id for job in self.view.running]
-        self._losses = stored_curves.losses(self._store, ids, SMALL)
+        self.losses = stored_curves.losses(self._store, ids, SMALL)
 
     @work(thread=True, exclusive=True, group="job", exit_on_error=False)
     def _read_job(self, job_id: str) -> None:
@@ -272,9 +227,17 @@ class Top(App[None]):
     def action_filter(self) -> None:
         """Ask for a filter."""
         asked = self.query_one("#filter", Input)
-        asked.add_class("shown")
-        asked.value = self._pattern
-        asked.focus()
+        asked.value, asked.display = self._pattern, True
+        self.screen.set_focus(asked)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        """Return whether a key acts now: in the filter and on a job's page `/` is a sign like others."""
+        return action != "filter" or (len(self.screen_stack) == 1 and not isinstance(self.focused, Input))
+
+    def action_boxes(self) -> None:
+        """Show the cards of each box, or a line a box."""
+        self._cards = self._asked_cards = not self._cards
+        self.refresh_page()
 
     def action_all(self) -> None:
         """Show all jobs again."""
@@ -290,9 +253,8 @@ class Top(App[None]):
     def _filtered(self, pattern: str) -> None:
         self._pattern = pattern
         asked = self.query_one("#filter", Input)
-        asked.value = pattern
-        asked.remove_class("shown")
-        self.query_one("#jobs", DataTable).focus()
+        asked.value, asked.display = pattern, False
+        self.screen.set_focus(self.query_one("#jobs", DataTable))
         self.refresh_page()
 
     def on_data_table_row_highlighted(self) -> None:

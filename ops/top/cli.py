@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from pi0q.jobs.errors import UsageError
+
+#: Signs of the page that an encoding of a terminal may lack.
+SIGNS = "█░▒▁·…─"
 
 
 @click.command()
@@ -16,6 +20,7 @@ def top() -> None:
     \b
       up, down    choose a job          /         filter by name, user, box or state
       Enter, l    its loss and log      c         cancel it (asks)
+      b           each card, or a line a box
       q           leave; the jobs keep running
 
     `pi0q watch` follows jobs as plain text.
@@ -30,6 +35,8 @@ def top() -> None:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("`pi0q top` needs a terminal.\nFix: pi0q ls, or pi0q watch into a pipe")
+    if lack := lack_of(os.environ.get("TERM", ""), getattr(sys.__stderr__, "encoding", "")):
+        raise UsageError(lack)
     chosen = settings.load()
     store = Store(connect(chosen), chosen.prefix)
     # Fails as any command does where there is no server; later losses of the link are shown on the page.
@@ -37,7 +44,23 @@ def top() -> None:
     source = StoreSource(store, store, chosen.timing.silent, live=views.MOST_LIVE, ended=views.MOST_ENDED)
     watcher = Watcher(source)
     watcher.start()
+    page = Top(watcher, store, user=user())
     try:
-        Top(watcher, store, user=user()).run()
+        page.run()
     finally:
         watcher.stop()
+    sys.exit(page.return_code or 0)
+
+
+def lack_of(term: str, encoding: str) -> str:
+    """Return why a terminal cannot show the page, and what shows the same; "" where it can."""
+    if term in ("dumb", "unknown"):
+        return f"`pi0q top` draws a page, and TERM={term} says that this terminal can't.\nFix: pi0q ls"
+    try:
+        SIGNS.encode(encoding or "utf-8")
+    except (UnicodeError, LookupError):
+        return (
+            f"`pi0q top` draws with signs that the encoding of this terminal, {encoding}, does not have.\n"
+            "Fix: LC_ALL=C.UTF-8 pi0q top, or pi0q ls"
+        )
+    return ""

@@ -45,10 +45,10 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("STATE", 10, 9),
-    Column("NAME", 22, 16),
+    Column("NAME", 22, 17),
     Column("DONE", 14, 9),
     Column("LEFT", 8, 7),
-    Column("LOSS", 14, 11),
+    Column("LOSS", 15, 6),
     Column("BOX", 14, 0),
 )
 #: Cells between two columns, and of the scroll bar.
@@ -121,15 +121,16 @@ def totals(view: FleetView | None, away_seconds: float | None, shown: str = "") 
 # -- boxes and cards --------------------------------------------------------------------------------
 
 
-def fleet_lines(view: FleetView, width: int) -> list[Text]:
-    """Return the boxes, each with a line a card."""
+def fleet_lines(view: FleetView, width: int, *, cards: bool = True) -> list[Text]:
+    """Return the boxes; `cards`: each with a line a card."""
     if not view.boxes:
         return [Text("No boxes yet. `pi0q worker` on a GPU machine makes it one.", "dim")]
     names = {job.id: job.name for job in view.running}
     lines = []
     for box in view.boxes:
         lines.append(box_line(box, width))
-        lines += [card_line(card, names, width) for card in box.cards if box.status not in GONE]
+        if cards and box.status not in GONE:
+            lines += [card_line(card, names, width) for card in box.cards]
     return lines
 
 
@@ -160,7 +161,7 @@ def card_line(card: CardView, names: dict[str, str], width: int) -> Text:
     line = Text(f" {card.number:>2} {name[: 24 if wide else 14]:<{24 if wide else 14}} ")
     parts = [(card.used_mib / total, "█", "green"), (card.promised_mib / total, "▒", "cyan")]
     line.append_text(bar(parts, 20 if wide else 10))
-    line.append(f" {(card.total_mib - card.free_mib) / 1024:>3.0f}/{card.total_mib / 1024:.0f} GiB  ")
+    line.append(f" {card.used_mib / 1024:>3.0f}/{card.total_mib / 1024:.0f} GiB  ")
     if card.utilisation is None:
         line.append(f"{'use ?':<{15 if wide else 5}}", "dim")
     else:
@@ -203,15 +204,21 @@ def _done(job: JobView, width: int) -> Text:
     if job.progress is None or (job.state not in OWNED and not job.step):
         return Text("")
     style = "green" if job.state in OWNED else "dim"
-    return bar([(job.progress, "█", style)], width - 5).append(f" {job.progress:>4.0%}")
+    return bar([(job.progress, "█", style)], width - 5).append(f" {_percent(job.progress):>4}")
+
+
+def _percent(share: float) -> str:
+    """Return a share as the other pages tell it: 99 % are not 100 before the end."""
+    return f"{int(100 * share)}%"
 
 
 def _loss(job: JobView, losses: Losses, width: int) -> Text:
-    room = width - 6
+    # A narrow screen has the number alone.
+    room = width - 7
     if job.loss is None:
         return Text(sparkline(losses, room))
     value = f"{job.loss:.3g}"
-    shown = f"{sparkline(losses, room):<{room}} "
+    shown = f"{sparkline(losses, room):<{room}} " if room > 0 else ""
     return Text.assemble((shown, "cyan"), (value, "" if isfinite(job.loss) else "bold red"))
 
 
@@ -232,11 +239,11 @@ def note(job: JobView, now_ms: int) -> str:
     return " · ".join(filter(None, [when, "" if job.state is State.SUCCEEDED else job.detail]))
 
 
-def selected_line(job: JobView, now_ms: int, width: int) -> Text:
-    """Return the whole note of the job under the cursor, for which a row has no room."""
+def selected_line(job: JobView, now_ms: int, most: int) -> Text:
+    """Return the whole note of the job under the cursor, for which a row has no room; `most` cells."""
     parts = [job.id, where(job), note(job, now_ms), job.next_step]
     line = Text.assemble((job.name, "bold"), "  ", "  ".join(filter(None, parts)))
-    line.truncate(width, overflow="ellipsis")
+    line.truncate(most, overflow="ellipsis")
     return line
 
 
@@ -249,7 +256,7 @@ def facts(job: JobView, now_ms: int, losses: Losses, width: int) -> list[Text]:
     ]
     if job.progress is not None:
         done = bar([(job.progress, "█", "green")], max(10, min(40, width - 40)))
-        done.append(f" {job.step or 0}/{job.steps} {job.progress:.0%}")
+        done.append(f" {job.step or 0}/{job.steps} {_percent(job.progress)}")
         done.append(f"  {span(job.eta_seconds)} left" if job.eta_seconds is not None else "")
         done.append(f"  {job.step_seconds:.2f} s a step" if job.step_seconds else "")
         lines.append(done)

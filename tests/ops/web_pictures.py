@@ -1,4 +1,5 @@
-"""Takes the pictures of the web page: the stand-in fleet of tests/rig/fleet.py, as a real browser shows it.
+"""Takes the pictures of the web page and of `pi0q top`: the stand-in fleet of tests/rig/fleet.py, as a browser and
+a terminal show it.
 
     python tests/ops/web_pictures.py [DIRECTORY]
 
@@ -7,6 +8,7 @@ Needs a Python with pi0q[web,server,dev] and a browser on PATH; half a minute.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -19,6 +21,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from pi0q.ops.local import server as servers
+from pi0q.ops.top.app import Top
+from pi0q.queue.reading.watcher import StoreSource, Watcher
 from pi0q.queue.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -35,10 +39,26 @@ def main(out: Path) -> None:
         port = servers.choose_port(0, default=0, option="--port")
         server = servers.start(home / "data", port=port, log=home / "server.log")
         try:
-            _, _, ids = fleet.fill(Store(redis.Redis.from_url(server.url, decode_responses=True)))
+            store = Store(redis.Redis.from_url(server.url, decode_responses=True))
+            _, _, ids = fleet.fill(store)
             show(server.url, home, ids, out)
+            asyncio.run(draw_top(store, out / "top.svg"))
         finally:
             server.stop()
+
+
+async def draw_top(store: Store, out: Path) -> None:
+    """Draw the page of `pi0q top` as it is on a terminal of 120 columns."""
+    watcher = Watcher(StoreSource(store, store, 60.0, live=50, ended=20))
+    watcher.start()
+    app = Top(watcher, store, user="ada@laptop")
+    async with app.run_test(size=(120, 42)) as pilot:
+        while not app.losses:
+            await pilot.pause(0.1)
+        app.refresh_page()
+        await pilot.pause(0.1)
+        out.write_text(app.export_screenshot(title="$ pi0q top"), encoding="utf-8")
+    watcher.stop()
 
 
 def show(url: str, home: Path, ids: dict[str, str], out: Path) -> None:

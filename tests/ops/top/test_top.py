@@ -11,7 +11,8 @@ from textual.widgets import DataTable, Static
 
 from pi0q.jobs.state import State
 from pi0q.ops.top import panels
-from pi0q.ops.top.app import Confirm, JobScreen, Top
+from pi0q.ops.top.app import Top
+from pi0q.ops.top.dialogs import Confirm, JobScreen
 from pi0q.queue.reading import views
 from pi0q.queue.reading.watcher import StoreSource, Watcher
 from pi0q.queue.store import Store
@@ -72,7 +73,7 @@ def test_page_shows_cards_jobs_and_reasons(
     watcher: Watcher, store: Store, ids: dict[str, str], size: tuple[int, int]
 ) -> None:
     async def look(pilot: Pilot[None]) -> None:
-        await until_shown(pilot, "72/80 GiB", "74°C", "75/80 GiB", "running", "act_urgent", "no_dataset", "62%")
+        await until_shown(pilot, "72/80 GiB", "74°C", "  3/80 GiB", "running", "act_urgent", "no_dataset", "62%")
         await until_shown(pilot, "saving", "5 running · 3 queued · 1 held", "3/4 boxes up")
         assert all(len(line) <= size[0] for line in text_of(pilot).splitlines())
 
