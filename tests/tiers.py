@@ -12,6 +12,7 @@ from __future__ import annotations
 _STORIES = "tests/scenarios/faults"
 _ONE_BOX = "tests/scenarios/end_to_end"
 _FETCH = "tests/workers/hub/test_fetch.py"
+_MODELSCOPE = "tests/workers/hub/test_fetch_modelscope.py"
 _ROUTES = "tests/workers/hub/test_fetch_routes.py"
 
 #: Row of the table of faults -> what happens to a queue or a box, and the tests of it in the quick tier.
@@ -237,6 +238,7 @@ SLOW = (
     "tests/workers/agent/test_worker.py",
     "tests/workers/checkpoints/test_replica_hub.py",
     "tests/workers/hub/test_fetch.py",
+    "tests/workers/hub/test_fetch_modelscope.py",
     "tests/workers/hub/test_fetch_routes.py",
     "tests/workers/postrun/test_push.py",
     "tests/workers/postrun/test_swanlab_sync.py::test_a_server_that_fails_midway_gets_the_rest_later",
@@ -254,6 +256,8 @@ QUICK = (
     "tests/workers/agent/test_worker.py::test_a_server_that_is_not_there_yet_is_waited_for",
     "tests/workers/agent/test_worker.py::test_a_wrong_password_is_not_waited_for",
     "tests/workers/checkpoints/test_replica_hub.py::test_copies_go_to_a_private_repository_and_come_back",
+    f"{_MODELSCOPE}::test_the_hub_names_the_files_and_modelscope_brings_the_same_bytes",
+    f"{_MODELSCOPE}::test_without_the_hub_its_own_commit_is_taken_and_said",
     "tests/workers/postrun/test_push.py::test_it_sends_what_lerobot_would_have",
     "tests/workers/postrun/test_push.py::test_what_the_hub_refuses[fault0-True-run `hf auth login` on box-a]",
     "tests/workers/postrun/test_wandb_sync.py::test_a_run_that_was_deleted_meanwhile_is_synced_into_a_new_one",

@@ -20,6 +20,7 @@ from pi0q.queue.submission import new_fields, put
 from pi0q.workers.hub.requirements import PALIGEMMA
 from tests.rig.cluster import wait
 from tests.standin_hub import TOKEN, Fault, StandInHub, StandInProxy
+from tests.standin_modelscope import StandInModelScope
 
 if TYPE_CHECKING:
     from tests.scenarios.end_to_end.conftest import Box, Cluster
@@ -99,6 +100,25 @@ def test_from_an_empty_box_to_a_checkpoint(cluster: Cluster, hub: StandInHub, mi
     assert mirror.tokens() == set() and hub.tokens() == {f"Bearer {TOKEN}"}
     assert mirror.served < len(BIG) + 20_000
     assert secrets(cluster.place) == []
+
+
+def test_without_the_hubs_lists_a_job_trains_on_modelscopes_files_and_says_so(
+    cluster: Cluster, hub: StandInHub
+) -> None:
+    pytest.importorskip("modelscope_hub")
+    hub.faults.append(Fault(path="/api/(datasets/local|models/lerobot)/", status=503))
+    with StandInModelScope() as there:
+        commit = there.commit("model", "lerobot/pi0", BASE)
+        there.commit("dataset", "local/grab_box", DATASET)
+        box = box_of(cluster, hub, PI0Q_ROADS="hub,modelscope", PI0Q_MODELSCOPE=there.url)
+        done = cluster.ends(submit(cluster))
+        assert there.tokens() == set()
+    assert (str(done.state), done.step, done.attempt) == ("succeeded", 10, 1), done.detail
+    assert done.uncompared.keys() == {"datasets/local/grab_box", "lerobot/pi0"} and PALIGEMMA in done.pins
+    assert (cached(box, done, "lerobot/pi0") / "model.safetensors").read_bytes() == BIG
+    shown = cluster.pi0q("show", done.id).stdout
+    assert f"lerobot/pi0 at its commit {commit[:8]}: not compared with the Hub" in shown
+    assert f"lerobot/pi0 came from ModelScope (its commit {commit[:8]}), not compared with the Hub" in shown
 
 
 def test_the_guides_own_job(cluster: Cluster, hub: StandInHub) -> None:
