@@ -345,7 +345,9 @@ def _read(root: MappingNode, *, filename: str) -> Spec:
     _check_start(train, found)
     _check_device(train, found)
     across = best_checkpoint.fault(train, found.values) | box_choice.fault(found.values)
-    for key, text in (across | tracking.faults(train, found.values)).items():
+    if not any(fault.key == "tracking" for fault in found.faults):
+        across |= tracking.faults(train, found.values)
+    for key, text in across.items():
         found.tell(key, text)
     if found.faults:
         raise SpecError(filename, found.faults)
@@ -396,7 +398,7 @@ def _unknown(key: str) -> str:
         return flags.unknown(name, prefix="train.")
     near = nearest(key, _ALL)
     denied = flags.denial(key)
-    if denied and section != "env":
+    if denied and section != "env" and not (near and section == "swanlab"):
         return denied
     if f"train.{key}" in _ALL:
         return f"belongs under `train`: it is a flag of lerobot-train (train.{key})"

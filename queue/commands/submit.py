@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pi0q.jobs import command, postrun, several_gpus
+from pi0q.jobs import command, postrun, several_gpus, tracking
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.jobs.estimates import disk, job_needs, policy_sizes
 from pi0q.jobs.schema import overrides
@@ -352,6 +352,8 @@ def show(plans: list[dict[str, Any]], *, as_json: bool) -> None:
         click.echo("command\n  " + " \\\n    ".join(shown["argv"]) + "\n")
         if shown["push_to"]:
             click.echo(f"then\n  its box pushes the last checkpoint to {shown['push_to']}\n")
+        if shown["swanlab"]:
+            click.echo(f"meanwhile\n  its box sends the run pi0q-JOB to SwanLab, project {shown['swanlab']}\n")
 
 
 def _measured_line(spec: Spec, known: Known, fields: Mapping[str, Any]) -> Iterator[str]:
@@ -374,6 +376,7 @@ def plan(spec: Spec, known: Known | None = None) -> dict[str, Any]:
         "why": list(estimate.why),
         "disk": estimate.disk.to_json(),
         "push_to": postrun.push_to(spec),
+        "swanlab": tracking.project(spec.tracking, spec.train) if spec.tracking.swanlab else None,
         "starts_from": known.start.to_json() if known.start else None,
         "measured": known.peak.to_json() if known.peak else None,
         "base": known.base.to_json() if known.base else None,

@@ -56,6 +56,8 @@ def test_settings_of_swanlab_survive_the_record() -> None:
         ("tracking: swanlab", ", wandb: {project: a b}", "set swanlab.project"),
         ("tracking: swanlab\nswanlab: {workspace: a.b}", "", "SwanLab takes no other workspace"),
         ("tracking: swanlab\nswanlab: {mode: cloud}", "", "swanlab.mode must be online or offline"),
+        ("tracking: swanlab\nswanlab: {projekt: p}", "", "did you mean swanlab.project?"),
+        ("swanlab: {enable: true}", "", "swanlab.enable is not taken: write `tracking: swanlab`"),
         ("", ", swanlab: {enable: true}", "write `tracking: swanlab` beside `train`"),
     ],
 )
@@ -63,6 +65,12 @@ def test_what_contradicts_itself_is_refused_with_its_cure(keys: str, more: str, 
     with pytest.raises(SpecError) as told:
         job(keys, more)
     assert said in str(told.value)
+
+
+def test_a_choice_that_is_none_is_one_fault() -> None:
+    with pytest.raises(SpecError) as told:
+        job("tracking: swanlap\nswanlab: {project: p}")
+    assert len(told.value.faults) == 1
 
 
 def test_lerobot_hears_of_wandb_alone() -> None:

@@ -44,6 +44,8 @@ WHY = {
     "refused": "SwanLab refuses the key of {box}: run `swanlab login --relogin` on it, then `pi0q retry {job}`",
     "away": "SwanLab does not answer",
 }
+#: Tries in which a box waits for one that trained the job before it: half an hour. That one may be gone for good.
+PATIENCE_TRIES = 5
 #: What `swanlab sync` says, with success, of an upload that failed.
 FAILED = ("Confirm sync finish failed", "Upload did not finish", "skipping; error")
 #: What it says of a file that holds no number yet: its trainer was killed as it began.
@@ -96,6 +98,8 @@ def work(context: TaskContext) -> TaskDone:
     left = swanlab_runs.unsent(context.directory)
     if not left:
         return TaskDone(detail="no SwanLab data of the run is left on this box")
+    if (before := earlier_boxes(context)) and context.task.tries < PATIENCE_TRIES:
+        raise RetryLater(f"{', '.join(before)} sends first what came before")
     told = swanlab_key.check(context.settings, os.environ, user_home=Path.home())
     if told.state != "ok":
         why = WHY[told.state].format(box=context.task.box, job=context.job_id)
@@ -105,6 +109,20 @@ def work(context: TaskContext) -> TaskDone:
         url = _sync(context, life, python) or url
     fields = {"swanlab_url": url} if url else {}
     return TaskDone(detail=f"synced {size:.1f} MB", result={"mb": round(size, 3)}, fields=fields)
+
+
+def earlier_boxes(context: TaskContext) -> list[str]:
+    """Return the boxes that trained the job before this one and still keep some of it.
+
+    SwanLab takes no step below the last that it has, so that their part has to come first.
+    """
+    last: dict[str, int] = {}
+    for event in context.record.history:
+        if event.box:
+            last[event.box] = max(event.epoch, last.get(event.box, 0))
+    kept = context.record.swanlab_sync.items()
+    pending = {box for box, told in kept if told.get("state") == "pending"} - {context.task.box}
+    return sorted(box for box in pending if last.get(box, 0) < context.task.epoch)
 
 
 def _sync(context: TaskContext, life: Life, python: str) -> str:

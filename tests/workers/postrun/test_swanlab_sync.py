@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pi0q.jobs.record import Record, from_hash
+from pi0q.jobs.record import Event, Record, from_hash
 from pi0q.jobs.spec import Spec, parse
+from pi0q.jobs.state import State
 from pi0q.queue.settings import Settings
 from pi0q.workers.postrun import swanlab_sync
 from pi0q.workers.postrun.scheduler import RetryLater, TaskContext
@@ -191,6 +192,29 @@ def test_only_an_online_run_of_a_job_that_reports_to_swanlab_is_sent(
 ) -> None:
     stub(directory, "run-20261130_000000-x", 2000)
     assert (swanlab_sync.task_for(spec, directory, epoch=1, box="box-a") is not None) is makes
+
+
+def test_what_an_earlier_box_keeps_is_sent_first_unless_that_box_is_gone(
+    settings: Settings, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(directory, "run-20261130_000000-x", 2000)
+    monkeypatch.delenv("SWANLAB_API_KEY")
+    kept = {"box-b": {"state": "pending"}, "box-c": {"state": "done"}}
+    known = {"id": JOB, "name": "n", "state": "running", "created_ms": "5", "swanlab_sync": json.dumps(kept)}
+    history = [event(1, "box-b"), event(2, "box-a"), event(2, None)]
+    here = context(settings, directory, replace(from_hash(known), history=tuple(history)))
+    here = replace(here, task=replace(here.task, epoch=2))
+    with pytest.raises(RetryLater, match="box-b sends first what came before"):
+        swanlab_sync.work(here)
+    gone = replace(here, task=replace(here.task, tries=swanlab_sync.PATIENCE_TRIES))
+    with pytest.raises(RetryLater, match="no SwanLab key"):
+        swanlab_sync.work(gone)
+    # What came after is not waited for.
+    assert swanlab_sync.earlier_boxes(replace(here, task=replace(here.task, epoch=1, box="box-b"))) == []
+
+
+def event(epoch: int, box: str | None) -> Event:
+    return Event(at_ms=epoch, state=State.RUNNING, epoch=epoch, box=box, reason=None, text="")
 
 
 def test_a_training_that_goes_on_is_sent_now_and_then(settings: Settings, directory: RunDirectory) -> None:
