@@ -11,6 +11,7 @@ import pytest
 
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
+from pi0q.jobs.state import OWNED
 from pi0q.jobs.transition import ended
 from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
 from pi0q.queue.settings import Settings
@@ -65,6 +66,7 @@ def scheduler(chosen: Settings, store: Store) -> Iterator[Tended]:
     kinds = {
         "push": TaskKind(work=f"{__name__}:work", field="push"),
         "wandb": TaskKind(work=f"{__name__}:work", field="wandb_sync", own=True),
+        "swanlab": TaskKind(work=f"{__name__}:work", field="swanlab_sync", own=True, live=True),
     }
     made = Tended(chosen, store, box="box-a", kinds=kinds, clock=lambda: made.now)
     yield made
@@ -110,6 +112,20 @@ def test_it_waits_for_the_end_to_be_told(scheduler: Tended, driver: JobDriver, s
     left(scheduler, job, epoch=driver.run(job))
     scheduler.tend()
     assert TRIED == [] and store.get(job).push == {}
+
+
+def test_one_that_may_is_done_beside_the_training_and_told_once_it_was_tried(
+    scheduler: Tended, driver: JobDriver, store: Store
+) -> None:
+    job = driver.submit()
+    epoch = driver.run(job)
+    NEXT.append(lambda context: TaskDone(detail="sent", fields={"swanlab_url": f"https://s/{context.record.state}"}))
+    left(scheduler, job, kind="swanlab", epoch=epoch, told=True)
+    left(scheduler, job, kind="wandb", epoch=epoch)
+    scheduler.tend()
+    known = store.get(job)
+    assert (known.swanlab_sync["box-a"]["state"], known.swanlab_url) == ("done", f"https://s/{known.state}")
+    assert known.state in OWNED and [job] == TRIED and known.wandb_sync == {}
 
 
 def test_one_of_a_run_that_another_box_ended_is_dropped(scheduler: Tended, driver: JobDriver, store: Store) -> None:
