@@ -25,6 +25,8 @@ STALE_DAYS = 2
 #: Currencies of a price, and how many an hour at the most.
 CURRENCY, MOST = re.compile(r"[A-Z]{3}"), 1_000_000.0
 _PRICE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?) ?([A-Z]{3})")
+#: An amount of money in the store that is believed.
+MOST_MONEY = 1e12
 #: States of a job whose hold was interrupted.
 INTERRUPTED = frozenset({"queued", "waiting"})
 
@@ -122,14 +124,15 @@ class UserBudget:
     def of_json(cls, value: object) -> UserBudget | None:
         """Read what budget.lua wrote; None for anything else."""
         found = value if isinstance(value, Mapping) else {}
-        limit = Price.of_json({"per_hour": found.get("amount"), "currency": found.get("currency")})
-        spent, since_ms = found.get("spent"), found.get("since_ms")
-        if limit is None or isinstance(spent, bool) or not isinstance(spent, (int, float)) or not isfinite(spent):
+        currency, since_ms = found.get("currency"), found.get("since_ms")
+        amounts = [found.get("amount"), found.get("spent")]
+        numbers = [float(one) for one in amounts if isinstance(one, (int, float)) and not isinstance(one, bool)]
+        good = len(numbers) == 2 and all(isfinite(one) and 0 <= one <= MOST_MONEY for one in numbers)
+        if not good or not isinstance(currency, str) or not CURRENCY.fullmatch(currency):
             return None
         if type(since_ms) is not int or not 0 <= since_ms <= 2**42:
             return None
-        money = Money(amount=limit.per_hour, currency=limit.currency)
-        return cls(limit=money, spent=float(spent), since_ms=since_ms)
+        return cls(limit=Money(amount=numbers[0], currency=currency), spent=numbers[1], since_ms=since_ms)
 
 
 @dataclass(frozen=True, kw_only=True)

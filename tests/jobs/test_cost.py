@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from pi0q.jobs import cost
-from pi0q.jobs.cost import HOUR_MS, Hold, Price
+from pi0q.jobs.cost import HOUR_MS, Hold, Price, UserBudget
 
 CNY = Price(per_hour=6.0, currency="CNY")
 HOLD = Hold(
@@ -97,3 +97,12 @@ def test_an_entry_of_the_server_is_read_and_a_damaged_one_is_left_out() -> None:
     assert Hold.of_json(json.dumps(asdict(HOLD))) == HOLD
     for text in ("", "[]", "{}", json.dumps({**asdict(HOLD), "cards": -1}), json.dumps({**asdict(HOLD), "to_ms": "x"})):
         assert Hold.of_json(text) is None
+
+
+def test_a_users_budget_is_read_as_it_was_written_and_nothing_else_is() -> None:
+    good = {"amount": 9_999_999, "currency": "CNY", "spent": 61.2, "since_ms": 1_796_000_000_000}
+    found = UserBudget.of_json(good)
+    assert found and str(found) == "61.20 of 9999999.00 CNY since 2026-11-30" and found.to_json() == good
+    wrong = {"amount": True, "currency": "yuan", "spent": float("nan"), "since_ms": -1}
+    assert [UserBudget.of_json(good | {key: value}) for key, value in wrong.items()] == [None] * 4
+    assert UserBudget.of_json([]) is None

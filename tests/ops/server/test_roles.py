@@ -94,6 +94,9 @@ FORBIDDEN_TO_ALL = (
 )
 FORBIDDEN_TO_SUBMITTERS = (
     ["HSET", "{p}promises:gpu", JOB, "1"],
+    ["HSET", "{p}budgets", "ann@laptop", "x"],
+    ["HSET", "{p}prices", "box-a", "x"],
+    ["HSET", "{p}paces", "shape", "x"],
     ["ZADD", "{p}leases", "1", JOB],
     ["ZREM", "{p}boxes", "box-b"],
     ["SADD", "{p}owned:box-a", JOB],
