@@ -152,11 +152,17 @@ class IdleWatch:
         )
 
     def _waiting(self, host: Host) -> list[str]:
-        """Return the waiting jobs that this box could run; a drained one runs none, and one without its cards."""
+        """Return the waiting jobs that this box could run; a drained one runs none, and one without its cards.
+
+        One whose cards can't be read is judged by those that it had, so that a driver which fails for a moment does
+        not look like having nothing to do.
+        """
         if self.registration.drain or self.context.without_cards(host):
             return []
+        cards = [(gpu.name, gpu.total_mib) for gpu in host.gpus]
+        cards = cards or [(card["name"], card["total_mib"]) for card in self.context.cards.cards()]
         jobs = self.context.store.waiting()
-        return [job.name for job in waiting.fitting(jobs, self.context.name, host.gpus, self.claims.refusals)]
+        return [job.name for job in waiting.fitting(jobs, self.context.name, cards, self.claims.refusals)]
 
     # -- saying --------------------------------------------------------------------------------------
 

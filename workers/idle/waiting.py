@@ -8,22 +8,18 @@ from pi0q.jobs.record import Record
 from pi0q.queue import capacity, refusals
 from pi0q.queue.capacity import CardRoom
 from pi0q.queue.refusals import Refusal
-from pi0q.workers.host.probe import Gpu
 
 
 def fitting(
-    jobs: Iterable[Record], box: str, gpus: Iterable[Gpu], refused: Mapping[str, Sequence[Refusal]]
+    jobs: Iterable[Record], box: str, cards: Iterable[tuple[str, int]], refused: Mapping[str, Sequence[Refusal]]
 ) -> list[Record]:
-    """Return the jobs that this box could run when it is empty.
+    """Return the jobs that this box could run when it is empty. `cards`: name and MiB of each.
 
     Not those that it refuses for a reason that stays until someone does something; a reason that passes, or none yet,
     means that it may take the job in a moment.
     """
-    cards = [
-        CardRoom(name=gpu.name, total_mib=gpu.total_mib, measured_mib=gpu.total_mib, free_mib=gpu.total_mib)
-        for gpu in gpus
-    ]
-    return [job for job in jobs if _fits(job, box, cards) and not refusals.lasts(refused.get(job.id, ()))]
+    empty = [CardRoom(name=name, total_mib=mib, measured_mib=mib, free_mib=mib) for name, mib in cards]
+    return [job for job in jobs if _fits(job, box, empty) and not refusals.lasts(refused.get(job.id, ()))]
 
 
 def _fits(job: Record, box: str, cards: Sequence[CardRoom]) -> bool:

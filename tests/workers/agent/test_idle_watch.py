@@ -149,6 +149,14 @@ def test_jobs_that_do_not_fit_or_are_refused_for_good_do_not_keep_it_on(story: S
     assert story.text == "switches itself off in 50 s"
 
 
+def test_a_driver_that_fails_does_not_make_a_box_useless(story: Story) -> None:
+    submit(story.store)
+    story.box.context.settings = replace(story.box.context.settings, fake_gpus=())
+    assert story.box.context.measure().gpus == ()
+    story.go_on(3 * AFTER)
+    assert story.world.called == [] and story.text == "stays on: job waits and fits"
+
+
 def test_a_drained_box_is_needed_for_no_waiting_job(story: Story) -> None:
     submit(story.store)
     story.go_on(STEP)
