@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,8 @@ class StoreReads(StoreBase):
         ids = list(dict.fromkeys([*owned, *places, *sweeps, *living]))
         whole = len(ids) <= SLICE if whole is None else whole
         broken: list[BadRecord] = []
-        jobs = self._records(ids, extra=UNLISTED if whole else (), broken=broken)
+        forecast = () if whole else frozenset(list(places)[:SCAN_DEPTH])
+        jobs = self._records(ids, extra=UNLISTED if whole else (), forecast=forecast, broken=broken)
         if live > 0:
             # Of the oldest that live, those that are queued but not next are not on this page.
             jobs = [job for job in jobs if job.state is not State.QUEUED or job.id in places]
@@ -325,18 +326,29 @@ class StoreReads(StoreBase):
         return _ms(self.client.time())
 
     def _records(
-        self, ids: Iterable[str], extra: tuple[str, ...] = (), *, broken: list[BadRecord] | None = None
+        self,
+        ids: Iterable[str],
+        extra: tuple[str, ...] = (),
+        *,
+        forecast: Collection[str] = (),
+        broken: list[BadRecord] | None = None,
     ) -> list[Record]:
-        """Return the records that can be read, in this order; the others go into `broken` and to `on_broken`."""
-        names, found, left = list(LISTED + extra), list[Record](), list(ids)
+        """Return the records that can be read, in this order; the others go into `broken` and to `on_broken`.
+
+        `forecast`: those of which `spec` is read besides: when a job may start depends on how long those before it
+        take, which their files tell.
+        """
+        found, left = list[Record](), list(ids)
+        names, more = list(LISTED + extra), [*LISTED, *extra, "spec"]
         while left:
             part, left = left[:SLICE], left[SLICE:]
             pipe = self.client.pipeline(transaction=False)
             for job_id in part:
-                pipe.hmget(self.prefix + f"job:{job_id}", names)
+                pipe.hmget(self.prefix + f"job:{job_id}", more if job_id in forecast else names)
             for job_id, row in zip(part, pipe.execute(raise_on_error=False), strict=True):
                 if isinstance(row, list):
-                    row = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+                    # A row of `more` is one longer.
+                    row = {name: value for name, value in zip(more, row, strict=False) if value is not None}
                 if not row:
                     continue
                 try:

@@ -8,7 +8,7 @@ from pi0q.jobs.curve import Point
 from pi0q.jobs.printable import printable
 from pi0q.jobs.record import Event, Record
 from pi0q.jobs.state import State
-from pi0q.queue import stored_curves, wait_notes
+from pi0q.queue import place_lookup, stored_curves, wait_notes
 from pi0q.queue.reading.values import CheckpointView, JobView
 from pi0q.queue.reading.views import card_uuids, job_view, newest_checkpoint
 from pi0q.queue.store_reads import StoreReads
@@ -41,12 +41,16 @@ def read(store: StoreReads, job_id: str, silent_seconds: float) -> JobDetails:
     """
     record = store.get(job_id)
     announced = store.boxes(about=job_id if record.state is State.QUEUED else "")
-    wait = wait_notes.waits([record], {}, announced, silent_seconds).get(job_id)
+    line = place_lookup.place_of(store, record, announced, silent_seconds)
+    place = len(line.ahead) if line else None
+    wait = wait_notes.waits([record], {} if place is None else {job_id: place}, announced, silent_seconds).get(job_id)
+    if wait and line:
+        wait = replace(wait, start_seconds=line.start_seconds)
     text, total = store.tail(job_id)
     uuids = next((card_uuids(box) for box in announced if box["name"] == record.box), ())
     return JobDetails(
         now_ms=store.now_ms(),
-        job=job_view(record, wait=wait, uuids=uuids),
+        job=job_view(record, place=place, wait=wait, uuids=uuids),
         history=record.history,
         checkpoints=checkpoints(record),
         curve=stored_curves.read(store, job_id),

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pi0q.queue.reading import details, views
 from pi0q.queue.reservation import CardReservation, pressed_json
 from pi0q.queue.store import Store
 from tests.conftest import Command
@@ -69,3 +70,17 @@ def test_ls_shows_the_queue_in_turn(call: Command, store: Store) -> None:
     lines = call("ls").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [big, small]
     assert "next, in ~1h 59m" in lines[1]
+
+
+def test_page_and_python_tell_the_same_place_and_start(store: Store) -> None:
+    box_of_two_busy_cards(store, 3600, 7170)
+    first, second = submit(store), submit(store)
+    listed = {job.id: job for job in views.read(store, 60.0).queue}
+    for place, job in enumerate((first, second)):
+        alone = details.read(store, job, 60.0).job
+        assert alone.place == listed[job].place == place
+        told, shown = alone.wait, listed[job].wait
+        assert told and shown and told.start_seconds and shown.start_seconds
+        assert told.start_seconds == pytest.approx(shown.start_seconds, abs=60)
+        assert told.boxes == shown.boxes == ("box-a",) and told.place == shown.place == place
+    assert ", in ~" in str(details.read(store, second, 60.0).job.wait)
