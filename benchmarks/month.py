@@ -91,7 +91,7 @@ ASSUMED = (
         "assumed; estimates avoid most",
     ),
     ("by hand: a checkpoint", f"each {HAND_SAVES:.0%} of the steps", "the guide: save_freq 20000 of 50000"),
-    ("by hand: NaN", "trains on until somebody looks", "LeRobot has no check of its own"),
+    ("by hand: NaN", "trains on until somebody looks", "lerobot_train.py of 0.6.1 has no check"),
     ("by hand: a box goes away", "from zero on another that fits, else waits", "its checkpoints lie on its disk"),
     (
         "pi0q: a checkpoint",

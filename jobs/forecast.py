@@ -28,8 +28,8 @@ class Forecast:
     box: str
     #: The kind of its cards: `NVIDIA GeForce RTX 4090 24 GiB`.
     card: str
-    #: Runs of this shape on such cards that it is reckoned from.
-    runs: int
+    #: How many jobs of this shape trained on such cards.
+    jobs: int
     #: Of the whole box; None where nobody said it.
     price: Price | None = None
     #: The part of the box that the job has, 0 to 1.
@@ -43,15 +43,15 @@ class Forecast:
         return Money(amount=self.hours * self.share * self.price.per_hour, currency=self.price.currency)
 
     def sentence(self, budget: Money | None = None) -> str:
-        """Return `about 6.2 h on box-a (… 24 GiB) at 2.98 CNY an hour: 18.48 CNY (from 3 runs of this shape)`."""
-        runs = f"from {self.runs} run{'s' * (self.runs != 1)} of this shape"
+        """Return `about 6.2 h on box-a (… 24 GiB) at 2.98 CNY an hour: 18.48 CNY (from 3 jobs of this shape)`."""
+        jobs = f"from {self.jobs} job{'s' * (self.jobs != 1)} of this shape"
         long = f"{self.hours:.1f} h" if self.hours >= 0.95 else f"{max(1.0, self.hours * 60):.0f} min"
         text = f"about {long} on {self.box} ({self.card})"
         money = self.money
         if money is None or self.price is None:
-            return f"{text} ({runs}); its price is not known: pi0q box price PRICE --box {self.box}"
+            return f"{text} ({jobs}); its price is not known: pi0q box price PRICE --box {self.box}"
         part = f", of which it has {self.share:.0%}" if self.share < 1 else ""
-        text += f" at {self.price} an hour{part}: {money.amount:.2f} {money.currency} ({runs})"
+        text += f" at {self.price} an hour{part}: {money.amount:.2f} {money.currency} ({jobs})"
         if budget and budget.currency == money.currency and budget.amount < money.amount:
             text += f"; its budget of {budget} holds it before its end"
         return text
@@ -63,7 +63,7 @@ class Forecast:
             "hours": round(self.hours, 4),
             "box": self.box,
             "card": self.card,
-            "runs": self.runs,
+            "jobs": self.jobs,
             "price": self.price and self.price.to_json(),
             "money": money and {**money.to_json(), "amount": round(money.amount, 4)},
         }
@@ -96,7 +96,7 @@ def _forecasts(offers: str, steps: int, gpus: int) -> Iterator[Forecast]:
             hours=steps * seconds / HOUR,
             box=_line(offer.get("box")),
             card=_line(offer.get("card")),
-            runs=max(1, _whole(pace.get("runs"))),
+            jobs=max(1, _whole(pace.get("jobs"))),
             price=Price.of_json(offer.get("price")),
             share=min(1.0, gpus / cards) if cards else 1.0,
         )

@@ -94,9 +94,9 @@ class Store(UserStore):
         told = {"peak_mib": peak_mib, "oom_mib": oom_mib, "job": run[0], "box": run[1]}
         self._run("peak", shape, json.dumps(told), int(done), MOST_SHAPES)
 
-    def keep_pace(self, shape: str, box: str, seconds: float) -> None:
-        """Keep how long a step took on the cards of this box, for what the next of its shape will take."""
-        self._run("pace", shape, box, str(seconds), MOST_SHAPES)
+    def keep_pace(self, shape: str, run: tuple[str, str], seconds: float) -> None:
+        """Keep how long a step of a run (job, box) took, for what the next of its shape will take."""
+        self._run("pace", shape, *run, str(seconds), MOST_SHAPES)
 
     def next_candidates(
         self,

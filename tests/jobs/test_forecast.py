@@ -15,7 +15,7 @@ PRICE = {"per_hour": 2.98, "currency": "CNY"}
 
 
 def offer(seconds: Any = (0.4, 0.45, 0.5), **other: Any) -> dict[str, Any]:
-    pace = {"seconds": list(seconds) if isinstance(seconds, tuple) else seconds, "runs": 3, "box": "box-a", "at_ms": 5}
+    pace = {"seconds": list(seconds) if isinstance(seconds, tuple) else seconds, "jobs": 3, "box": "box-a", "at_ms": 5}
     return {"box": "box-a", "card": CARD, "box_cards": 1, "price": PRICE, "pace": pace} | other
 
 
@@ -27,7 +27,7 @@ def test_hours_are_steps_by_the_median_pace_and_money_by_the_price() -> None:
     one = found(offer())
     assert one and one.money
     assert (round(one.hours, 2), round(one.money.amount, 2), one.money.currency) == (6.25, 18.62, "CNY")
-    assert one.sentence() == f"about 6.2 h on box-a ({CARD}) at 2.98 CNY an hour: 18.62 CNY (from 3 runs of this shape)"
+    assert one.sentence() == f"about 6.2 h on box-a ({CARD}) at 2.98 CNY an hour: 18.62 CNY (from 3 jobs of this shape)"
     assert one.to_json()["money"] == {"amount": 18.625, "currency": "CNY"}
 
 
@@ -48,7 +48,7 @@ def test_the_cheapest_box_counts_then_the_fastest() -> None:
     one = found(unpriced, steps=60)
     assert one and one.money is None
     assert one.sentence() == (
-        f"about 1 min on unpriced ({CARD}) (from 3 runs of this shape); "
+        f"about 1 min on unpriced ({CARD}) (from 3 jobs of this shape); "
         "its price is not known: pi0q box price PRICE --box unpriced"
     )
 

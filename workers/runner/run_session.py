@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ from pi0q.workers.checkpoints.replicate_client import ReplicaTarget
 from pi0q.workers.checkpoints.replicator import Replicator
 from pi0q.workers.host import process_tree
 from pi0q.workers.runner.disk_outcome import DiskOutcome
+from pi0q.workers.runner.pace_report import PaceReport
 from pi0q.workers.runner.reporter import Reporter
 from pi0q.workers.runner.start_report import StartReport
 from pi0q.workers.runner.stop_requests import StopRequests
@@ -80,7 +83,7 @@ class RunSession:
             collect_changes=self._collect_changes,
             resend_all=self.progress.resend_all,
             request_stop=stops.request,
-            on_requests=self._on_answer,
+            on_requests=partial(self._on_answer, PaceReport(context, self.progress)),
         )
         self.end = EndLock()
 
@@ -94,10 +97,12 @@ class RunSession:
         self.reporter.stop()
         self._mirror.close()
 
-    def _on_answer(self, requests: UserRequests) -> None:
-        """Take what the user requests of this run; the server answers, so curve and logs of ranks may follow."""
+    def _on_answer(self, pace: PaceReport, requests: UserRequests) -> None:
+        """Take what the user requests of this run; the server answers, so curve, pace and logs of ranks may follow."""
         self.checkpoint_requests.on_requests(requests)
         self.progress.curve.send(self.ownership, over=self.end.begun)
+        if not self.end.begun:
+            pace.send(self.ownership.store, time.monotonic())
         if not self.end.begun and (tails := self.log.ranks.take()):
             self.ownership.put_rank_logs(tails)
 

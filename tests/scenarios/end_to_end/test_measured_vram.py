@@ -63,7 +63,7 @@ def test_the_next_job_of_a_shape_is_promised_what_the_first_one_held(cluster: Cl
     assert first.vram_peak_mib == 31_000
     (peak,) = peaks(cluster)
     assert (peak.peak_mib, peak.oom_mib, peak.job, peak.box) == (31_000, 0, first.id, "box-a")
-    assert [(one["runs"], one["box"]) for one in pace(cluster).values()] == [(1, "box-a")]
+    assert [(one["jobs"], one["box"]) for one in pace(cluster).values()] == [(1, "box-a")]
     cluster.slow_down(5)
     second = submit(cluster, "second", 400)
     cluster.until(second, lambda record: record.step and record.step >= 2)
