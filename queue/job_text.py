@@ -94,8 +94,11 @@ def swanlab(job: Record) -> list[str]:
     kept = list(postrun.swanlab_left(job))
     link = [job.swanlab_url] if job.swanlab_url else []
     chosen = job.spec.get("tracking")
-    begun = job.started_ms is not None and isinstance(chosen, list) and "swanlab" in chosen
-    return link + kept or (["SwanLab offline"] if begun else [])
+    if job.started_ms is None or not isinstance(chosen, list) or "swanlab" not in chosen:
+        return link + kept
+    settings = job.spec.get("swanlab")
+    offline = isinstance(settings, dict) and settings.get("mode") == "offline"
+    return link + kept or ["SwanLab offline" if offline else "SwanLab gets it within minutes"]
 
 
 def trackers(job: Record) -> list[str]:

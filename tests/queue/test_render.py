@@ -116,6 +116,13 @@ def test_a_wish_is_shown_until_it_is_fulfilled() -> None:
         (replace(RUNNING, state=State.SUCCEEDED, wandb_url=None, box="b", wandb_dir="/d", wandb_sync={
             "b": {"state": "pending", "mb": 3.14, "detail": "WandB does not answer"}, "c": {"state": "done", "mb": 1}}),
          "WandB offline, 3.1 MB to sync (WandB does not answer)"),
+        (replace(RUNNING, wandb_url=None, started_ms=1, spec={"tracking": ["swanlab"]}),
+         "SwanLab gets it within minutes"),
+        (replace(RUNNING, wandb_url=None, started_ms=1, spec={"tracking": ["swanlab"], "swanlab": {"mode": "offline"}}),
+         "SwanLab offline"),
+        (replace(RUNNING, wandb_url=None, swanlab_url="https://swanlab.cn/@e/p/runs/r", swanlab_sync={
+            "autodl-1": {"state": "pending", "mb": 0.3, "detail": "SwanLab does not answer"}}),
+         "https://swanlab.cn/@e/p/runs/r · SwanLab offline, 0.3 MB to sync (SwanLab does not answer)"),
         (replace(RUNNING, state=State.SUCCEEDED, push={"state": "failed", "repo": "you/it", "detail": "no"}),
          "push failed: no · https://wandb.ai/e/p/runs/pi0q-a1"),
         (replace(RUNNING, phase="saving", push={"state": "pending"}), "saving · https://wandb.ai/e/p/runs/pi0q-a1"),

@@ -120,11 +120,15 @@ def test_cards_of_a_box_that_is_gone_are_not_the_fleets(store: Store) -> None:
 
 
 def test_links_are_addresses_or_absent(driver: JobDriver, store: Store) -> None:
-    good = driver.submit(wandb_url="https://wandb.ai/a/b/runs/c", push={"url": "https://hf.co/a/b"})
+    good = driver.submit(
+        wandb_url="https://wandb.ai/a/b/runs/c",
+        swanlab_url="https://swanlab.cn/@a/b/runs/c",
+        push={"url": "https://hf.co/a/b"},
+    )
     bad = driver.submit(push={"url": "javascript:alert(1)"})
     jobs = look(store)
     (one, other) = (jobs.job(good), jobs.job(bad))
-    assert one and [link.kind for link in one.links] == [LinkKind.WANDB, LinkKind.HUB]
+    assert one and [link.kind for link in one.links] == [LinkKind.WANDB, LinkKind.SWANLAB, LinkKind.HUB]
     assert other and other.links == ()
 
 

@@ -17,6 +17,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.jobs.record import Record
 from pi0q.jobs.spec import Spec, parse
 from pi0q.jobs.state import State
+from pi0q.jobs.tracking import Tracking
 from pi0q.queue.refusals import PreflightRuns
 from pi0q.queue.settings import Settings
 from pi0q.queue.store import Store
@@ -29,6 +30,7 @@ from pi0q.workers.hub.access import AccessReport
 from pi0q.workers.hub.access_main import forbidden
 from pi0q.workers.hub.errors import HubError, unreachable
 from pi0q.workers.hub.requirements import PALIGEMMA, Fetch
+from pi0q.workers.network.swanlab_key import SwanLab
 from pi0q.workers.network.wandb_key import WandB
 from tests.conftest import WaitFor
 from tests.standin_hub import TOKEN, Fault, StandInHub
@@ -103,6 +105,17 @@ def test_wandb_never_ends_a_job() -> None:
         found = verdict(info=INFO, said=WandB(state=state))
         assert found.refused is None and not found.unavailable and "offline" in found.notes[0]
     assert not verdict(info=INFO, said=WandB(state="ok", user="ada")).notes
+
+
+def test_swanlab_is_asked_of_an_online_run_and_never_ends_a_job() -> None:
+    spec = Spec(name="x", train=LOCAL, tracking=Tracking(to=("swanlab",)))
+    assert questions(JOB, spec, laid=never).swanlab
+    for other in (replace(spec, rehearsal=True), replace(spec, tracking=Tracking(to=("swanlab",), mode="offline"))):
+        assert not questions(JOB, other, laid=never)
+    for state in ("none", "refused", "away"):
+        (note,) = preflight._swanlab_note(SwanLab(state=state))
+        assert note.startswith("SwanLab: ") and "kept on the box" in note
+    assert preflight._swanlab_note(SwanLab(state="ok", user="ada")) == []
 
 
 def test_a_push_that_could_not_be_asked_about_is_told_and_no_more() -> None:

@@ -253,11 +253,11 @@ class Hook:
             self.diverged("weights", f"not finite ({bad})")
         self.saves.begin()
         self.events.send("saving", step=self.step)
-        self.trackers.flush()
         result = self.original["save_checkpoint"](*args, **kwargs)
         place = Path(kwargs.get("checkpoint_dir") or args[0])
         self.order.keep_states_of_ranks(place)
         self.held_out.save(place)
+        self.trackers.flush()  # before it counts: what a resume does not do again is on the disk
         with contextlib.suppress(OSError):  # so that a kill before `last` points there loses nothing
             (place / FINISHED).write_bytes(b"")
         return result

@@ -17,7 +17,7 @@ from typing import Any
 
 #: Settings as JSON: id, project, workspace, name, dir
 VARIABLE = "PI0Q_SWANLAB"
-#: how long a checkpoint waits for the rows before it to be on the disk, seconds; SwanLab gathers them for half a second
+#: how long a written checkpoint waits for the rows before it to be on the disk, seconds; SwanLab gathers them for 0.5
 FLUSH_S = 5.0
 #: how long SwanLab may take to begin, most of it its import, seconds
 BEGIN_S = 120.0

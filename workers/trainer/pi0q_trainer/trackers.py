@@ -28,7 +28,7 @@ class Tracker(Protocol):
         """Take the numbers of one step."""
 
     def flush(self) -> None:
-        """Have all that was logged on the disk: a checkpoint of that step is about to be written."""
+        """Have all that was logged on the disk: a checkpoint of that step is about to be complete."""
 
     def end(self, code: int) -> None:
         """End the run; `code` is the exit code of the trainer."""
