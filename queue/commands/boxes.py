@@ -29,6 +29,8 @@ MOST_COLOURED = 200
 #: Waiting jobs of which --json says whether they fit each box's GPUs.
 LISTED_MISFITS = 20
 
+#: What a box did that is no longer heard of is no news.
+AWAY = ("stopped", "unreachable")
 #: Fields of a box that are JSON.
 LISTS = ("free_mib", "plans", "holders", "caches", "staging")
 
@@ -153,11 +155,13 @@ def _note(box: dict[str, str], waiting: Waiting) -> str:
     refused, cards = int(box.get("refused") or 0), capacity.announced(box)
     if cards is not None:
         refused += sum(count for needs, count in waiting.items() if _lack(needs, cards))
-    # A drained box refuses them all, and that is said already.
-    unfit = f"{refused} waiting do not fit: `pi0q why ID` says why" if refused and not box.get("drain") else ""
-    drained = box.get("drain_text", "drained") if box.get("drain") else ""
     staging, idle = box_staging.read(box), box_status.idle_text(box, time.time())
-    parts = (drained, str(staging or ""), box.get("note", ""), idle, unfit)
+    # A drained box refuses them all, and so does one without cards: that is said already.
+    any_fits = not (box.get("drain") or staging)
+    unfit = f"{refused} waiting do not fit: `pi0q why ID` says why" if refused and any_fits else ""
+    drained = box.get("drain_text", "drained") if box.get("drain") else ""
+    fetching = "" if staging is None else staging.mode if box["status"] in AWAY else str(staging)
+    parts = (drained, fetching, box.get("note", ""), idle, unfit)
     return " · ".join(filter(None, parts))
 
 

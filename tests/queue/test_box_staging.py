@@ -48,6 +48,7 @@ def test_the_line_of_boxes_and_the_details() -> None:
     box = {**BOX, "staging": json.dumps(told), "caches": json.dumps(caches)}
     mode = "no-GPU mode: fetches inputs, claims nothing"
     assert boxes.cells(box, {})[-1] == f"{mode} · fetching for job a1 (downloading 3.1/14.0 GB)"
+    assert boxes.cells({**box, "status": "stopped"}, {(1, 90 * 1024): 3})[-1] == mode
     lines = list(box_text.details(box, []))
     assert f"  mode       {mode}" in lines
     assert "  not for    b2: disk: needs 90.0 GiB, 40.0 GiB free on /data" in lines

@@ -45,7 +45,7 @@ DEPTH = 50
 CHECK_SECONDS = 5.0
 #: Seconds between two looks at a queue that had something left to fetch or to check.
 LOOK_SECONDS = 1.0
-#: Seconds before a fetch that failed is tried again, at the least; and those after which it keeps no box awake.
+#: Seconds before a fetch that failed is tried again, at the least; and for which what can't be had keeps a box on.
 PAUSE_SECONDS, PATIENCE_SECONDS = 60.0, 1800.0
 
 
@@ -66,7 +66,6 @@ class _Failure:
     """A fetch that failed; it is tried again."""
 
     why: str
-    first_at: float
     until: float
     seconds: float
 
@@ -110,6 +109,8 @@ class Stager(threading.Thread):
         #: Jobs that have all that they read.
         self._ready: set[str] = set()
         self._failures: dict[str, _Failure] = {}
+        #: Since when a job's inputs can't be had for a reason that may pass.
+        self._since: dict[str, float] = {}
         self._asked_at = 0.0
 
     @property
@@ -158,9 +159,9 @@ class Stager(threading.Thread):
                 ready.append(one.job.id)
             elif failed := self._waits(one.job.id):
                 problems[one.job.id] = failed.why
-                pending = pending or time.monotonic() - failed.first_at < PATIENCE_SECONDS
+                pending = self._is_worth_a_wait(one.job.id) or pending
             elif refusal := self._admission.preflight.refusal(one.job, one.spec):
-                pending = pending or isinstance(refusal, PreflightRuns)
+                pending = isinstance(refusal, PreflightRuns) or self._is_worth_a_wait(one.job.id) or pending
                 problems[one.job.id] = str(refusal)
             else:
                 due.append(one)
@@ -172,6 +173,7 @@ class Stager(threading.Thread):
     def _forget(self, waiting: set[str]) -> None:
         """Forget jobs that wait no more."""
         self._failures = {job: failed for job, failed in self._failures.items() if job in waiting}
+        self._since = {job: at for job, at in self._since.items() if job in waiting - self._ready}
         self._ready &= waiting
 
     def _candidates(self, jobs: Sequence[Record]) -> tuple[list[_Candidate], dict[str, str]]:
@@ -204,6 +206,10 @@ class Stager(threading.Thread):
     def _waits(self, job_id: str) -> _Failure | None:
         failed = self._failures.get(job_id)
         return failed if failed and time.monotonic() < failed.until else None
+
+    def _is_worth_a_wait(self, job_id: str) -> bool:
+        """Return whether the box stays on for inputs that can't be had now: for a while, not for ever."""
+        return time.monotonic() - self._since.setdefault(job_id, time.monotonic()) < PATIENCE_SECONDS
 
     # -- one job -----------------------------------------------------------------------------------------
 
@@ -247,8 +253,7 @@ class Stager(threading.Thread):
         before, now = self._failures.get(job_id), time.monotonic()
         asked = max(OUTCOMES[error.reason].rest_seconds, error.asked_seconds, PAUSE_SECONDS)
         seconds = min(MAX_REST_SECONDS, max(asked, 2 * before.seconds if before else 0.0))
-        first = before.first_at if before else now
-        self._failures[job_id] = _Failure(why=error.why, first_at=first, until=now + seconds, seconds=seconds)
+        self._failures[job_id] = _Failure(why=error.why, until=now + seconds, seconds=seconds)
         logger.warning("%s: %s; tried again in %.0f s", job_id, error.why, seconds)
 
     def _may_go_on(self, job_id: str) -> bool:
