@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pi0q.ops.box import autostart, control
+from pi0q.ops.box import autostart, control, idle
 from pi0q.ops.box.plan import UNIT
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, warning
 from pi0q.ops.machine import AUTODL_HOOK, there
 
 
 def check(target: CheckTarget) -> Iterator[Finding]:
-    """Yield the findings on the worker and on the start at boot."""
+    """Yield the findings on the worker and on the start at boot, and on switching itself off."""
     if not target.box or target.fault:
         return
     machine, home = target.machine, target.settings.home
@@ -29,6 +29,8 @@ def check(target: CheckTarget) -> Iterator[Finding]:
         yield broken("worker", f"does not run; log: {control.worker_log(home)}", "pi0q box start", start)
     else:
         yield warning("worker", "does not run: this machine takes no jobs", "pi0q box setup")
+    if lacks := idle.check(target.settings):
+        yield lacks
     if by:
         yield ok("start at boot", f"by {by}")
     elif machine.autodl:

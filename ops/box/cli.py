@@ -62,7 +62,8 @@ def setup(check: bool, tunnel: str | None, reverse: bool, remove: bool, as_json:
         box_setup.require()
     made = box_setup.plan(Machine(), removing=remove)
     if chosen and not remove:
-        made = replace(made, values={**made.values, **chosen})
+        settings = idle_options.with_values(made.settings, chosen)
+        made = replace(made, settings=settings, values={**made.values, **chosen})
     if reverse and not tunnel:
         raise click.UsageError("--reverse goes with --tunnel USER@HOST.")
     if tunnel and not remove:

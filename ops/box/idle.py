@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pi0q.jobs.printable import printable
 from pi0q.ops.box import control
 from pi0q.ops.checks.finding import Finding, warning
 from pi0q.queue.idle_outlook import STATUS_FILE, Outlook
-from pi0q.queue.idle_policy import ALLOWED, SHUTDOWN, Phase, minutes
+from pi0q.queue.idle_policy import ALLOWED, Phase, minutes
 from pi0q.queue.settings import READERS, Settings
 from pi0q.workers.idle import command
 
@@ -60,14 +61,17 @@ def values(given: Mapping[str, str | None]) -> dict[str, str]:
     return found
 
 
-def check(stored: Mapping[str, str]) -> Finding | None:
-    """Return the warning that this machine will not switch off as the settings say; None where it may, or never does.
+def with_values(settings: Settings, stored: Mapping[str, str]) -> Settings:
+    """Return the settings as they are once these texts are stored."""
+    read: dict[str, Any] = {name: READERS[name](text) for name, text in stored.items()}
+    return replace(settings, **read)
 
-    `stored`: the settings that the worker will have.
-    """
-    if not stored.get("idle_after") or READERS["idle_after"](stored["idle_after"]) is None:
+
+def check(settings: Settings) -> Finding | None:
+    """Return the warning that this machine will not go off as the settings say; None where it may, or never does."""
+    if settings.idle_after is None:
         return None
-    wrong = command.fault(READERS["idle_do"](stored.get("idle_do", SHUTDOWN)), root=os.geteuid() == 0)
+    wrong = command.fault(settings.idle_do, root=os.geteuid() == 0)
     return warning("power off", wrong.why, wrong.fix) if wrong else None
 
 

@@ -163,7 +163,7 @@ def unrepairable(made: Plan) -> list[Finding]:
     """Return the faults that setup can't repair: GPU, memory, the trainer's environment, disk space."""
     target = CheckTarget(machine=made.machine, settings=made.settings, box=True)
     findings = [
-        *filter(None, [idle.check(made.values)]),
+        *filter(None, [idle.check(made.settings)]),
         *trainer.check(target),
         disks.data(made.machine, made.home),
         disks.system(target),

@@ -49,16 +49,24 @@ def box(chosen: Settings, store: Store, roomy: None) -> Box:
 
 
 def submit(
-    store: Store, gib: int = 30, priority: str = "normal", *, gpus: int = 1, more: str = "", limit: str = "null"
+    store: Store,
+    gib: int = 30,
+    priority: str = "normal",
+    *,
+    gpus: int = 1,
+    more: str = "",
+    limit: str = "null",
+    start_in: float = 0.0,
 ) -> str:
-    """Queue a job; `more` are further resources: "share: true"."""
+    """Queue a job; `more` are further resources: "share: true"; `start_in`: it waits for that many seconds."""
     text = f"""
         time_limit: {limit}
         priority: {priority}
         resources: {{gpus: {gpus}, vram: {gib}GiB, disk: 1MiB, {more}}}
         train: {{dataset: {{repo_id: local/d, root: datasets/d}}, policy: {{type: act}}, steps: 10}}
     """
-    return str(put(store, new_fields(parse(text, filename="job.yaml")))["id"])
+    timed = {"start_ms": store.now_ms() + int(1000 * start_in)} if start_in else {}
+    return str(put(store, {**new_fields(parse(text, filename="job.yaml")), **timed})["id"])
 
 
 def at_work(box: Box, job: str, *, epoch: int = 1) -> RunDirectory:

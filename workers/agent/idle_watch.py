@@ -36,6 +36,8 @@ DRIVERS_MIB = 2048
 GAP = 60.0
 #: Seconds that a machine has to go down once its command has come back.
 GOING_DOWN = 300.0
+#: A job that starts at a time within so many milliseconds is waited for.
+SOON_MS = 3600 * 1000
 UNREACHABLE = "the queue does not answer"
 
 
@@ -161,7 +163,8 @@ class IdleWatch:
             return []
         cards = [(gpu.name, gpu.total_mib) for gpu in host.gpus]
         cards = cards or [(card["name"], card["total_mib"]) for card in self.context.cards.cards()]
-        jobs = self.context.store.waiting()
+        store = self.context.store
+        jobs = [*store.waiting(), *store.starting_by(store.now_ms() + SOON_MS)]
         return [job.name for job in waiting.fitting(jobs, self.context.name, cards, self.claims.refusals)]
 
     # -- saying --------------------------------------------------------------------------------------

@@ -26,10 +26,11 @@ def test_setup_stores_only_what_was_given() -> None:
         idle.values({"idle_after": "20"})
 
 
-def test_setup_warns_where_nothing_can_switch_the_machine_off() -> None:
-    found = idle.check({"idle_after": "20min", "idle_do": '["/nowhere/off"]'})
+def test_setup_warns_where_nothing_can_switch_the_machine_off(chosen: Settings) -> None:
+    stored = {"idle_after": "20min", "idle_do": '["/nowhere/off"]'}
+    found = idle.check(idle.with_values(chosen, stored))
     assert found and found.detail == "/nowhere/off is no program that this user may run" and "--idle-do" in found.cure
-    assert idle.check({"idle_after": "off", "idle_do": '["/nowhere/off"]'}) is None and idle.check({}) is None
+    assert idle.check(idle.with_values(chosen, {**stored, "idle_after": "off"})) is None
 
 
 def test_setup_checks_and_refuses(call: Command, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pi0q.jobs.checkpoint import MANIFEST
+from pi0q.jobs.state import State
 from pi0q.queue import box_status
 from pi0q.queue.idle_outlook import STATUS_FILE
 from pi0q.queue.idle_policy import ONLY_COPIES
@@ -153,6 +154,17 @@ def test_a_driver_that_fails_does_not_make_a_box_useless(story: Story) -> None:
     submit(story.store)
     story.box.context.settings = replace(story.box.context.settings, fake_gpus=())
     assert story.box.context.measure().gpus == ()
+    story.go_on(3 * AFTER)
+    assert story.world.called == [] and story.text == "stays on: job waits and fits"
+
+
+def test_a_job_that_starts_soon_is_waited_for(story: Story) -> None:
+    far = submit(story.store, start_in=2 * 86400)
+    submit(story.store, gib=500, start_in=600)
+    assert story.store.get(far).state is State.WAITING
+    story.go_on(AFTER)
+    assert story.text == "switches itself off in 50 s", "one comes in two days, the other does not fit"
+    submit(story.store, start_in=3000)
     story.go_on(3 * AFTER)
     assert story.world.called == [] and story.text == "stays on: job waits and fits"
 
