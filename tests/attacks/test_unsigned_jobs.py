@@ -114,7 +114,8 @@ def test_a_box_takes_over_the_checkpoints_of_trusted_boxes_alone(cluster: Cluste
     first = cluster.box("box-a", **times)
     cluster.slow_down(20)
     job = cluster.submit(steps=30, checkpoints={"every": None, "copy_to": str(share)})
-    cluster.until(job, lambda record: record.copied and record.copied.step == 10)
+    # A copy that comes late may be of the next checkpoint.
+    cluster.until(job, lambda record: record.copied and record.copied.step >= 10)
     first.sealed(job, 20)
     send(signal.SIGSTOP, first.trainer(job))
     cluster.until(job, lambda record: record.copied and record.copied.step == 20)
