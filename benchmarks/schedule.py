@@ -206,7 +206,8 @@ class Fleet:
             starts = schedule.starts_now(asked, views, fair=self.policy.fair)
             for at, start in enumerate(starts):
                 later = {one.box for one in starts[at:]}
-                box, cards = next(box for box in self.boxes if box.name == start.box), start.cards
+                cards: Sequence[int] = start.cards
+                box = next(box for box in self.boxes if box.name == start.box)
                 if self.policy.warm and start.job.gpus == 1:
                     box, cards = self._warmest(by_id[start.job.id], box, cards, later)
                 self._put(by_id[start.job.id], box, cards)
