@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pi0q.jobs.schema import tracker_names
+from pi0q.jobs.schema import tracker_names, trackers
 from pi0q.jobs.schema.value_types import Value
 
 #: LeRobot's own name of a project where nobody gave one.
 PROJECT = "lerobot"
 _SETTINGS = ("project", "workspace", "mode")
+#: Those that a job file can choose and that LeRobot has flags for: `SECTION.enable` turns one on.
+_OF_LEROBOT = tuple(one.section for one in trackers.TRACKERS if one.section in tracker_names.NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +57,22 @@ def of_values(values: Mapping[str, Value]) -> Tracking:
 
 
 def with_choice(train: Mapping[str, Value], tracking: Tracking) -> dict[str, Value]:
-    """Return LeRobot's flags with WandB on or off as the file chose; as they are where it chose nothing."""
+    """Return LeRobot's flags with its trackers on or off as the file chose; as they are where it chose nothing."""
     if tracking.to is None:
         return dict(train)
-    return {**train, "wandb.enable": "wandb" in tracking.to}
+    return {**train, **{f"{section}.enable": section in tracking.to for section in _OF_LEROBOT}}
 
 
 def faults(train: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, str]:
     """Return by key what contradicts the choice."""
     tracking, found = of_values(values), dict[str, str]()
-    if tracking.to is not None and (on := train.get("wandb.enable")) is not None:
-        wanted = "wandb" in tracking.to
-        if bool(on) != wanted:
-            both = "both" if tracking.to else "wandb"
-            cure = f"write `tracking: {both}`, or leave train.wandb.enable out" if on else "leave one of the two out"
-            said = ", ".join(tracking.to) or "none"
-            found["tracking"] = f"is {said} but train.wandb.enable is {str(bool(on)).lower()}; {cure}"
+    for section in _OF_LEROBOT if tracking.to is not None else ():
+        flag, wanted = f"{section}.enable", section in (tracking.to or ())
+        if (on := train.get(flag)) is not None and bool(on) != wanted:
+            with_it = "both" if tracking.to else section
+            cure = f"write `tracking: {with_it}`, or leave train.{flag} out" if on else "leave one of the two out"
+            said = ", ".join(tracking.to or ()) or "none"
+            found["tracking"] = f"is {said} but train.{flag} is {str(bool(on)).lower()}; {cure}"
     if not tracking.swanlab and (given := [name for name in _SETTINGS if values.get(f"swanlab.{name}")]):
         found[f"swanlab.{given[0]}"] = "has no effect: the job does not report to SwanLab; write `tracking: swanlab`"
     if tracking.swanlab and not tracking.project and (wrong := tracker_names.PROJECT.fault(project(tracking, train))):

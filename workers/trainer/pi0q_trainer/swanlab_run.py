@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import math
 import threading
@@ -46,7 +47,9 @@ class SwanLabRun:
 
         def begin() -> None:
             try:
-                self._begin(config)
+                # It would tell people to send the run by hand, which makes another one of it.
+                with contextlib.redirect_stdout(io.StringIO()):
+                    self._begin(config)
             except BaseException as error:
                 failed.append(error)
 
@@ -55,6 +58,7 @@ class SwanLabRun:
         thread.join(BEGIN_S)
         if failed or self.run is None:
             raise failed[0] if failed else TimeoutError("it did not begin in time")
+        print(f"pi0q: SwanLab's run {self.settings['id']} is written to {self.run.dir}; the box sends it", flush=True)
         return {"run_id": self.settings["id"], "dir": str(self.run.dir)}
 
     def _begin(self, config: Mapping[str, Any]) -> None:
@@ -115,9 +119,10 @@ class SwanLabRun:
     def end(self, code: int) -> None:
         if self.run is None:
             return
-        if code in DONE:
-            self.run.finish()
-        elif code == INTERRUPTED:
-            self.run.finish(state="aborted", error="the box stopped it; it goes on from its checkpoint")
-        else:
-            self.run.finish(state="crashed", error=f"the trainer ended with {code}")
+        how: dict[str, str] = {}
+        if code == INTERRUPTED:
+            how = {"state": "aborted", "error": "the box stopped it; it goes on from its checkpoint"}
+        elif code not in DONE:
+            how = {"state": "crashed", "error": f"the trainer ended with {code}"}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.run.finish(**how)
