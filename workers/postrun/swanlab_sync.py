@@ -98,7 +98,8 @@ def work(context: TaskContext) -> TaskDone:
     left = swanlab_runs.unsent(context.directory)
     if not left:
         return TaskDone(detail="no SwanLab data of the run is left on this box")
-    if (before := earlier_boxes(context)) and context.task.tries < PATIENCE_TRIES:
+    begun = any(life.sent for life in swanlab_runs.lives(context.directory))
+    if not begun and (before := earlier_boxes(context)) and context.task.tries < PATIENCE_TRIES:
         raise RetryLater(f"{', '.join(before)} sends first what came before")
     told = swanlab_key.check(context.settings, os.environ, user_home=Path.home())
     if told.state != "ok":

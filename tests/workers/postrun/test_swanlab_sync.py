@@ -209,6 +209,10 @@ def test_what_an_earlier_box_keeps_is_sent_first_unless_that_box_is_gone(
     gone = replace(here, task=replace(here.task, tries=swanlab_sync.PATIENCE_TRIES))
     with pytest.raises(RetryLater, match="no SwanLab key"):
         swanlab_sync.work(gone)
+    # Once it sent something itself there is nothing left to wait for.
+    swanlab_runs.lives(directory)[0].mark_sent(1000)
+    with pytest.raises(RetryLater, match="no SwanLab key"):
+        swanlab_sync.work(here)
     # What came after is not waited for.
     assert swanlab_sync.earlier_boxes(replace(here, task=replace(here.task, epoch=1, box="box-b"))) == []
 
