@@ -28,6 +28,8 @@ SHORTEST_LEASE = 3.0
 AUTODL_DATA = Path("/root/autodl-tmp")
 #: The mirror that AutoDL's boxes reach without help; the Hub itself they don't.
 AUTODL_MIRROR = "https://hf-mirror.com"
+#: What the TensorBoard of AutoDL's images shows, in the panel and at port 6007.
+AUTODL_TENSORBOARD = Path("/root/tf-logs")
 
 #: Ways to public files in the order in which they are tried, where the settings name no other.
 ROADS = ("mirror", "turbo", "hub", "modelscope")
@@ -109,6 +111,8 @@ class Settings:
     idle_grace: float = 300.0
     #: What does not keep it on: words of idle_policy.ALLOWED.
     idle_allow: tuple[str, ...] = ()
+    #: Where TensorBoard files of each job are written: AutoDL's panel shows /root/tf-logs; None: nowhere.
+    tensorboard_dir: Path | None = None
     #: Simulated GPUs, always shown as such: [{"name": …, "total_gib": …, "used_gib": …}].
     fake_gpus: tuple[Mapping[str, Any], ...] | None = None
     #: Whether a box without a card fetches what waiting jobs read (workers/staging): auto (in AutoDL's no-GPU mode),
@@ -309,6 +313,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "idle_do": idle_policy.read_command,
     "idle_grace": idle_policy.read_span,
     "idle_allow": idle_policy.read_allowed,
+    "tensorboard_dir": lambda text: None if text == "off" else Path(text).expanduser().absolute(),
     "fake_gpus": _gpus,
     "staging": _staging,
     "system_disk_reserve_mib": lambda text: int(_positive(text)) if text != "0" else 0,
@@ -355,6 +360,7 @@ def load(env: Mapping[str, str] | None = None, *, config: Path | None = None) ->
     values.setdefault("hf_home", Path(env.get("HF_HOME") or values["home"] / "huggingface"))
     values.setdefault("dataset_roots", (values["home"] / "datasets",))
     values.setdefault("hf_mirror", _default_mirror(env, str(values.get("hf_endpoint", Settings.hf_endpoint))))
+    values.setdefault("tensorboard_dir", _default_tensorboard())
     return Settings(**values, sources=sources)
 
 
@@ -397,6 +403,10 @@ def default_home(env: Mapping[str, str]) -> Path:
 def _on_autodl() -> bool:
     # A Path raises where this user may not even look, as below another's home.
     return os.path.isdir(AUTODL_DATA)  # noqa: PTH112
+
+
+def _default_tensorboard() -> Path | None:
+    return AUTODL_TENSORBOARD if os.path.isdir(AUTODL_TENSORBOARD) else None  # noqa: PTH112
 
 
 def _default_mirror(env: Mapping[str, str], hub: str) -> str:

@@ -167,6 +167,7 @@ def env(server: servers.Server, store: Store, tmp_path: Path, request: pytest.Fi
         "HF_HUB_OFFLINE": "1",
         "PI0Q_TORCH_WEIGHTS": "off",
         "PI0Q_ROADS": "mirror,turbo,hub",
+        "PI0Q_TENSORBOARD_DIR": "off",
         "PYTHONUNBUFFERED": "1",
     }
 

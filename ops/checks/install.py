@@ -60,8 +60,17 @@ def versions(target: CheckTarget) -> Iterator[Finding]:
         yield broken("versions", f"{summary}; but {'; '.join(unmet)}", cure)
     else:
         yield ok("versions", summary)
+    if target.box and not target.fault and "tensorboard_dir" in target.settings.sources:
+        yield from tensorboard(target.settings.tensorboard_dir)
     if target.box and "worker" not in present:
         yield broken("worker parts", "what `pi0q worker` needs is not installed", "pip install 'pi0q[worker]'")
+
+
+def tensorboard(place: Path | None) -> Iterator[Finding]:
+    """Yield the finding on what writes TensorBoard files, where this box's owner wants them."""
+    if place is not None and not any(map(_version, ("tensorboardX", "tensorboard"))):
+        told = f"PI0Q_TENSORBOARD_DIR is {place}, and nothing here can write TensorBoard files"
+        yield warning("tensorboard", told, "pip install 'pi0q[tensorboard]'")
 
 
 def unmet_requirements(distribution: str, extras: set[str]) -> list[str]:

@@ -53,6 +53,7 @@ def shell(cluster: Cluster) -> dict[str, str]:
         "PI0Q_FAKE_GPUS": "[]",
         "PI0Q_TORCH_WEIGHTS": "off",
         "PI0Q_ROADS": "mirror,turbo,hub",
+        "PI0Q_TENSORBOARD_DIR": "off",
         "WANDB_API_KEY": "0123456789012345678901234567890123456789",
     }
 

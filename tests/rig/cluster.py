@@ -329,6 +329,7 @@ class Cluster:
             # The fake trainer loads none, and no test asks the real place.
             "PI0Q_TORCH_WEIGHTS": "off",
             "PI0Q_ROADS": "mirror,turbo,hub",
+            "PI0Q_TENSORBOARD_DIR": "off",
             "PI0Q_FAKE_GPUS": "[]",
             "FAKE_STEP_SECONDS": "0.03",
             "FAKE_SLOWLY": str(self._slowly),

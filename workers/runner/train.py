@@ -17,7 +17,7 @@ from pi0q.workers.checkpoints.best import BestCheckpoint
 from pi0q.workers.checkpoints.restore import Restored
 from pi0q.workers.checkpoints.retention import Retention
 from pi0q.workers.checkpoints.sealer import Sealer
-from pi0q.workers.runner import measured_vram, messages
+from pi0q.workers.runner import measured_vram, messages, tensorboard
 from pi0q.workers.runner.prepare import Prepared, find_checkpoint
 from pi0q.workers.runner.receipts import Receipts
 from pi0q.workers.runner.run_session import RunSession
@@ -177,4 +177,4 @@ def _listeners(
         [*follow_seals, requests, size, pressure],
         sign=context.sign_manifest,
     )
-    return [best, requests, size, pressure, sealer, *kernels]
+    return [best, requests, size, pressure, sealer, *kernels, *tensorboard.listener(context)]
