@@ -251,7 +251,6 @@ QUICK = (
     "tests/ops/flower/test_app.py::test_it_asks_for_the_password",
     "tests/ops/flower/test_app.py::test_the_password_is_made_once_and_private",
     "tests/scenarios/end_to_end/test_one_job.py",
-    "tests/scenarios/end_to_end/test_staging.py",
     "tests/scenarios/faults/test_every_row.py",
     "tests/workers/agent/test_worker.py::test_a_drained_box_says_so_and_takes_nothing_until_that_ends",
     "tests/workers/agent/test_worker.py::test_a_server_that_is_not_there_yet_is_waited_for",

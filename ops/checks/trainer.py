@@ -62,7 +62,7 @@ def environment(seen: Mapping[str, Any], *, python: str, gpus: int) -> Iterator[
 def mode(target: CheckTarget, cards: int) -> Mode:
     """Return whether this container has its cards; `cards`: how many it shows."""
     limit_mib = _limit_mib(target.machine)
-    return ModeReader(limit_mib=lambda: limit_mib).mode(cards)
+    return ModeReader(limit_mib=lambda: limit_mib, simulated=target.settings.fake_gpus is not None).mode(cards)
 
 
 def without_gpu(target: CheckTarget) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from pi0q.ops.box import control, pidfile
 from pi0q.ops.checks import hub, trainer
 from pi0q.ops.checks.finding import CheckTarget, Finding, Status, check_target
 from pi0q.ops.machine import Machine
+from pi0q.workers.host import probe
 from pi0q.workers.host.probe import Gpu
 from pi0q.workers.hub import access
 from pi0q.workers.hub.requirements import PALIGEMMA
@@ -324,9 +325,12 @@ def memory_group(root: Path, version: int, path: str, limit: int | None) -> None
         own.write_text(f"0::/{path}\n" if version == 2 else f"4:memory:/{path}\n")
 
 
-def test_no_gpu_mode_is_named_and_nothing_of_lerobot_is_imported(tmp_path: Path) -> None:
+def test_no_gpu_mode_is_named_and_nothing_of_lerobot_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory_group(tmp_path, 2, "", 2 << 30)
-    env = {"HOME": str(tmp_path), "PI0Q_FAKE_GPUS": "[]", "PI0Q_TRAINER_PYTHON": "/bin/false"}
+    monkeypatch.setattr(probe, "nvml_gpus", lambda: ((), "NVML: no permission"))
+    env = {"HOME": str(tmp_path), "PI0Q_TRAINER_PYTHON": "/bin/false"}
     found = by_name(list(trainer.check(check_target(Machine(root=tmp_path, env=env), box=True))))
     assert found["gpu"].status is Status.WARNING
     assert found["gpu"].detail == "no-GPU mode (无卡模式): fetches inputs of waiting jobs, claims nothing"

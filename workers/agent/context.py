@@ -30,7 +30,7 @@ class BoxContext:
     server_trouble: str = ""
     #: What a user wants of this box, as of the last heartbeat: "" nothing, `drain` or `now` no new jobs.
     drain: str = ""
-    modes: ModeReader = field(default_factory=ModeReader)
+    modes: ModeReader = field(init=False)
     #: The cards that the box had when it had some.
     cards: CardMemory = field(init=False)
     #: What the box says of switching itself off, JSON (queue/idle_outlook.py); "" where it never does.
@@ -44,6 +44,7 @@ class BoxContext:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
+        self.modes = ModeReader(simulated=self.settings.fake_gpus is not None)
         self.cards = CardMemory(self.settings.home)
 
     @property

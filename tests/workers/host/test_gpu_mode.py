@@ -79,6 +79,7 @@ def test_nvidia_smi_is_asked_once_and_only_in_a_small_container_without_a_card(t
     assert (reader.mode(0), reader.mode(2), asked) == (Mode.NO_CARD, Mode.CARDS, [])
     limit = 2048
     assert (reader.mode(1), asked) == (Mode.CARDS, [])
+    assert ModeReader(limit_mib=lambda: limit, smi=smi, simulated=True).mode(0) is Mode.NO_CARD
     assert (reader.mode(0), reader.mode(0), asked) == (Mode.NO_GPU_MODE, Mode.NO_GPU_MODE, [1])
 
 
