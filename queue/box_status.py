@@ -135,13 +135,18 @@ def lasting_refusals(box: Announced, job: Record) -> tuple[Refusal, ...]:
     return tuple(one for one in refusals.loads(box.get("refusals")).get(job.id, ()) if not isinstance(one, passing))
 
 
+def blocked(box: Announced) -> Refusal:
+    """Return why the box takes no job at all; only of one that announced that."""
+    return refusals.from_json(_json(box["blocked"]))
+
+
 def reasons(box: Announced, job: Record) -> tuple[Refusal, ...]:
     """Return why a box that is up and has free slots does not take the job, as far as it announced that.
 
     A box announces no refusal of jobs that do not fit its GPUs: that follows from the numbers.
     """
     if box.get("blocked"):
-        return (refusals.from_json(_json(box["blocked"])),)
+        return (blocked(box),)
     if known := refusals.loads(box.get("refusals")).get(job.id):
         return known
     lack = card_shortage(box, job)

@@ -14,6 +14,10 @@ from pi0q.ops.box.plan import UNIT, Plan, prune
 from pi0q.ops.machine import AUTODL_HOOK, Machine
 from pi0q.ops.systemd import quoted, unit_file
 
+#: What is told where nothing starts the worker with the machine, and what a user can do where setup can't.
+NOTHING = "nothing starts the worker after a restart"
+CRON = "pi0q box start (each time, or by a line of `crontab -e`: @reboot pi0q box start)"
+
 
 class Hook:
     """AutoDL's boot hook: one line in /etc/autodl.sh beside the user's own; its body is on the data disk."""
@@ -108,7 +112,10 @@ class NoBoot:
         return ""
 
     def do(self) -> str:
-        return "nothing starts it after a restart of this machine: run `pi0q box start` (cron: @reboot pi0q box start)"
+        return self.beyond()
+
+    def beyond(self) -> str:
+        return f"{NOTHING}: {CRON}"
 
     def undo(self) -> str:
         return ""
@@ -147,6 +154,11 @@ def starts_by_itself(machine: Machine, home: Path) -> str:
     return UNIT if by_systemd(machine, home) and machine.systemctl("is-enabled", UNIT).returncode == 0 else ""
 
 
+def runs_as_unit(machine: Machine, home: Path) -> bool:
+    """Return whether this home's worker runs as a systemd user unit, which starts it again."""
+    return by_systemd(machine, home) and machine.systemctl("is-active", UNIT).returncode == 0
+
+
 def by_systemd(machine: Machine, home: Path) -> bool:
     """Return whether a systemd user unit runs this home's worker, rather than our supervisor."""
     return machine.systemd and quoted(f"PI0Q_HOME={home}") in file_edits.read(unit_file(machine, UNIT))
@@ -165,7 +177,7 @@ def start(machine: Machine, home: Path) -> str:
 
 def stop(machine: Machine, home: Path) -> bool:
     """Stop the worker until the next start; trainings continue. Return whether it ran."""
-    ran = by_systemd(machine, home) and machine.systemctl("is-active", UNIT).returncode == 0
+    ran = runs_as_unit(machine, home)
     if ran:
         machine.require_systemctl("stop", UNIT)
     return control.stop(home) or ran

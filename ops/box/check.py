@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pi0q.ops.box import autostart, control, idle
-from pi0q.ops.box.plan import UNIT
+from pi0q.ops.box.plan import STARTED_WITH
+from pi0q.ops.box.worker_state import WorkerState, worker_state
+from pi0q.ops.checks import own_box
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, warning
 from pi0q.ops.machine import AUTODL_HOOK, there
 
@@ -15,12 +17,10 @@ def check(target: CheckTarget) -> Iterator[Finding]:
     if not target.box or target.fault:
         return
     machine, home = target.machine, target.settings.home
-    by = autostart.starts_by_itself(machine, home)
-    if control.worker(home) and not control.worker_locked(home):
-        yield ok("worker", "is starting")
-    elif control.worker_locked(home):
-        supervised = control.supervisor(home) is not None or by == UNIT
-        yield ok("worker", "runs, and is restarted if it ends" if supervised else "runs, started by hand")
+    by, state = autostart.starts_by_itself(machine, home), worker_state(machine, home)
+    if state is not WorkerState.STOPPED:
+        yield ok("worker", state.value)
+        yield from _taking(target)
     elif by or there(home / "boot.sh"):
 
         def start() -> str:
@@ -37,4 +37,14 @@ def check(target: CheckTarget) -> Iterator[Finding]:
         detail = f"{AUTODL_HOOK} does not start the worker: after a restart of the container no training continues"
         yield broken("start at boot", detail, "pi0q box setup")
     else:
-        yield warning("start at boot", "nothing starts the worker after a restart", "pi0q box setup")
+        # Setup has done what it can where there is no systemd.
+        settled = not machine.systemd and there(home / STARTED_WITH)
+        yield warning("start at boot", autostart.NOTHING, autostart.CRON if settled else "pi0q box setup")
+
+
+def _taking(target: CheckTarget) -> Iterator[Finding]:
+    """Yield why a box whose worker runs takes no job, as `pi0q boxes` and `pi0q why` tell it."""
+    own = own_box.announced(target.settings)
+    told, cure = own_box.refuses(own) if own else ("", "")
+    if told:
+        yield warning("taking jobs", told, cure)

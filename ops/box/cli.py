@@ -117,10 +117,19 @@ def start() -> None:
 def stop() -> None:
     """Stop this box's worker until the next start; running trainings continue."""
     from pi0q.ops.box import autostart
+    from pi0q.ops.box.worker_state import WorkerState, worker_state
+    from pi0q.workers.host.identity import box_name
 
-    stopped = autostart.stop(Machine(), all_settings.load().home)
-    text = "The worker is stopped; trainings continue. Start it again: pi0q box start"
-    click.echo(text if stopped else "No worker was running.")
+    home = all_settings.load().home
+    if autostart.stop(Machine(), home):
+        click.echo("The worker is stopped; trainings continue. Start it again: pi0q box start")
+    elif worker_state(Machine(), home) is WorkerState.BY_HAND:
+        raise Pi0qError(
+            "The worker of this machine was started by hand, in a terminal or by `pi0q up`; it goes on.\n"
+            "Fix: Ctrl-C where it was started; or keep it from new jobs: pi0q drain " + box_name(all_settings.load())
+        )
+    else:
+        click.echo("No worker was running.")
 
 
 @box.command()

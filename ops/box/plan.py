@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pi0q.ops.box.tunnel import Tunnel
 from pi0q.ops.machine import Machine, same_disk
 from pi0q.queue.settings import Settings, config_path
 
+#: The file below home that says with what setup started the worker last.
+STARTED_WITH = ".started-with"
 #: The worker's systemd unit.
 UNIT = "pi0q-box.service"
 #: On PATH in every shell, AutoDL's boot script included.
@@ -42,6 +44,15 @@ class Plan:
     def exposed(self, path: Path) -> bool:
         """Return whether a path is not on pi0q's disk, but on the one that becomes part of a saved and shared image."""
         return not self.machine.on_data_disk(path) if self.machine.autodl else not same_disk(path, self.home)
+
+
+@runtime_checkable
+class Beyond(Protocol):
+    """A step that may lack what setup can't provide."""
+
+    def beyond(self) -> str:
+        """Return what a person has to provide, and how; "" where nothing is lacking."""
+        ...
 
 
 class Step(Protocol):

@@ -12,13 +12,14 @@ from pathlib import Path
 from pi0q.jobs.errors import Pi0qError, UsageError
 from pi0q.ops import file_edits
 from pi0q.ops.box import autostart, control, idle, steps, tunnel
-from pi0q.ops.box.plan import Plan, Step
-from pi0q.ops.checks import disks, trainer
+from pi0q.ops.box.plan import Beyond, Plan, Step
+from pi0q.ops.box.worker_state import worker_state
+from pi0q.ops.checks import disks, own_box, trainer
 from pi0q.ops.checks.finding import CheckTarget, Finding, Status
 from pi0q.ops.machine import AUTODL_DATA, Machine, directory_mib, disk_space
 from pi0q.queue import settings as all_settings
 from pi0q.queue.settings import READERS, Settings
-from pi0q.workers.host import gpu_mode, probe
+from pi0q.workers.host import gpu_mode
 from pi0q.workers.runs.run_directory import live_runs
 from pi0q.workers.trainer import interpreter
 
@@ -33,7 +34,7 @@ class Done:
     """Result of one step."""
 
     name: str
-    #: "ok" (was in place), "done", "missing" (only checked), "removed" or "failed".
+    #: "ok" (was in place), "done", "missing" (only checked), "removed", "failed", or "none": a person has to do it.
     status: str
     detail: str
 
@@ -133,14 +134,20 @@ def prepare(made: Plan) -> Iterator[Done]:
         except (OSError, Pi0qError) as error:
             yield Done(name=step.name, status="failed", detail=_one_line(error))
             continue
-        yield Done(name=step.name, status="done" if lacking else "ok", detail=text)
+        yield Done(name=step.name, status="done" if lacking else "none" if _beyond(step) else "ok", detail=text)
 
 
 def check(made: Plan) -> Iterator[Done]:
     """Check every step; change nothing."""
     for step in steps_of(made):
-        lacking = step.missing()
-        yield Done(name=step.name, status="missing" if lacking else "ok", detail=lacking)
+        lacking, beyond = step.missing(), _beyond(step)
+        yield Done(
+            name=step.name, status="missing" if lacking else "none" if beyond else "ok", detail=lacking or beyond
+        )
+
+
+def _beyond(step: Step) -> str:
+    return step.beyond() if isinstance(step, Beyond) else ""
 
 
 def remove(made: Plan) -> Iterator[Done]:
@@ -179,7 +186,8 @@ def state(machine: Machine, settings: Settings) -> dict[str, object]:
         "home": str(home),
         "free_gib": round(disk_space(home).free_mib / 1024, 1),
         "cards": _cards(machine, settings),
-        "worker": "runs" if control.worker_locked(home) else "does not run",
+        "worker": worker_state(machine, home).value,
+        "takes_jobs": _takes_jobs(settings),
         "worker_pid": worker.pid if worker else None,
         "keeper_pid": supervisor.pid if supervisor else None,
         "starts_with": autostart.starts_by_itself(machine, home) or None,
@@ -191,11 +199,21 @@ def state(machine: Machine, settings: Settings) -> dict[str, object]:
 
 def _cards(machine: Machine, settings: Settings) -> str:
     """Return what this machine shows of cards, and what a worker does without any."""
-    found = probe.fake_gpus(settings.fake_gpus, "here") if settings.fake_gpus is not None else probe.nvml_gpus()[0]
+    found, _ = own_box.cards(settings)
     mode = trainer.mode(CheckTarget(machine=machine, settings=settings, box=True), len(found))
     if (without := gpu_mode.without_cards(mode, settings.staging)) is not None:
         return str(without)
-    return str(len(found)) if found else "none"
+    simulated = " (simulated)" if found and all(card.simulated for card in found) else ""
+    return f"{len(found)}{simulated}" if found else "none"
+
+
+def _takes_jobs(settings: Settings) -> str:
+    """Return whether the queue's boxes count this one among those that take jobs, and why not."""
+    own = own_box.announced(settings)
+    if own is None:
+        return "no: the queue hears no worker of this machine"
+    told, cure = own_box.refuses(own)
+    return f"no: {told}; {cure}" if told else "yes"
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pi0q.ops import file_edits
 from pi0q.ops.box import control
-from pi0q.ops.box.plan import COMMAND, UNIT, Plan, link, prune
+from pi0q.ops.box.plan import COMMAND, STARTED_WITH, UNIT, Plan, link, prune
+from pi0q.ops.box.worker_state import WorkerState, worker_state
 from pi0q.workers.host import cache_paths
 from pi0q.workers.network import routes
 
@@ -177,7 +178,10 @@ class Token:
             self.here.chmod(0o600)
         if self._exposed:
             link(self.login, self.here)
-        return f"in {self.here}" if self.here.is_file() else "none yet: hf auth login, then this command again"
+        return f"in {self.here}" if self.here.is_file() else self.beyond()
+
+    def beyond(self) -> str:
+        return "" if self.here.is_file() or self._source() else "none yet: hf auth login, then this command again"
 
     def undo(self) -> str:
         ours, done = self.note.exists(), ""
@@ -265,7 +269,7 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         #: Fingerprint of the installation and the settings that the worker was started with.
-        self.started_with = plan.home / ".started-with"
+        self.started_with = plan.home / STARTED_WITH
 
     @property
     def _by_systemd(self) -> bool:
@@ -276,7 +280,8 @@ class Worker:
             if self.plan.machine.systemctl("is-active", UNIT).returncode:
                 return f"{UNIT} is not active"
         elif not control.supervisor(self.plan.home):
-            return "no supervisor runs"
+            state = worker_state(self.plan.machine, self.plan.home)
+            return "no supervisor runs" + (f"; the worker {state.value}" if state is WorkerState.BY_HAND else "")
         if file_edits.read(self.started_with) != self._fingerprint():
             return "running with an old version or old settings; restart needed"
         return ""

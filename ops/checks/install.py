@@ -147,4 +147,5 @@ def live_boxes(live: list[dict[str, Any]]) -> Finding:
         return warning("boxes", f"other versions than here ({ours}): {', '.join(others)}", "pip install -U pi0q")
     if notes := [f"{box['name']}: {box['note']}" for box in live if box.get("note")]:
         return warning("boxes", "; ".join(notes), f"pi0q doctor (on {live[0]['name']})")
-    return ok("boxes", f"{len(live)} alive: {', '.join(sorted(box['name'] for box in live))}")
+    named = sorted(box["name"] + (" (drained)" if box.get("drain") else "") for box in live)
+    return ok("boxes", f"{len(live)} alive: {', '.join(named)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pi0q.ops.checks import own_box
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
 from pi0q.ops.machine import Machine
 from pi0q.workers.host import cgroup_memory, probe
@@ -18,9 +19,7 @@ def check(target: CheckTarget) -> Iterator[Finding]:
     """Yield the findings on GPUs, memory and the trainer's environment."""
     if not target.box:
         return
-    gpus, fault = probe.fake_gpus(target.settings.fake_gpus, "here"), ""
-    if target.settings.fake_gpus is None:
-        gpus, fault = probe.nvml_gpus()
+    gpus, fault = own_box.cards(target.settings)
     if mode(target, len(gpus)) is Mode.NO_GPU_MODE:
         yield from without_gpu(target)
         return
