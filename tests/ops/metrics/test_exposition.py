@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pi0q.jobs.cost import Hold
@@ -82,3 +84,30 @@ def test_dashboard_has_the_parts_that_grafana_requires() -> None:
         taken.add((place["x"], place["y"]))
         assert [target["refId"] for target in panel["targets"]] == ["A", "B"][: len(panel["targets"])]
         assert all(target["expr"] and target["datasource"] == panel["datasource"] for target in panel["targets"])
+
+
+def test_grafanas_own_types_know_every_part_of_the_dashboard() -> None:
+    """Grafana itself is not at hand: its published types read the file, and nothing of it may be lost."""
+    dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+
+    register_default_plugins()
+    board = json.loads(DASHBOARD.read_text())
+    kept = json.loads(JSONEncoder(sort_keys=True).encode(dashboard.Dashboard.from_json(board)))
+    assert list(lost(board, kept)) == []
+    # What is left out here has defaults there that hide the names of lines.
+    assert all(one["options"]["legend"]["showLegend"] for one in kept["panels"] if one["type"] == "timeseries")
+
+
+def lost(ours: Any, kept: Any, where: str = "") -> Iterator[str]:
+    """Yield where a document says something that a reader of it has not kept."""
+    if isinstance(ours, dict):
+        for key, value in ours.items():
+            yield from lost(value, kept.get(key) if isinstance(kept, dict) else None, f"{where}.{key}")
+    elif isinstance(ours, list):
+        for at, value in enumerate(ours):
+            same = isinstance(kept, list) and len(kept) == len(ours)
+            yield from lost(value, kept[at] if same else None, f"{where}[{at}]")
+    elif ours != kept:
+        yield f"{where}: {ours!r}, kept {kept!r}"
