@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pi0q.queue.box_status import Announced
-from pi0q.queue.refusals import WithoutCards
+from pi0q.queue.refusals import Refusal, WithoutCards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class Staging:
     @property
     def mode(self) -> str:
         """Return what the box is and does, in words."""
-        return str(WithoutCards(no_gpu_mode=self.no_gpu_mode, fetches=self.fetches)).partition(";")[0]
+        return WithoutCards(no_gpu_mode=self.no_gpu_mode, fetches=self.fetches).mode
 
     @property
     def progress(self) -> str:
@@ -57,7 +56,7 @@ class Staging:
         return " · ".join(filter(None, (self.mode, self.progress)))
 
 
-def read(box: Announced) -> Staging | None:
+def read(box: Mapping[str, str]) -> Staging | None:
     """Return what a box announced, as box_fields.py let it pass; None for one with cards, or of an older version."""
     told: Mapping[str, Any] = json.loads(box.get("staging") or "null") or {}
     if not told:
@@ -74,3 +73,12 @@ def read(box: Announced) -> Staging | None:
         problems=told.get("problems", {}),
         cards_mib=tuple(int(card["total_mib"]) for card in told.get("cards", ())),
     )
+
+
+def about(refusal: Refusal, box: Mapping[str, str], job_id: str) -> Refusal:
+    """Return why a box takes no job, with how far it is with what this one reads."""
+    staging = read(box) if isinstance(refusal, WithoutCards) else None
+    if staging is None or not isinstance(refusal, WithoutCards):
+        return refusal
+    inputs = "here" if job_id in staging.ready else "coming" if job_id == staging.job else ""
+    return replace(refusal, inputs=inputs)

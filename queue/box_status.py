@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pi0q.jobs.record import Record
 from pi0q.jobs.record_codecs import json_of
 from pi0q.jobs.state import State
-from pi0q.queue import capacity, job_text, refusals
+from pi0q.queue import box_staging, capacity, job_text, refusals
 from pi0q.queue.idle_outlook import Outlook
 from pi0q.queue.idle_policy import Phase
 from pi0q.queue.refusals import CardsTaken, NotChosen, Refusal, ServerRestarted, SlotsInUse, TooLittleVram
@@ -146,7 +146,7 @@ def reasons(box: Announced, job: Record) -> tuple[Refusal, ...]:
     A box announces no refusal of jobs that do not fit its GPUs: that follows from the numbers.
     """
     if box.get("blocked"):
-        return (blocked(box),)
+        return (box_staging.about(blocked(box), box, job.id),)
     if known := refusals.loads(box.get("refusals")).get(job.id):
         return known
     lack = card_shortage(box, job)

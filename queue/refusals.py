@@ -107,11 +107,19 @@ class WithoutCards(Refusal):
     no_gpu_mode: bool = True
     #: Whether it fetches (PI0Q_STAGING).
     fetches: bool = True
+    #: How far it is with those of the job that is asked about: "here", "coming", or "" where it does not say so.
+    inputs: str = ""
+
+    @property
+    def mode(self) -> str:
+        """Return what the box is and does."""
+        what = "no-GPU mode" if self.no_gpu_mode else "no card"
+        return f"{what}: {'fetches inputs, claims nothing' if self.fetches else 'claims nothing'}"
 
     def __str__(self) -> str:
-        what = "no-GPU mode" if self.no_gpu_mode else "no card"
-        does = "fetches inputs, claims nothing" if self.fetches else "claims nothing"
-        return f"{what}: {does}" + ("; start the box with its GPU to train" if self.no_gpu_mode else "")
+        told = {"here": "what this job reads is here", "coming": "it is fetching what this job reads"}
+        cure = "start the box with its GPU to train" if self.no_gpu_mode else ""
+        return "; ".join(filter(None, (self.mode, told.get(self.inputs, ""), cure)))
 
 
 @dataclass(frozen=True, kw_only=True)

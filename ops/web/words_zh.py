@@ -228,7 +228,8 @@ def refusal_zh(refusal: Refusal) -> str:
 def mode_zh(box: refusals.WithoutCards) -> str:
     """Return what a box without cards is and does."""
     does = "只下载输入，不认领任务" if box.fetches else "不认领任务"
-    return f"{'无卡模式' if box.no_gpu_mode else '没有卡'}：{does}"
+    told = {"here": "，该任务的输入已就绪", "coming": "，正在下载该任务的输入"}.get(box.inputs, "")
+    return f"{'无卡模式' if box.no_gpu_mode else '没有卡'}：{does}{told}"
 
 
 def staging_zh(staging: Staging) -> str:

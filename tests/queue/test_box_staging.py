@@ -7,10 +7,12 @@ import json
 import pytest
 
 from pi0q.ops.web.words import Words
+from pi0q.ops.web.words_zh import mode_zh
 from pi0q.queue import box_staging, box_text
 from pi0q.queue.box_staging import Staging
 from pi0q.queue.commands import boxes
 from pi0q.queue.reading.views import box_view
+from pi0q.queue.refusals import Drained, WithoutCards
 
 BOX = {"name": "box-a", "status": "ready", "seen_seconds": "1", "gpus": "[]", "refused": "0"}
 FETCHING = {"no_gpu_mode": True, "fetches": True, "busy": True, "job": "a1", "phase": "downloading 3.1/14.0 GB"}
@@ -56,3 +58,12 @@ def test_the_line_of_boxes_and_the_details() -> None:
     view = box_view(box, [], 60.0, 0)
     assert isinstance(view.staging, Staging) and view.staging.job == "a1"
     assert [(one.name, one.mib) for one in view.caches] == [("lerobot/pi0", 13_352), ("datasets/you/grab_box", 700)]
+
+
+@pytest.mark.parametrize(("job", "inputs"), [("a1", "coming"), ("b2", "here"), ("c3", "")])
+def test_why_says_how_far_it_is_with_the_inputs_of_a_job(job: str, inputs: str) -> None:
+    box = {**BOX, "staging": json.dumps({**FETCHING, "ready": ["b2"]})}
+    found = box_staging.about(WithoutCards(), box, job)
+    assert found == WithoutCards(inputs=inputs)
+    assert mode_zh(WithoutCards(inputs=inputs)).startswith("无卡模式：只下载输入")
+    assert box_staging.about(Drained(), box, job) == Drained()

@@ -30,8 +30,8 @@ EVERY_KIND: dict[str, tuple[Refusal, str]] = {
         "runner processes keep exiting at start-up; claims paused (see the worker log)",
     ),
     "without_cards": (
-        refusals.WithoutCards(),
-        "no-GPU mode: fetches inputs, claims nothing; start the box with its GPU to train",
+        refusals.WithoutCards(inputs="here"),
+        "no-GPU mode: fetches inputs, claims nothing; what this job reads is here; start the box with its GPU to train",
     ),
     "retry_delay": (
         refusals.RetryDelay(reason="network", seconds=40),

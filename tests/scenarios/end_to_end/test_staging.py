@@ -59,7 +59,7 @@ def test_a_box_without_a_card_fetches_and_the_same_box_with_one_downloads_nothin
     record = cluster.store.get(job)
     assert (str(record.state), record.epoch, record.attempt) == ("queued", 0, 0)
     assert staging(cluster)["busy"] is False and staging(cluster)["left"] == 0
-    assert cluster.refused(job) == "no card: fetches inputs, claims nothing"
+    assert cluster.refused(job) == "no card: fetches inputs, claims nothing; what this job reads is here"
     (announced,) = cluster.store.boxes()
     assert {one["name"]: one["mib"] for one in json.loads(announced["caches"])}["lerobot/pi0"] == 5
     assert hub.served >= len(BIG)
