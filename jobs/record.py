@@ -56,6 +56,7 @@ from pi0q.jobs.record_codecs import (
 )
 from pi0q.jobs.record_codecs import Use as Use
 from pi0q.jobs.signing.job_signature import RECEIPT, SIGNATURE, ClaimReceipt, JobSignature
+from pi0q.jobs.signing.sweep_warrant import WARRANT, SweepWarrant
 from pi0q.jobs.start_point import START_POINT, STARTERS, StartPoint
 from pi0q.jobs.state import State
 from pi0q.jobs.sweep import TALLY, VALUES, Tally
@@ -281,10 +282,17 @@ class Record:
     starters: Mapping[str, int] = field(default_factory=dict, metadata=stored(STARTERS))
     #: Its submitter's signature, and the last word of a box that ran it (jobs/signing); None where nobody signs.
     signature: JobSignature | None = field(default=None, metadata=stored(SIGNATURE))
+    #: Of a trial that a search proposed: its sweep as its submitter signed it.
+    warrant: SweepWarrant | None = field(default=None, metadata=stored(WARRANT))
     receipt: ClaimReceipt | None = field(default=None, metadata=stored(RECEIPT, Use.FINAL, Use.LEDGER))
     #: Where the runner keeps everything of it.
     run_dir: str | None = field(default=None, metadata=stored(PATH, Use.OWNED))
     history: tuple[Event, ...] = field(default=(), metadata=stored(HISTORY))
+
+    @property
+    def any_signature(self) -> JobSignature | None:
+        """Return the signature that the job goes by: its own, else that of its sweep."""
+        return self.signature or (self.warrant.signature if self.warrant else None)
 
     @property
     def known_manifests(self) -> frozenset[str]:
@@ -447,7 +455,7 @@ def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, (BaseFacts, Best, BoxChoice, JobSignature, ClaimReceipt)):
+    if isinstance(value, (BaseFacts, Best, BoxChoice, JobSignature, ClaimReceipt, SweepWarrant)):
         return json.dumps(value.to_json())
     if isinstance(value, Tally):
         return json.dumps({**vars(value), "best_values": value.best_values or {}})

@@ -17,6 +17,7 @@ from pi0q.jobs.record_codecs import Codec, json_of, mapping, matching, whole
 
 if TYPE_CHECKING:
     from pi0q.jobs.record import Record
+    from pi0q.jobs.signing.sweep_warrant import SweepWarrant
     from pi0q.jobs.start_point import StartPoint
 
 #: First line of the signed bytes: a signature for one purpose is none for another.
@@ -105,6 +106,8 @@ class Distrust(str, Enum):
     OTHER_JOB = "other_job"
     OTHER_QUEUE = "other_queue"
     CHANGED = "changed"
+    #: A trial that its sweep's signature does not cover.
+    OUTSIDE_SWEEP = "outside_sweep"
     REPLAYED = "replayed"
     EXPIRED = "expired"
     #: The box can't read the file of its trusted keys, or lacks the package that verifies.
@@ -141,21 +144,24 @@ def forgery(record: Record, verifier: Verifier) -> Distrust | None:
 
     It depends on the record and the trusted keys alone, not on time.
     """
-    signature = record.signature
+    signature = record.any_signature
     if signature is None:
         return Distrust.UNSIGNED
     if not verifier.knows(signature.key):
         return Distrust.UNKNOWN_SIGNER
-    if signature.job != record.id:
+    warrant = record.warrant if record.signature is None else None
+    if warrant is None and signature.job != record.id:
         return Distrust.OTHER_JOB
     if signature.prefix != verifier.prefix:
         return Distrust.OTHER_QUEUE
     try:
-        covered = signature.covered(record.spec, record.starts_from)
+        covered = warrant.covered() if warrant else signature.covered(record.spec, record.starts_from)
     except (ValueError, TypeError, RecursionError):
         return Distrust.CHANGED
     if not verifier.by_submitter(signature.key, covered, signature.value):
         return Distrust.CHANGED
+    if warrant is not None and _is_outside(record, warrant):
+        return Distrust.OUTSIDE_SWEEP
     if signature.start_job and record.starts_from and record.starts_from.job != signature.start_job:
         return Distrust.CHANGED
     if record.continues and record.continues not in signature.lineage:
@@ -163,9 +169,15 @@ def forgery(record: Record, verifier: Verifier) -> Distrust | None:
     return None
 
 
+def _is_outside(record: Record, warrant: SweepWarrant) -> bool:
+    from pi0q.jobs.signing.sweep_warrant import why_no_trial  # it needs this module
+
+    return why_no_trial(record, warrant) != ""
+
+
 def staleness(record: Record, verifier: Verifier, seen: Seen, *, now_ms: int) -> Distrust | None:
     """Return why a genuine signature counts no more: the job has ended here, or its first claim comes too late."""
-    signature = record.signature
+    signature = record.any_signature
     if signature is None:
         return Distrust.UNSIGNED
     if seen.ended_ms is not None and signature.issued_ms <= seen.ended_ms:

@@ -8,6 +8,8 @@ _HAPPENED = {
     "other_job": "its signature (key {key}) is that of another job: somebody copied it here",
     "other_queue": "it was signed (key {key}) for another queue",
     "changed": "its job file was changed after it was signed (key {key})",
+    "outside_sweep": "its sweep was signed (key {key}), and this is no trial of it: a value lies outside its space, or "
+    "another key differs",
     "replayed": "it has ended before, and its record was put back into the queue",
     "expired": "it was signed more than 30 days ago (key {key}) and no trusted box has run it since",
     "no_keys": "this box can't verify signatures: {detail}",
@@ -21,6 +23,7 @@ _FIXES = {
     "other_job": _AGAIN,
     "other_queue": "`pi0q cancel {job}`, then submit its file to this queue",
     "changed": _AGAIN,
+    "outside_sweep": _AGAIN,
     "replayed": "`pi0q cancel {job}` removes it; to run it once more: `pi0q retry {job}`",
     "expired": _SIGN,
     "no_keys": "`pi0q key list` on the box shows its keys; `pip install 'pi0q[sign]'` brings what verifies",

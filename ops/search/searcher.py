@@ -26,11 +26,11 @@ from pi0q.jobs import start_point, sweep_trials
 from pi0q.jobs.errors import Pi0qError, SpecError
 from pi0q.jobs.record import Record
 from pi0q.jobs.schema.value_types import Value
+from pi0q.jobs.signing import sweep_warrant
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import ENDED, State
 from pi0q.jobs.sweep import TPE, Range, Sweep
 from pi0q.queue import dependencies, sweeps
-from pi0q.queue.digests import sha256
 from pi0q.queue.store import Store, await_news
 from pi0q.queue.submission import Known
 
@@ -116,6 +116,7 @@ class Search:
     def __init__(self, store: Store, record: Record, spec: Spec, study: optuna.Study) -> None:
         assert spec.sweep is not None
         self.store, self.record, self.spec, self.sweep, self.study = store, record, spec, spec.sweep, study
+        self.warrant = sweep_warrant.of_sweep(record)
 
     def tell(self, jobs: Mapping[int, Record]) -> None:
         """Tell how trials ended; queue those whose jobs were not made before an interruption."""
@@ -164,18 +165,20 @@ class Search:
         known = Known(start=self.record.starts_from, base=self.record.base)
         place = sweeps.Place(sweep_id=self.record.id, number=number, values=values)
         fields = sweeps.trial_fields(
-            spec, job_id(self.record.id, number), place, submitter=self.record.submitter, known=known, peaks=self.store
+            spec,
+            sweep_warrant.trial_id(self.record.id, number),
+            place,
+            submitter=self.record.submitter,
+            known=known,
+            peaks=self.store,
         )
         reference = start_point.reference_of(spec.train)
         pending = reference is not None and reference.step is None
         waits = dependencies.fields(spec, now_ms=self.record.created_ms, pending=pending)
-        self.store.submit_trials(self.record.id, [{**fields, **waits}], text="proposed by the search")
+        # Its submitter signed the sweep and has no part in this.
+        signed = {} if self.warrant is None else {"warrant": self.warrant}
+        self.store.submit_trials(self.record.id, [{**fields, **waits, **signed}], text="proposed by the search")
         return True
-
-
-def job_id(sweep_id: str, number: int) -> str:
-    """Return the id of the job of a proposal: the same whenever it is made."""
-    return sha256(f"{sweep_id}:{number}".encode())[:12]
 
 
 def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:

@@ -201,7 +201,7 @@ def _unsigned(store: Store, own: str) -> list[str]:
     now_ms = time.time() * 1000
 
     def counts(record: Record) -> bool:
-        signature = record.signature
+        signature = record.any_signature
         return signature is not None and signature.key == own and signature.expires_ms > now_ms
 
     ids = [job.id for job in store.page(live=-1, ended=0).jobs]

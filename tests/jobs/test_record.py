@@ -9,6 +9,7 @@ from pi0q.jobs.estimates.base_facts import BaseFacts
 from pi0q.jobs.outcome import OUTCOMES, Reason
 from pi0q.jobs.record import STORED, Record, Saved, Use, event_from, from_hash, keys_for, to_hash
 from pi0q.jobs.signing.job_signature import ClaimReceipt, JobSignature
+from pi0q.jobs.signing.sweep_warrant import SweepWarrant
 from pi0q.jobs.start_point import StartPoint
 from pi0q.jobs.state import State
 from pi0q.jobs.sweep import Tally
@@ -45,6 +46,13 @@ FULL: dict[str, Any] = {
     "signature": JobSignature(
         key="ab" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", issued_ms=1, expires_ms=2, lineage=("b2c3d4e5f6a1",),
         value="A" * 86 + "==",
+    ),
+    "warrant": SweepWarrant(
+        spec={"name": "n"},
+        starts_from=None,
+        signature=JobSignature(
+            key="ab" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", issued_ms=1, expires_ms=2, value="A" * 86 + "=="
+        ),
     ),
     "receipt": ClaimReceipt(key="cd" * 8, job="a1b2c3d4e5f6", prefix="pi0q:", at_ms=3, value="B" * 86 + "=="),
     "lerobot": "0.6.1", "wandb_dir": "/data/wandb",

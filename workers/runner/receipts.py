@@ -49,7 +49,7 @@ class Receipts(TrainerListener):
 
 def note_end(context: RunContext, state: State) -> None:
     """Remember that the job has ended, where the run's end is the job's."""
-    signature = context.record.signature
+    signature = context.record.any_signature
     if state not in ENDED or not context.trust.demanded:
         return
     try:

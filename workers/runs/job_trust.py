@@ -104,7 +104,8 @@ class JobTrust:
 
     def _distrust(self, job: Record, trusted: TrustedKeys) -> Distrust | None:
         verifier = keys.verifier(trusted, self.prefix)
-        seen_as = (job.spec, job.signature, job.starts_from, job.continues, self._version)
+        trial = (job.warrant, job.sweep, job.sweep_number) if job.warrant else ()
+        seen_as = (job.spec, job.signature, job.starts_from, job.continues, trial, self._version)
         known = self._verdicts.get(job.id)
         if known is None or known[0] != seen_as:
             if len(self._verdicts) > MAX_REMEMBERED:
@@ -137,5 +138,5 @@ def _version(path: Path) -> Version:
 
 
 def _refused(job: Record, why: Distrust) -> NotTrusted:
-    signature = job.signature
+    signature = job.any_signature
     return NotTrusted(job=job.id, why=why.value, key=signature.key if signature else "")

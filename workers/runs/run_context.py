@@ -66,7 +66,8 @@ class RunContext:
     @property
     def lineage(self) -> frozenset[str]:
         """The job, and the ended jobs whose checkpoints are its own by what its submitter signed."""
-        return frozenset({self.job_id, *(self.record.signature.lineage if self.record.signature else ())})
+        signature = self.record.any_signature
+        return frozenset({self.job_id, *(signature.lineage if signature else ())})
 
     @classmethod
     def load(cls, request: RunRequest, settings: Settings, store: Store) -> RunContext:

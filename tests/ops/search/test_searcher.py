@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from optuna.storages.journal import JournalFileBackend
 
 from pi0q.jobs import sweep_trials, transition
 from pi0q.jobs.outcome import Reason
+from pi0q.jobs.signing.keys import TrustedKeys
 from pi0q.jobs.spec import Spec
 from pi0q.jobs.state import ENDED, State
 from pi0q.ops.search.searcher import NUMBER, Searcher
-from pi0q.queue import sweeps
+from pi0q.queue import keys, sweeps
 from pi0q.queue.store import Store
+from pi0q.workers.runs.job_trust import JobTrust
 from tests.conftest import Command, JobDriver
+from tests.rig import signed
 
 TRAIN = {"dataset.repo_id": "local/d", "dataset.root": "d", "policy.type": "act", "policy.push_to_hub": False}
 SPACE = {"train.policy.optimizer_lr": {"from": 1e-5, "to": 1e-3, "log": True}, "train.batch_size": [8, 16, 32]}
@@ -142,3 +146,20 @@ def test_held_or_cancelled_search_proposes_nothing(store: Store, searched: str, 
     assert searcher.look() == 2
     call("cancel", searched)
     assert searcher.look() == 0 and store.get(searched).state in ENDED
+
+
+def test_a_signed_search_needs_no_key_of_the_machine_that_proposes(
+    call: Command, store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = tmp_path / "config"
+    ada = signed.new_user(config)
+    searched = request.getfixturevalue("searched")
+    assert Searcher(store, tmp_path).look() == 2
+    trust = JobTrust(tmp_path / "box", store.prefix, trusted_keys=tmp_path / "trusted_keys")
+    keys.write_trusted(trust.path, TrustedKeys(keys=(ada,)))
+    for job in sweeps.living(store, searched):
+        record = store.get(job.id)
+        assert record.signature is None and trust.refusal(record) is None
+        spec: dict[str, Any] = {**record.spec, "train": {**record.spec["train"], "steps": 7}}
+        refused = trust.refusal(replace(record, spec=spec))
+        assert refused is not None and refused.why == "outside_sweep"
