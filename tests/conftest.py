@@ -45,7 +45,11 @@ SERVER_BINARY = os.environ.get("PI0Q_REDIS_BIN") or next(map(str, binary.bundled
 
 
 def pytest_configure() -> None:
-    """Whoever starts the tests in the background of a shell has them deaf to Ctrl-C, and so all that they start."""
+    """No key of the caller's signs a test's jobs, or is trusted; and Ctrl-C is heard.
+
+    Whoever starts the tests in the background of a shell has them deaf to Ctrl-C, and so all that they start.
+    """
+    os.environ.pop("XDG_CONFIG_HOME", None)
     if threading.current_thread() is threading.main_thread():
         for sig, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
             if signal.getsignal(sig) is signal.SIG_IGN:

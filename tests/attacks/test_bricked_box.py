@@ -7,6 +7,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pi0q.jobs.outcome import Reason
 from pi0q.jobs.spec import Priority
 from pi0q.jobs.state import State
@@ -15,6 +17,9 @@ from tests.rig.damages import inject
 
 if TYPE_CHECKING:
     from tests.attacks.conftest import Box, Cluster
+
+#: What signatures keep from happening is not their subject.
+pytestmark = pytest.mark.unsigned
 
 BAD_SPEC = json.dumps({"train": {"policy.discover_packages_path": "os"}})
 

@@ -259,6 +259,7 @@ def test_a_user_who_may_not_look_is_no_fault(own: tuple[redis.Redis, dict[str, s
     assert found["password"]["status"] == "ok"
 
 
+@pytest.mark.refused
 def test_a_wrong_password_says_what_to_do_and_shows_none(call: Command, env: dict[str, str]) -> None:
     url = re.sub(r"//.*@", "//:theWrongSecret@", env["PI0Q_REDIS_URL"])
     answer = call("doctor", "--laptop", "--json", PI0Q_REDIS_URL=url)

@@ -27,7 +27,7 @@ from pi0q.queue.box_status import reasons
 from pi0q.queue.store import Store, heard
 from pi0q.queue.submission import new_fields, put
 from tests.rig import clock as clocks
-from tests.rig import machine, roles
+from tests.rig import machine, roles, signed
 from tests.rig.link import Link
 from tests.rig.machine import Container
 from tests.rig.server import Server
@@ -296,10 +296,12 @@ def _nspid(pid: int) -> str:
 class Cluster:
     """One queue, its boxes and its user."""
 
-    def __init__(self, place: Path, server: Server, *, witness: Path = WITNESS) -> None:
+    def __init__(self, place: Path, server: Server, *, witness: Path = WITNESS, is_signed: bool = signed.ON) -> None:
         """`witness`: the directory whose sitecustomize.py every Python of the cluster imports first."""
         self.place, self.server, self.witness = place, server, witness
         self.prefix = f"t{secrets.token_hex(4)}:"
+        #: Settings of every machine of it: the user's key, and the keys that its boxes trust.
+        self.config = signed.Config(place / "config") if is_signed else None
         self.store = self._connect()
         self.boxes: list[Box] = []
 
@@ -323,6 +325,7 @@ class Cluster:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PI0Q_REDIS_URL": roles.url(self.server.url, Role.WORKER),
             "PI0Q_PREFIX": self.prefix,
+            **(self.config.env if self.config else {}),
             "PI0Q_HOME": str(home),
             "PI0Q_TRAINER_PYTHON": sys.executable,
             "PI0Q_SYSTEM_DISK_RESERVE_MIB": "0",
@@ -381,6 +384,8 @@ class Cluster:
             box.env["PYTHONPATH"] = os.pathsep.join([str(TESTS / "rig" / "cards"), box.env["PYTHONPATH"]])
         box.set_clock(clock)
         self.boxes.append(box)
+        if self.config:
+            self.config.trust_box(home, name)
         return box.start()
 
     def submit(
@@ -404,7 +409,8 @@ class Cluster:
         # What a story tells is told of the run itself.
         more.setdefault("preflight", {"rehearse": "never"})
         text = yaml.safe_dump({"name": name, "resources": resources, "train": train, **more})
-        return str(put(self.store, new_fields(parse(text, filename="job.yaml")))["id"])
+        with self.config.used() if self.config else contextlib.nullcontext():
+            return str(put(self.store, new_fields(parse(text, filename="job.yaml")))["id"])
 
     @property
     def _slowly(self) -> Path:
@@ -474,11 +480,12 @@ class Cluster:
         wait(told, f"a refusal of {job}", lambda: "".join(b.log for b in self.boxes))
         return said[job]
 
-    def pi0q(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """A command of the user's on his own machine."""
+    def pi0q(self, *args: str, role: Role | None = None) -> subprocess.CompletedProcess[str]:
+        """A command on the user's own machine, as the user of the server that its verb needs, or of this role."""
+        url = roles.url(self.server.url, role or roles.of_verb(args))
         return subprocess.run(
             [sys.executable, "-m", "pi0q.queue.cli", *args],
-            env=self.env(self.place / "laptop"),
+            env=self.env(self.place / "laptop", PI0Q_REDIS_URL=url),
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pi0q.ops.local import server as servers
+from tests.rig import signed
 from tests.rig.cluster import Cluster
 from tests.rig.server import Server
 
@@ -19,9 +20,10 @@ def queue_server(server: servers.Server) -> Server:
 
 
 @pytest.fixture
-def cluster(queue_server: Server, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(queue_server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster of one's own."""
-    opened = Cluster(tmp_path, queue_server)
+    is_signed = signed.ON and request.node.get_closest_marker("unsigned") is None
+    opened = Cluster(tmp_path, queue_server, is_signed=is_signed)
     yield opened
     opened.close()
 

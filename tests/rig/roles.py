@@ -1,7 +1,6 @@
 """The shared server of the tests with roles: each command of pi0q runs as the user that may do it, and no other.
 
-`PI0Q_TEST_ROLES=on` runs the tests so; without it on a server with one password, as `pi0q up` has it before
-`pi0q server init`.
+`PI0Q_TEST_ROLES=off` runs the tests on a server with one password, as `pi0q up` has it before `pi0q server init`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pi0q.ops.server import live, passwords
 from pi0q.ops.server.roles import Role, rules
 from pi0q.ops.server.users import OWN_PARTS, OWNER, Access, User, hashed
 
-ON = os.environ.get("PI0Q_TEST_ROLES", "off") != "off"
+ON = os.environ.get("PI0Q_TEST_ROLES", "on") != "off"
 #: A test's own prefix, as a pattern of Redis (the fixture `store`).
 PREFIXES = "t????????:"
 #: Verbs of the command -> who may use them; all others are an admin's.
