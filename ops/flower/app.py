@@ -144,7 +144,7 @@ def serve(settings: Settings, web_options: WebOptions, say: Callable[[str], None
     say(f"Flower: http://{web_options.address}:{port}  user {web_options.user}, password in its file. Ctrl-C stops it.")
     if web_options.address not in ("127.0.0.1", "::1", "localhost"):
         say("Other machines can reach it, and the password is sent unencrypted. Prefer `ssh -L`.")
-    feeder = Feeder(store, web)
+    feeder = Feeder(store, web, silent_seconds=settings.timing.silent)
     feeder.start()
     try:
         web.start()

@@ -102,10 +102,10 @@ def _event(job: Record, kind: str, at_ms: int | None, **fields: Any) -> Event:
     }
 
 
-def result(job: Record) -> str:
-    """Return one line on the progress of a job or on what it left."""
+def result(job: Record, waits: str = "") -> str:
+    """Return one line on the progress of a job or on what it left; `waits`: why one in the queue has not started."""
     saved = job.checkpoint
-    parts = [_reason(job) if job.state is not State.SUCCEEDED else ""]
+    parts = [waits, _reason(job) if job.state is not State.SUCCEEDED else ""]
     parts.append(f"step {job_text.progress(job)}" if job.step is not None else "")
     if job.state is State.RUNNING:
         parts += [

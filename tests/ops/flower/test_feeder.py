@@ -65,3 +65,19 @@ def test_a_damaged_record_hides_no_other_job(feeder: Feeder, driver: JobDriver) 
     shown = feeder.web.events.state.tasks
     assert (healthy in shown, damaged in shown) == (True, False)
     assert shown[changed].state == "STARTED"
+
+
+def test_a_waiting_job_says_why_it_waits(feeder: Feeder, driver: JobDriver) -> None:
+    first, second = driver.submit(), driver.submit()
+    feeder._publish_soon(feeder._changed())
+    feeder._publish_soon(feeder._waiting())
+    shown = feeder.web.events.state.tasks
+    assert shown[first].result.startswith("no box is up · ")
+    assert feeder.store.announce_box("box-a", "id-a", {"status": "ready", "slots": 1, "running": 1, "used_slots": 1})
+    feeder._publish_soon(feeder._waiting())
+    assert shown[first].result.startswith("next") and shown[second].result.startswith("1 before it")
+    # Nothing is said twice, and nothing of it is left once the job runs.
+    assert feeder._waiting() == []
+    driver.run(first)
+    feeder._publish_soon(feeder._changed())
+    assert "next" not in shown[first].result
