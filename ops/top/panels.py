@@ -157,8 +157,8 @@ def card_line(card: CardView, names: dict[str, str], width: int) -> Text:
     """Return a card's line: VRAM used, promised and free, how busy and how hot it is, and who has it."""
     wide, total = width >= WIDE, max(1, card.total_mib)
     kind = card.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-    name = f"{kind}{' (simulated)' if card.simulated and wide else ''}"
-    line = Text(f" {card.number:>2} {name[: 24 if wide else 14]:<{24 if wide else 14}} ")
+    room, mark = 24 if wide else 14, (" (simulated)" if wide else " (sim)") if card.simulated else ""
+    line = Text(f" {card.number:>2} {kind[: room - len(mark)] + mark:<{room}} ")
     parts = [(card.used_mib / total, "█", "green"), (card.promised_mib / total, "▒", "cyan")]
     line.append_text(bar(parts, 20 if wide else 10))
     line.append(f" {card.used_mib / 1024:>3.0f}/{card.total_mib / 1024:.0f} GiB  ")

@@ -83,6 +83,7 @@ CHINESE = {
     "data disk": "数据盘",
     "{} of {} free": "空闲 {} / {}",
     "{} free": "空闲 {}",
+    "simulated": "模拟",
     "HF cache": "HF 缓存",
     "has whole": "已完整缓存",
     "pi0q's home": "pi0q 目录",

@@ -14,6 +14,7 @@ from pi0q.ops.top import panels
 from pi0q.ops.top.app import Top
 from pi0q.ops.top.dialogs import Confirm, JobScreen
 from pi0q.queue.reading import views
+from pi0q.queue.reading.values import CardView
 from pi0q.queue.reading.watcher import StoreSource, Watcher
 from pi0q.queue.store import Store
 from tests.conftest import PATIENCE, Command, JobDriver
@@ -188,3 +189,12 @@ def test_sparkline_shows_gaps_and_bears_one_value() -> None:
 def test_columns_fit_their_screen() -> None:
     for width in (60, 80, 130, 200):
         assert sum(cells + panels.GAP for cells in panels.columns(width).values()) <= max(width, 74)
+
+
+@pytest.mark.parametrize(("width", "told"), [(80, "0 H100 80G (sim)"), (130, "0 H100 80GB (simulated) ")])
+def test_a_simulated_card_is_told_as_such(width: int, told: str) -> None:
+    card = CardView(
+        box="a", number=0, uuid="", name="NVIDIA H100 80GB", total_mib=81920, used_mib=0, promised_mib=0,
+        free_mib=81920, utilisation=None, temperature=None, simulated=True, jobs=(),
+    )  # fmt: skip
+    assert told in panels.card_line(card, {}, width).plain
