@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pi0q.jobs.curve import MOST_POINTS
 from pi0q.jobs.outcome import MAX_RUNS_WITHOUT_CHECKPOINT
-from pi0q.jobs.record import to_hash
+from pi0q.jobs.record import Record, to_hash
 from pi0q.jobs.state import State
 from pi0q.jobs.transition import Transition
 from pi0q.queue import affinity, box_fields, celery_message, refusals
@@ -20,7 +20,7 @@ from pi0q.queue.ownership_lost import OwnershipLost, StaleServer
 from pi0q.queue.refusals import Refusal
 from pi0q.queue.reservation import CardReservation, Plan
 from pi0q.queue.store_base import OLDER, number
-from pi0q.queue.store_reads import DEFAULT
+from pi0q.queue.store_reads import DEFAULT, SCAN_DEPTH
 from pi0q.queue.store_types import (
     Claimant,
     Claimed,
@@ -334,6 +334,11 @@ class Store(UserStore):
             pipe.hmget(f"{self.prefix}box:{name}", ["gpus", "warm"])
         found = zip(names, pipe.execute(), strict=True)
         return [box for name, (gpus, warm) in found if (box := affinity.announced(name, gpus, warm))]
+
+    def starting_by(self, at_ms: int) -> list[Record]:
+        """Return the next jobs that wait for a time which comes by then, each with what a box judges it by."""
+        ids = self.client.zrangebyscore(self.prefix + "timed", "-inf", at_ms, start=0, num=SCAN_DEPTH)
+        return self.records(map(str, ids))
 
     def boot_of(self, box: str) -> str:
         """Return the boot that a box has announced; "" if none."""

@@ -94,11 +94,6 @@ class StoreReads(StoreBase):
 
         return Plan.of(self._run("reservations", int(every_seconds * 1000)))
 
-    def starting_by(self, at_ms: int) -> list[Record]:
-        """Return the next jobs that wait for a time which comes by then, each with what a box judges it by."""
-        ids = self.client.zrangebyscore(self.prefix + "timed", "-inf", at_ms, start=0, num=SCAN_DEPTH)
-        return self.records(map(str, ids))
-
     def waiting_needs(self, depth: int) -> dict[str, tuple[int, int]]:
         """GPUs and MiB of VRAM on each that the jobs next in the queue need, by job."""
         ids = list(map(str, self._run("first_waiting", depth)))
