@@ -176,6 +176,7 @@ class Journal:
                 old.seek(place)
                 if kept := next((kept for _, _, kept in lines(old)), None):
                     self.add(job, kept)
+        fresh.flush()
         os.fsync(fresh.fileno())
         partial.replace(path)
         fsync_directory(self.folder)

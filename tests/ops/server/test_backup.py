@@ -209,6 +209,13 @@ def test_the_backup_goes_on_after_a_torn_line_and_begins_anew_each_day(tmp_path:
     again.close()
 
 
+def test_a_backup_without_a_job_can_be_read_from_the_beginning(tmp_path: Path) -> None:
+    """`pi0q server restore` just after the first `pi0q up`."""
+    fresh = Journal(tmp_path, 0.0)
+    assert journal.read(fresh.path) == {}
+    fresh.close()
+
+
 def test_a_file_that_is_no_backup_and_a_job_that_it_lacks_are_refused(tmp_path: Path, store: Store) -> None:
     with pytest.raises(UsageError, match="There is no backup"):
         Restorer(store, tmp_path)
