@@ -296,17 +296,19 @@ def _nspid(pid: int) -> str:
 class Cluster:
     """One queue, its boxes and its user."""
 
-    def __init__(self, place: Path, server: Server, *, witness: Path = WITNESS, is_signed: bool = signed.ON) -> None:
+    def __init__(
+        self, place: Path, server: Server, *, witness: Path = WITNESS, is_signed: bool = signed.ON, prefix: str = ""
+    ) -> None:
         """`witness`: the directory whose sitecustomize.py every Python of the cluster imports first."""
         self.place, self.server, self.witness = place, server, witness
-        self.prefix = f"t{secrets.token_hex(4)}:"
+        self.prefix = prefix or f"t{secrets.token_hex(4)}:"
         #: Settings of every machine of it: the user's key, and the keys that its boxes trust.
         self.config = signed.Config(place / "config") if is_signed else None
         self.store = self._connect()
         self.boxes: list[Box] = []
 
     def _connect(self) -> Store:
-        return Store(redis.Redis.from_url(self.server.url, decode_responses=True, socket_timeout=5), self.prefix)
+        return Store(self.server.client(), self.prefix)
 
     def follow(self, server: Server) -> None:
         """Another server is the cluster's from now on: the user and every box with a line of its own turn to it."""

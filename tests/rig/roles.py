@@ -19,11 +19,13 @@ from pi0q.ops.server.users import OWN_PARTS, OWNER, Access, User, hashed
 ON = os.environ.get("PI0Q_TEST_ROLES", "on") != "off"
 #: A test's own prefix, as a pattern of Redis (the fixture `store`).
 PREFIXES = "t????????:"
+SUBMITTERS = ("submit", "cancel", "hold", "release", "bump", "retry", "checkpoint", "import", "key")
+VIEWERS = ("ls", "show", "why", "logs", "watch", "report", "get", "explain", "notify", "cost", "open", "top")
 #: Verbs of the command -> who may use them; all others are an admin's.
 VERBS = {
-    **dict.fromkeys(("submit", "cancel", "hold", "release", "bump", "retry", "checkpoint", "import"), Role.SUBMITTER),
+    **dict.fromkeys(SUBMITTERS, Role.SUBMITTER),
     **dict.fromkeys(("worker", "cache", "adopt", "box"), Role.WORKER),
-    **dict.fromkeys(("ls", "show", "why", "logs", "watch", "report", "get", "explain", "notify"), Role.VIEWER),
+    **dict.fromkeys(VIEWERS, Role.VIEWER),
     "flower": Role.FLOWER,
 }
 #: Where tests of one part of pi0q lie -> as whom that part runs within the test's own process.

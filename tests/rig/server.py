@@ -71,7 +71,7 @@ class Server:
 
     def client(self) -> redis.Redis:
         """A connection of its own; the caller closes it."""
-        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=5)
+        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=5, **self.running.tls_options())
 
     def kill(self) -> None:
         """SIGKILL: what was not yet written to the disk is lost, as AOF everysec has it."""
