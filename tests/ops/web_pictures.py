@@ -87,7 +87,7 @@ def show(url: str, home: Path, ids: dict[str, str], out: Path) -> None:
                 file = out / f"{name}.png"
                 page.screenshot(path=file)
                 # A page has few colours: a palette halves the file.
-                Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
+                Image.open(file).convert("RGB").quantize(256).save(file, optimize=True)
                 assert file.stat().st_size <= LIMIT_BYTES, f"{file} has {file.stat().st_size} bytes"
             browser.close()
     finally:

@@ -16,13 +16,14 @@ pytest.importorskip("starlette")
 from playwright.sync_api import Browser, Page
 
 SIZES = {"phone": (390, 844), "laptop": (1280, 800), "wall": (2560, 1440), "large wall": (3840, 2160)}
-#: What does not fit where it stands: the whole page, or the text of a part that neither scrolls nor cuts it.
+#: What does not fit where it stands: the whole page, or a part that is cut off without three dots.
 OVERFLOWS = """() => {
   const found = [], width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > width) found.push(`the page: ${document.documentElement.scrollWidth}`);
   for (const one of document.querySelectorAll("body *")) {
     const style = getComputedStyle(one);
-    if (style.display === "inline" || style.overflowX !== "visible" || !one.clientWidth || one.closest("svg")) continue;
+    const cut = style.textOverflow === "ellipsis" || style.webkitLineClamp !== "none";
+    if (style.display === "inline" || cut || !one.clientWidth || one.closest("svg")) continue;
     if (one.scrollWidth > one.clientWidth + 1) found.push(`${one.className}: ${one.textContent.trim().slice(0, 40)}`);
   }
   return found;
@@ -32,7 +33,7 @@ SMALL_TARGETS = """() => {
   const found = [];
   for (const one of document.querySelectorAll("a, button, select, input:not([type=hidden])")) {
     one.scrollIntoView({ block: "center" });
-    const at = one.getBoundingClientRect(), x = at.left + at.width / 2, y = at.top + at.height / 2;
+    const at = one.getBoundingClientRect(), x = at.left + Math.min(20, at.width / 2), y = at.top + at.height / 2;
     const hit = (line) => one.contains(document.elementFromPoint(x, line));
     let top = y, bottom = y;
     while (top > y - 60 && hit(top - 1)) top -= 1;
@@ -53,8 +54,12 @@ SMALLEST_TEXT = """() => {
 @pytest.fixture
 def paths(store: Store) -> list[str]:
     """Fills the server; returns each kind of page, and a job that runs, failed and waits."""
-    _, _, ids = fleet.fill(store)
-    jobs = ("grab_box_pi0_fmc3", "grab_box_hot_lr", "urgent_demo_act")
+    made, (big, *_), ids = fleet.fill(store)
+    long = made.submit("a_name_without_a_break_" * 6, by="somebody.with.a.long.name@a-machine-with-a-long-name.example")
+    made.progress(long, made.run(long, big, (7,)), 100, loss=1.5e-12, phase="p" * 200)
+    made.announce(big)
+    ids["long"] = long
+    jobs = ("grab_box_pi0_fmc3", "grab_box_hot_lr", "urgent_demo_act", "long")
     return ["/", "/queue", "/jobs", "/boxes", *(f"/jobs/{ids[name]}" for name in jobs), f"/jobs/{ids[jobs[0]]}/cancel"]
 
 
