@@ -116,10 +116,11 @@ def _command(context: RunContext, resume: Saved | None) -> command.Command:
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 WANDB_KEYS = ("WANDB_API_KEY",)
 #: Dropped: the queue's address and password, what makes lerobot-train refuse to start, and SwanLab's key and settings:
-#: the box sends its run, not the trainer.
+#: the box sends its run, not the trainer. ModelScope's token is for downloads, of which a trainer makes none there.
 DROPPED = (
     *("PI0Q_REDIS_URL", "ACCELERATE_", "FSDP_", "CELERY_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "SWANLAB_"),
     *("LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "TORCHELASTIC_", "PI0Q_RANKS", "PI0Q_STORE"),
+    "MODELSCOPE_API_TOKEN",
     # torch refuses to load anything where this is set beside what SAFE_LOADING sets.
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
 )

@@ -25,7 +25,16 @@ def built(settings: Settings, base: dict[str, str] | None = None, **how: Any) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["PI0Q_REDIS_URL", "CELERY_BROKER_URL", "ACCELERATE_USE_FSDP", "RANK", "WORLD_SIZE", "SWANLAB_API_KEY"]
+    "name",
+    [
+        "PI0Q_REDIS_URL",
+        "CELERY_BROKER_URL",
+        "ACCELERATE_USE_FSDP",
+        "RANK",
+        "WORLD_SIZE",
+        "SWANLAB_API_KEY",
+        "MODELSCOPE_API_TOKEN",
+    ],
 )
 def test_what_is_not_its_business_is_left_out(settings: Settings, name: str) -> None:
     assert name not in built(settings, {name: "x", "PATH": "/bin"})
