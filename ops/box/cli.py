@@ -142,6 +142,7 @@ def status(as_json: bool) -> None:
     if as_json:
         job_text.print_json(told)
         return
+    told["worker"] = told.pop("worker_state")
     for name, value in told.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         click.echo(f"{name.replace('_', ' '):<13}{'none' if shown in (None, '') else shown}")

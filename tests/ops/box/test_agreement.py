@@ -63,7 +63,7 @@ def gpu(target: CheckTarget) -> Finding:
 @pytest.mark.usefixtures("worker")
 def test_a_worker_started_by_hand_and_its_simulated_cards(target: CheckTarget, call: Command) -> None:
     found = by_name(care.check(target))
-    assert found["worker"].detail == status(target)["worker"] == WorkerState.BY_HAND.value
+    assert found["worker"].detail == status(target)["worker_state"] == WorkerState.BY_HAND.value
     assert gpu(target).status is Status.OK and "(simulated)" in gpu(target).detail
     assert status(target)["cards"] == "1 (simulated)" and status(target)["takes_jobs"] == "yes"
     plan = setup.plan(target.machine)
@@ -105,7 +105,7 @@ def test_without_a_worker_nobody_claims_one(target: CheckTarget, store: Store, c
     # Another machine may have a box of the same name.
     announce(store, target.settings, home="/elsewhere")
     assert by_name(care.check(target))["worker"].detail.startswith(WorkerState.STOPPED.value)
-    assert status(target)["worker"] == WorkerState.STOPPED.value
+    assert status(target)["worker_state"] == WorkerState.STOPPED.value
     assert str(status(target)["takes_jobs"]).startswith("no: ")
     assert gpu(target).status is Status.BROKEN
     assert call("box", "stop", PI0Q_BOX="box-a").stdout == "No worker was running.\n"
