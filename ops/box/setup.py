@@ -210,7 +210,10 @@ def _cards(machine: Machine, settings: Settings) -> str:
 
 def _takes_jobs(settings: Settings) -> str:
     """Return whether the queue's boxes count this one among those that take jobs, and why not."""
-    own = own_box.announced(settings)
+    try:
+        own = own_box.ask(settings)
+    except own_box.UNREACHABLE:
+        return "unknown: the queue's server does not answer; pi0q doctor"
     if own is None:
         return "no: the queue hears no worker of this machine"
     told, cure = own_box.refuses(own)

@@ -6,6 +6,7 @@ The doctor, `box setup` and `box status` ask here, so that they tell what `pi0q 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import redis
 
@@ -18,13 +19,20 @@ from pi0q.queue.store_reads import StoreReads
 from pi0q.workers.host import probe
 from pi0q.workers.host.identity import box_name
 
+#: What asking raises where the queue's server does not answer.
+UNREACHABLE = (Pi0qError, redis.RedisError, OSError)
+
 
 def announced(settings: Settings) -> Announced | None:
     """Return what this machine's worker announced last; None where none is up, or the server does not answer."""
-    try:
-        known = StoreReads(connect(settings), settings.prefix).boxes()
-    except (Pi0qError, redis.RedisError, OSError):
-        return None
+    with suppress(*UNREACHABLE):
+        return ask(settings)
+    return None
+
+
+def ask(settings: Settings) -> Announced | None:
+    """Return what this machine's worker announced last; None where none is up. Raises UNREACHABLE."""
+    known = StoreReads(connect(settings), settings.prefix).boxes()
     own = (one for one in known if one["name"] == box_name(settings) and one.get("home") == str(settings.home))
     return next((one for one in own if box_status.is_up(one, settings.timing.silent)), None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,8 @@ def test_without_a_worker_nobody_claims_one(target: CheckTarget, store: Store, c
     assert str(status(target)["takes_jobs"]).startswith("no: ")
     assert gpu(target).status is Status.BROKEN
     assert call("box", "stop", PI0Q_BOX="box-a").stdout == "No worker was running.\n"
+
+
+def test_a_server_that_is_away_is_no_worker_that_is_away(target: CheckTarget) -> None:
+    away = replace(target.settings, redis_url="redis://127.0.0.1:1/0")
+    assert str(setup.state(target.machine, away)["takes_jobs"]).startswith("unknown: ")
