@@ -16,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +80,9 @@ WRITERS: tuple[Callable[[Path, int], Writer], ...] = (WriterOfX, WriterOfTensorB
 
 def opened(place: Path, first_step: int) -> Writer:
     """Return the writer of the first package that is installed. Raises ImportError where none is."""
+    # A file is named after its second: one of an earlier life would be overwritten, or come after this one.
+    while any(place.glob(f"*.tfevents.{int(time.time())}.*")):
+        time.sleep(0.05)
     *others, last = WRITERS
     for kind in others:
         try:
