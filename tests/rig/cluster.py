@@ -411,6 +411,10 @@ class Cluster:
         # What a story tells is told of the run itself.
         more.setdefault("preflight", {"rehearse": "never"})
         text = yaml.safe_dump({"name": name, "resources": resources, "train": train, **more})
+        return self.submit_file(text)
+
+    def submit_file(self, text: str) -> str:
+        """Queues the job of this file, signed as its user's jobs are."""
         with self.config.used() if self.config else contextlib.nullcontext():
             return str(put(self.store, new_fields(parse(text, filename="job.yaml")))["id"])
 

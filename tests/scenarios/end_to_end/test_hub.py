@@ -15,8 +15,6 @@ import pytest
 
 from pi0q.jobs import spec
 from pi0q.jobs.record import Record
-from pi0q.jobs.spec import parse
-from pi0q.queue.submission import new_fields, put
 from pi0q.workers.hub.requirements import PALIGEMMA
 from tests.rig.cluster import wait
 from tests.standin_hub import TOKEN, Fault, StandInHub, StandInProxy
@@ -131,7 +129,7 @@ def test_the_guides_own_job(cluster: Cluster, hub: StandInHub) -> None:
     base = str(hub.find("model", "lerobot/pi0", "main")[1])
     hub.account = "puheliang"
     box_of(cluster, hub, gpus=[97], WANDB_BASE_URL=hub.url, HF_HUB_DISABLE_XET="1")
-    job = str(put(cluster.store, new_fields(parse(text, filename="grab_box.yaml")))["id"])
+    job = cluster.submit_file(text)
     cluster.until(job, lambda record: record.pins)
     hub.commit("model", "lerobot/pi0", {**BASE, "README.md": b"moved on"})
     done = cluster.ends(job)
