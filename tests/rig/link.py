@@ -146,8 +146,10 @@ class Link:
                     if key.fileobj is self._woken:
                         with contextlib.suppress(BlockingIOError):
                             self._woken.recv(CHUNK)
-                    elif key.fileobj is self._listener:
-                        self._take_in()
+                    elif key.data is None:
+                        # A listener; one that was closed meanwhile takes nobody in.
+                        if key.fileobj is self._listener:
+                            self._take_in()
                     else:
                         pair, index = key.data
                         if pair in self._pairs:
