@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pi0q.queue.cli import VERBS
-from pi0q.queue.settings import READERS
+from pi0q.queue.setting_readers import READERS
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh.md"))

@@ -15,7 +15,7 @@ from pi0q.jobs.errors import Pi0qError
 from pi0q.ops.box import pidfile
 from pi0q.ops.box.pidfile import ProcessRef
 from pi0q.ops.supervisor import log_tail
-from pi0q.queue import settings as all_settings
+from pi0q.queue.setting_readers import READERS
 
 #: Seconds that a worker has to stop by itself; its trainings continue either way.
 STOP_SECONDS = 30.0
@@ -23,7 +23,7 @@ STOP_SECONDS = 30.0
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
 #: Variables that a supervisor does not inherit: files hold them, and a later change of a file must win.
-NOT_INHERITED = {f"PI0Q_{name.upper()}" for name in all_settings.READERS} | {
+NOT_INHERITED = {f"PI0Q_{name.upper()}" for name in READERS} | {
     "HF_TOKEN",
     "HF_HOME",
     "WANDB_API_KEY",

@@ -17,7 +17,8 @@ from pi0q.ops.box import control
 from pi0q.ops.checks.finding import Finding, warning
 from pi0q.queue.idle_outlook import STATUS_FILE, Outlook
 from pi0q.queue.idle_policy import ALLOWED, Phase, minutes
-from pi0q.queue.settings import READERS, Settings
+from pi0q.queue.setting_readers import READERS
+from pi0q.queue.settings import Settings
 from pi0q.workers.idle import command
 
 #: Bytes of the status file that are read.

@@ -18,7 +18,8 @@ from pi0q.ops.checks import disks, own_box, trainer
 from pi0q.ops.checks.finding import CheckTarget, Finding, Status
 from pi0q.ops.machine import AUTODL_DATA, Machine, directory_mib, disk_space
 from pi0q.queue import settings as all_settings
-from pi0q.queue.settings import READERS, Settings
+from pi0q.queue.setting_readers import READERS
+from pi0q.queue.settings import Settings
 from pi0q.workers.host import gpu_mode
 from pi0q.workers.runs.run_directory import live_runs
 from pi0q.workers.trainer import interpreter

@@ -11,7 +11,7 @@ from pi0q.jobs.outcome import Reason
 from pi0q.ops import file_edits
 from pi0q.ops.checks.finding import CheckTarget, Finding, broken, ok, skipped, warning
 from pi0q.ops.checks.install import private
-from pi0q.queue.settings import ROADS
+from pi0q.queue.setting_readers import ROADS
 from pi0q.workers.host import cache_paths
 from pi0q.workers.hub.errors import HubError
 from pi0q.workers.hub.requirements import PALIGEMMA, TOKENIZER_FILES, Fetch

@@ -7,7 +7,8 @@ import pytest
 
 from pi0q.jobs.errors import UsageError
 from pi0q.queue import settings
-from pi0q.queue.settings import READERS, Settings, load
+from pi0q.queue.setting_readers import READERS
+from pi0q.queue.settings import Settings, load
 
 
 @pytest.fixture
