@@ -83,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]
     port = servers.choose_port(0, default=0, option="--port")
     if roles.ON:
         roles.init(home / "data")
-        roles.remember(home / "data")
+        roles.remember(home / "data", port)
     started = servers.start(home / "data", port=port, log=home / "server.log")
     if roles.ON:
         with redis.Redis.from_url(started.url, decode_responses=True) as owner:

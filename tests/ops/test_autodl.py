@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from pi0q.jobs.state import State
+from pi0q.ops.local import server as servers
 from tests.ops import autodl
 from tests.ops.autodl import AutoDL
 from tests.rig.cluster import PATIENCE, TESTS, WITNESS, Cluster, lines, wait
-from tests.rig.fixtures import cluster, queue_server
+from tests.rig.fixtures import cluster, without_tls
+from tests.rig.server import Server
 
 __all__ = ["cluster", "queue_server"]
 
@@ -23,6 +25,12 @@ pytestmark = pytest.mark.skipif(bool(autodl.refusal()), reason=autodl.refusal())
 HOME = "/root/autodl-tmp/pi0q"
 KEEPER, WORKER = "pi0q.ops.box.supervisor_main", "pi0q.queue.cli worker"
 TOKEN = "hf_aTokenThatWasMadeForThisTest"
+
+
+@pytest.fixture(scope="session")
+def queue_server(server: servers.Server) -> Server:
+    """One without TLS: a container sees no certificates of this machine."""
+    return without_tls(server)
 
 
 @pytest.fixture

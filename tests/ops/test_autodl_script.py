@@ -16,9 +16,9 @@ import pytest
 from pi0q.queue import cli
 from tests.ops import autodl
 from tests.ops.autodl import AutoDL
-from tests.ops.test_autodl import HOME, WORKER, ready
+from tests.ops.test_autodl import HOME, WORKER, queue_server, ready
 from tests.rig.cluster import TESTS, Cluster, wait
-from tests.rig.fixtures import cluster, queue_server
+from tests.rig.fixtures import cluster
 
 __all__ = ["cluster", "queue_server"]
 

@@ -326,6 +326,7 @@ class Cluster:
             "HOME": str(self.place),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PI0Q_REDIS_URL": roles.url(self.server.url, Role.WORKER),
+            **roles.tls(self.server.url, Role.WORKER),
             "PI0Q_PREFIX": self.prefix,
             **(self.config.env if self.config else {}),
             "PI0Q_HOME": str(home),
@@ -488,10 +489,11 @@ class Cluster:
 
     def pi0q(self, *args: str, role: Role | None = None) -> subprocess.CompletedProcess[str]:
         """A command on the user's own machine, as the user of the server that its verb needs, or of this role."""
-        url = roles.url(self.server.url, role or roles.of_verb(args))
+        role = role or roles.of_verb(args)
+        as_user = {"PI0Q_REDIS_URL": roles.url(self.server.url, role), **roles.tls(self.server.url, role)}
         return subprocess.run(
             [sys.executable, "-m", "pi0q.queue.cli", *args],
-            env=self.env(self.place / "laptop", PI0Q_REDIS_URL=url),
+            env=self.env(self.place / "laptop", **as_user),
             capture_output=True,
             text=True,
             timeout=PATIENCE,

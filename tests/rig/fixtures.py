@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pi0q.ops.local import server as servers
-from tests.rig import signed
+from tests.rig import roles, signed
 from tests.rig.cluster import Cluster
 from tests.rig.server import Server
 
 
 @pytest.fixture(scope="session")
-def queue_server(server: servers.Server) -> Server:
-    """The server of all stories but those in which it dies; each story has its own prefix on it."""
+def queue_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of all stories but those in which it dies, with TLS if it can; each has its own prefix on it."""
+    if (binary := roles.binary_with_tls()) is None:
+        yield without_tls(request.getfixturevalue("server"))
+        return
+    data = tmp_path_factory.mktemp("encrypted") / "data"
+    roles.init(data, tls=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PI0Q_REDIS_BIN", str(binary))
+        started = Server.start(data)
+    roles.remember(data, started.port)
+    with closing(started.client()) as owner:
+        roles.any_box(owner)
+    yield started
+    started.stop()
+
+
+def without_tls(server: servers.Server) -> Server:
+    """The server of all other tests, as that of a cluster."""
     return Server(data=Path(), port=server.port, running=server)
 
 

@@ -1,20 +1,25 @@
-"""The shared server of the tests with roles: each command of pi0q runs as the user that may do it, and no other.
+"""The shared servers of the tests with roles: each command of pi0q runs as the user that may do it, and no other.
 
-`PI0Q_TEST_ROLES=off` runs the tests on a server with one password, as `pi0q up` has it before `pi0q server init`.
+`PI0Q_TEST_ROLES=off` runs the tests on a server with one password, as `pi0q up` has it before `pi0q server init`. The
+stories of whole boxes run on a server of their own with TLS, where this machine has one; `PI0Q_TEST_TLS=off` or a
+machine without one runs them on that of the other tests.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 
-from pi0q.ops.server import live, passwords
+from pi0q.ops.server import binary, certificates, live, passwords
 from pi0q.ops.server.roles import Role, rules
-from pi0q.ops.server.users import OWN_PARTS, OWNER, Access, User, hashed
+from pi0q.ops.server.users import AUTHORITY, OWN_PARTS, OWNER, SERVER, TLS, Access, User, hashed
 
 ON = os.environ.get("PI0Q_TEST_ROLES", "on") != "off"
 #: A test's own prefix, as a pattern of Redis (the fixture `store`).
@@ -44,11 +49,25 @@ def of_test(path: str) -> Role:
     return next((role for folder, role in FOLDERS.items() if folder in path), Role.ADMIN)
 
 
-def init(data: Path) -> None:
+def binary_with_tls() -> Path | None:
+    """A server of this machine that was built with TLS: Debian's is. None where stories shall run without."""
+    if not ON or os.environ.get("PI0Q_TEST_TLS", "on") == "off":
+        return None
+    found = map(Path, filter(None, map(shutil.which, ("redis-server", "valkey-server"))))
+    return next((one for one in found if binary.version_of(one) >= (7, 0) and binary.has_tls(one)), None)
+
+
+def init(data: Path, *, tls: bool = False) -> None:
     """Gives a server's directory one user of each role; a worker there may be any box."""
     data.mkdir(parents=True, exist_ok=True)
-    access = Access(prefix=PREFIXES, memory_mib=2048)
-    for name in {*OWN_PARTS, *(role.value for role in Role)}:
+    access = Access(prefix=PREFIXES, memory_mib=2048, tls=tls)
+    names, now = {*OWN_PARTS, *(role.value for role in Role)}, datetime.now(timezone.utc)
+    if tls:
+        certificates.make_authority(data / TLS / AUTHORITY, now)
+        certificates.sign(data / TLS / AUTHORITY, data / TLS / SERVER, SERVER, now, hosts=("127.0.0.1", "localhost"))
+        for name in names:
+            certificates.sign(data / TLS / AUTHORITY, data / TLS / name, name, now)
+    for name in names:
         role = OWN_PARTS[name] if name in OWN_PARTS else Role(name)
         secret = passwords.new()
         passwords.keep(data, name, secret)
@@ -67,17 +86,26 @@ def any_box(client: redis.Redis) -> None:
 
 def url(owner_url: str, role: Role) -> str:
     """The server's address for another of its users; its password lies in the process's own table."""
-    before, _, place = owner_url.rpartition("@")
-    return f"redis://{role.value}:{SECRETS[role]}@{place}" if f"//{OWNER}:" in before and SECRETS else owner_url
+    parts = urlsplit(owner_url)
+    known = FOLDERS_OF.get(parts.port or 0)
+    if parts.username != OWNER or known is None:
+        return owner_url
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{role.value}:{passwords.kept(known, role.value)}@{place}{parts.path}"
 
 
-#: Role -> its user's password; empty where the server has no roles.
-SECRETS: dict[Role, str] = {}
+def tls(owner_url: str, role: Role) -> dict[str, str]:
+    """The variable that names the certificate of this user; none for a server without TLS."""
+    known = FOLDERS_OF.get(urlsplit(owner_url).port or 0)
+    return {"PI0Q_TLS": str(known / TLS / role.value)} if owner_url.startswith("rediss:") and known else {}
 
 
-def remember(data: Path) -> None:
-    SECRETS.update({role: passwords.kept(data, role.value) for role in Role})
-    assert OWNER in OWN_PARTS
+#: Port of a server with roles -> its directory.
+FOLDERS_OF: dict[int, Path] = {}
+
+
+def remember(data: Path, port: int) -> None:
+    FOLDERS_OF[port] = data
 
 
 def refused(client: redis.Redis) -> list[dict[str, Any]]:
