@@ -42,6 +42,9 @@ FOLDERS = {
 
 
 def of_verb(args: Sequence[str]) -> Role:
+    # Who may spend how much is for an admin to say.
+    if "--limit" in args:
+        return Role.ADMIN
     return VERBS.get(next((word for word in args if not word.startswith("-")), ""), Role.ADMIN)
 
 

@@ -87,6 +87,7 @@ def test_cursor_stays_on_its_job_while_the_queue_changes(
     async def look(pilot: Pilot[None]) -> None:
         app = pilot.app
         assert isinstance(app, Top)
+        await until_shown(pilot, "act_urgent")
         await pilot.press(*["down"] * 6)
         chosen = app.selected
         assert chosen
