@@ -55,8 +55,8 @@ class Source(Protocol):
     def read(self) -> FleetView:
         """Return the fleet as it is now."""
 
-    def wait(self, seconds: float) -> None:
-        """Return when something changed, after `seconds` at the latest."""
+    def wait(self, seconds: float, ending: threading.Event) -> None:
+        """Return when something changed, soon after `ending` is set, and after `seconds` at the latest."""
 
 
 class Watcher(threading.Thread):
@@ -125,7 +125,7 @@ class Watcher(threading.Thread):
                 now = self._clock()
                 self._publish(FleetState(view=view, read_at=now))
                 self._ending.wait(max(FASTEST, SPACING * (now - began)))
-                self._source.wait(SLOWEST)
+                self._source.wait(SLOWEST, self._ending)
             except Exception as error:
                 self._away(error)
                 self._ending.wait(RETRY_SECONDS)
@@ -175,11 +175,11 @@ class StoreSource:
             self._pubsub = self._store.subscribe("changes")
         return views.read(self._reads, self._silent, live=self._live, ended=self._ended)
 
-    def wait(self, seconds: float) -> None:
-        """Return when a job or a box changed."""
+    def wait(self, seconds: float, ending: threading.Event) -> None:
+        """Return when a job or a box changed, or `ending` is set."""
         from pi0q.queue.store import await_news, heard
 
-        if self._pubsub is not None and await_news(self._pubsub, None, seconds):
+        if self._pubsub is not None and await_news(self._pubsub, None, seconds, ending):
             # What was said meanwhile is in the next read.
             for _ in heard(self._pubsub, 0.0):
                 pass

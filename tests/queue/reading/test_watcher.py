@@ -33,7 +33,7 @@ class Scripted:
         self.reads += 1
         return view(self.reads)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, ending: threading.Event) -> None:
         if error := self.changes.get(timeout=PATIENCE):
             raise error
 
