@@ -37,7 +37,7 @@ PATIENCE = 60.0
 #: Lines of a module from which on the summary of a test run names it.
 LONG_MODULE = 350
 #: What a caller's shell may have set and a test must not see.
-FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
+FOREIGN = ("PI0Q_", "HF_", "WANDB_", "XDG_", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_", "PYTEST_")
 
 
 #: The server of the tests: the one that is asked for, else the bundled one, whatever the machine has besides.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.console import Group
 from rich.text import Text
-from textual import events, work
+from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -131,9 +131,6 @@ class Top(App[None]):
         """Draw everything from the newest view."""
         if not self._is_open:
             return
-        if self.screen.outer_size != self.size:
-            # A resize that did not come through to the screen: seen on a busy machine, where it stayed so.
-            self.screen.post_message(events.Resize(self.size, self.size))
         base, state = self.screen_stack[0], self._watcher.state
         away = None if state.away_since is None else max(0.0, time.monotonic() - state.away_since)
         base.query_one("#totals", Static).update(panels.totals(state.view, away, self._pattern))
