@@ -67,7 +67,10 @@ class EventReader:
                 yield {"event": "compiling", "t": now}
             if not self.hooked and (event := self._console.line(line, now)):
                 yield event
-                yield from self._last_link.saved()
+        if not self.hooked:
+            # LeRobot moves the link once a save is whole, whatever it prints next: its line of a step may come behind a
+            # bar that was further already.
+            yield from self._last_link.saved()
 
     def from_rank(self, rank: int, chunk: bytes) -> None:
         """Log what a rank other than 0 printed."""
@@ -86,6 +89,9 @@ class EventReader:
             if isinstance(event, dict):
                 self._note_hook(event)
                 yield event
+        if not self.hooked:
+            # What was printed before its `start` was read was not looked at.
+            yield from self._last_link.saved()
 
     def _note_hook(self, event: Event) -> None:
         if event.get("event") == "start" and not event.get("hooked", True):

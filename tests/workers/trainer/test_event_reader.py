@@ -71,3 +71,18 @@ def test_without_a_hook_steps_and_saves_come_from_the_console(reader: EventReade
     (saved,) = reader.finish()
     assert (saved["event"], saved["step"], Path(saved["path"]).name) == ("saved", 20, "000020")
     assert list(reader.finish()) == [], "each save once"
+
+
+def test_a_save_before_the_word_that_there_is_no_hook_is_seen(reader: EventReader, directory: RunDirectory) -> None:
+    """Output and events come by two ways, and either may be read first."""
+    assert list(reader.from_output(b"step:20 smpl:1 loss:0.5 grdn:1 lr:1e-5 x\n")) == []
+    points_at(directory, "000020")
+    start, saved = reader.from_pipe(UNHOOKED)
+    assert (start["event"], saved["event"], saved["step"]) == ("start", "saved", 20)
+
+
+def test_a_save_is_seen_with_whatever_is_printed_next(reader: EventReader, directory: RunDirectory) -> None:
+    list(reader.from_pipe(UNHOOKED))
+    points_at(directory, "000020")
+    (saved,) = reader.from_output(b"a line of no step\n")
+    assert (saved["event"], saved["step"]) == ("saved", 20)
