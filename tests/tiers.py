@@ -1,6 +1,6 @@
 """Which tests `make test` runs and which only `make test-all` runs.
 
-`make test` is the quick tier: all tests without the mark `slow`, in 12 minutes on two cores. `make test-all` is
+`make test` is the quick tier: all tests without the mark `slow`, in 6 minutes on two cores. `make test-all` is
 every test. The tests below SLOW, and those marked `real`, get the mark `slow` when they are collected, except those
 that FAULTS and QUICK name: each row of the table of faults keeps a test in the quick tier.
 
