@@ -103,6 +103,17 @@ local function decoded(text)
   return good and type(value) == 'table' and value or {}
 end
 
+-- Keeps what was measured of a shape in the hash `name`; the shapes that were measured longest ago go, down to `most`.
+local function keep_shape(name, shape, entry, at, most)
+  local age = P .. name .. ':age'
+  redis.call('HSET', P .. name, shape, cjson.encode(entry))
+  redis.call('ZADD', age, at, shape)
+  local over = redis.call('ZCARD', age) - most
+  if over <= 0 then return end
+  for _, old in ipairs(redis.call('ZRANGE', age, 0, over - 1)) do redis.call('HDEL', P .. name, old) end
+  redis.call('ZREMRANGEBYRANK', age, 0, over - 1)
+end
+
 -- Returns several fields of a record as `get` does.
 local function get_all(id, ...)
   local found = redis.pcall('HMGET', P .. 'job:' .. id, ...)

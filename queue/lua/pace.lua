@@ -20,11 +20,5 @@ local names = {}
 for kind in pairs(kinds) do names[#names + 1] = kind end
 table.sort(names, function(a, b) return whole(kinds[a].at_ms, 0) > whole(kinds[b].at_ms, 0) end)
 for place = KINDS + 1, #names do kinds[names[place]] = nil end
-redis.call('HSET', P .. 'paces', shape, cjson.encode(kinds))
-redis.call('ZADD', P .. 'paces:age', at, shape)
-local over = redis.call('ZCARD', P .. 'paces:age') - most
-if over > 0 then
-  for _, old in ipairs(redis.call('ZRANGE', P .. 'paces:age', 0, over - 1)) do redis.call('HDEL', P .. 'paces', old) end
-  redis.call('ZREMRANGEBYRANK', P .. 'paces:age', 0, over - 1)
-end
+keep_shape('paces', shape, kinds, at, most)
 return 1

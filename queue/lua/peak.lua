@@ -14,11 +14,5 @@ local entry = { peak_mib = math.max(peak, fields.peak_mib), oom_mib = oom, job =
 if fields.oom_mib == 0 and fields.peak_mib < peak and type(known.job) == 'string' and type(known.box) == 'string' then
   entry.job, entry.box, entry.at_ms = known.job, known.box, whole(known.at_ms, at)
 end
-redis.call('HSET', P .. 'peaks', shape, cjson.encode(entry))
-redis.call('ZADD', P .. 'peaks:age', at, shape)
-local over = redis.call('ZCARD', P .. 'peaks:age') - most
-if over > 0 then
-  for _, old in ipairs(redis.call('ZRANGE', P .. 'peaks:age', 0, over - 1)) do redis.call('HDEL', P .. 'peaks', old) end
-  redis.call('ZREMRANGEBYRANK', P .. 'peaks:age', 0, over - 1)
-end
+keep_shape('peaks', shape, entry, at, most)
 return 1
